@@ -1,0 +1,39 @@
+# Everything needs only python3 (3.10 or later, with venv) and the package index.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test lint types torture bench clean
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(STAMP)  ## the main job on real text, and what came out
+	rm -rf demo
+	$(BIN)/tokenmill plan examples/books --out demo
+	$(BIN)/tokenmill prepare examples/books --val-fraction 0.2 --out demo
+	$(BIN)/tokenmill inspect demo
+	$(BIN)/tokenmill inspect demo --doc 0
+	$(BIN)/tokenmill verify demo
+
+test: lint types $(STAMP)  ## lint, types, tests: what CI runs
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+torture: $(STAMP)  ## long campaigns: whole corpora, real memory limits (needs root for cgroups)
+	$(BIN)/python -m pytest tests/torture --override-ini addopts='-ra --strict-markers'
+
+bench: $(STAMP)  ## the ratios of benchmarks/RESULTS.md (needs ../shared; hours at full size)
+	$(BIN)/python benchmarks/bench.py speed
+
+clean:
+	rm -rf $(VENV) demo dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,35 @@
+"""tokenmill: any text corpus to token shards for LLM pretraining.
+
+``prepare`` does the main job, ``plan`` tells what it would do, ``verify`` holds a dataset against
+its manifest. Names load on first use, so that importing tokenmill is free.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Manifest", "RunOptions", "TokenmillError", "load_manifest", "plan", "prepare", "verify"]
+
+if TYPE_CHECKING:
+    from tokenmill.errors import TokenmillError
+    from tokenmill.manifest import Manifest, load_manifest
+    from tokenmill.preparation import RunOptions, plan, prepare
+    from tokenmill.verification import verify
+
+_HOMES = {
+    "Manifest": "manifest",
+    "RunOptions": "preparation",
+    "TokenmillError": "errors",
+    "load_manifest": "manifest",
+    "plan": "preparation",
+    "prepare": "preparation",
+    "verify": "verification",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tokenmill' has no attribute {name!r}")
+    return getattr(import_module(f"tokenmill.{_HOMES[name]}"), name)

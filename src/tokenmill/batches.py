@@ -1,0 +1,76 @@
+"""What travels through the pipeline: documents on the way in, token ids on the way out.
+
+A batch may begin or end in the middle of a document, since one document can be larger than any
+buffer. ``continues`` says that the first document began in an earlier batch, ``unfinished`` that
+the last one goes on in the next; everything between is whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+TRAIN, VAL = "train", "val"
+
+
+@dataclass
+class Counts:
+    """What was read so far; all of it ends in the manifest."""
+
+    documents: int = 0
+    empty_documents: int = 0
+    null_documents: int = 0
+    tokens: int = 0
+    text_bytes: int = 0
+    byte_order_marks: int = 0
+    special_text: int = 0
+
+    def add(self, other: Counts) -> None:
+        """Add ``other`` to this, field by field."""
+        for name, value in vars(other).items():
+            setattr(self, name, getattr(self, name) + value)
+
+
+@dataclass
+class DocumentBatch:
+    """Documents of one block, in order, as valid UTF-8.
+
+    ``counts`` holds what only the source can know (nulls, byte order marks); encoding fills in
+    the rest. ``split`` is set when the whole batch belongs to one split by its position.
+    """
+
+    documents: list[bytes]
+    continues: bool = False
+    unfinished: bool = False
+    split: str | None = None
+    counts: Counts = field(default_factory=Counts)
+
+
+@dataclass
+class TokenRun:
+    """Consecutive tokens of one split, delimiters in place, in the shard's dtype.
+
+    ``starts`` are the offsets in ``ids`` at which documents begin (int64, ascending). ``split``
+    None means: wherever the document that is being continued went.
+    """
+
+    split: str | None
+    ids: NDArray[Any]
+    starts: NDArray[np.int64]
+
+
+@dataclass
+class TokenBatch:
+    """The tokens of one block, ready to be written."""
+
+    runs: list[TokenRun]
+    counts: Counts
+    source_bytes: int
+    checked_documents: int = 0
+    checked_bytes: int = 0
+    seconds_reading: float = 0.0
+    seconds_encoding: float = 0.0

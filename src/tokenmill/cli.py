@@ -1,0 +1,292 @@
+"""The command line: parse, call, print, exit. Everything heavy is imported where it is used.
+
+Data goes to stdout, all else to stderr. Exit codes are those of ``tokenmill.errors``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from tokenmill import __version__
+
+if TYPE_CHECKING:
+    from tokenmill.preparation import RunOptions
+
+_CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+_Command = Callable[..., None]
+
+
+@click.group(context_settings=_CONTEXT)
+@click.version_option(__version__, prog_name="tokenmill")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def cli(debug: bool) -> None:
+    """Any text corpus to token shards for LLM pretraining: fast, bounded, exact.
+
+    \b
+    tokenmill prepare train_fineweb.txt --out data/fineweb
+    tokenmill prepare 'fineweb/*.parquet' --format build-nanogpt --out edu_fineweb10B
+    """
+
+
+def _spec_options(command: _Command) -> _Command:
+    """The options that change the bytes."""
+    options = [
+        click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
+        click.option(
+            "--format",
+            default="nanogpt",
+            help="Who will read it: nanogpt (default), build-nanogpt, llm.c, modded-nanogpt.",
+        ),
+        click.option(
+            "--tokenizer",
+            default="gpt2",
+            help="gpt2 (default), cl100k_base, o200k_base, or a .tiktoken file.",
+        ),
+        click.option(
+            "--pattern",
+            help="Split pattern of a .tiktoken file that is not a known "
+            "one: gpt2, cl100k_base, o200k_base.",
+        ),
+        click.option("--text-key", default="text", help="JSONL field or parquet column."),
+        click.option(
+            "--documents",
+            default="file",
+            help="How plain text divides: file (default), line, blank-line, separator:STRING.",
+        ),
+        click.option("--shard-tokens", help="Tokens in a shard, such as 100M."),
+        click.option("--val-fraction", type=float, help="Share of the documents for validation."),
+        click.option("--val-tokens", help="Tokens for validation, from the head of the corpus."),
+        click.option("--val-shards", type=int, help="Shards for validation, the first ones."),
+        click.option("--seed", type=int, default=0, help="Seed of the split and the checks."),
+        click.option("--name", help="Prefix of the shards' names."),
+        click.option("--eot", help="End-of-text id: before or after each document, or none."),
+        click.option(
+            "--special-text",
+            help="What <|endoftext|> written in a document becomes: "
+            "text (default; counted), token, error.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _run_options(command: _Command) -> _Command:
+    """The options that change no byte."""
+    options = [
+        click.option(
+            "--memory",
+            help="Budget for the whole process, such as 512MB; default "
+            "half of what there is, at most 2 GiB.",
+        ),
+        click.option("--threads", type=int, help="Default: the cores this process may use."),
+        click.option("--engine", default="auto", help="auto (default), gigatoken, tiktoken."),
+        click.option(
+            "--check",
+            type=float,
+            help="Share of the documents that tiktoken encodes a second time; 0 for none.",
+        ),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout."),
+        click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@cli.command(context_settings=_CONTEXT)
+@_spec_options
+@_run_options
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
+def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
+    """Turn a corpus into token shards. Running it again says so when it is done.
+
+    \b
+    tokenmill prepare train_fineweb.txt --out data/fineweb
+    tokenmill prepare corpus/ --format llm.c --out fineweb10B --memory 4GB
+    """
+    from tokenmill.preparation import Preparation, plan_run
+
+    run = _make_run(options)
+    manifest = Preparation(plan_run(list(inputs), run, _spec(options)), out, run).run()
+    if run.as_json:
+        tokens = {split: sum(counts) for split, counts in manifest.shard_tokens().items()}
+        shards = [shard.name for shard in manifest.shards]
+        _print_json("done", counts=manifest.counts, tokens=tokens, shards=shards)
+
+
+@cli.command(context_settings=_CONTEXT)
+@_spec_options
+@_run_options
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    help="The folder whose disk is looked at.",
+)
+def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
+    """Tell what prepare would do with the same options; writes nothing."""
+    from tokenmill.preparation import plan_run
+    from tokenmill.quantities import format_bytes
+    from tokenmill.storage import free_bytes
+
+    run = _make_run(options)
+    found = plan_run(list(inputs), run, _spec(options))
+    estimate = found.estimate = found.make_estimate()
+    need, free = estimate.output_bytes(found.dtype), free_bytes(out)
+    if run.as_json:
+        _print_json(
+            "plan",
+            inputs=found.identities(),
+            documents=estimate.documents,
+            tokens=estimate.tokens,
+            spread=estimate.spread,
+            output_bytes=need,
+            free_bytes=free,
+            memory=found.budget.total,
+            threads=found.budget.threads,
+            bytes_per_second=estimate.bytes_per_second,
+            split=found.split_rule(),
+        )
+    else:
+        for file in found.inputs.files:
+            kind = file.kind + (file.compression or "")
+            click.echo(f"{format_bytes(file.size):>10}  {kind:12} {file.path}")
+        click.echo(found.summary())
+        click.echo(f"disk: {format_bytes(need)} needed, {format_bytes(free)} free")
+        click.echo(f"validation: {found.split_rule()}")
+    for warning in found.check_disk(out) + found.spec.layout.warnings(found.layout()):
+        run.tell(f"warning: {warning}")
+
+
+@cli.command(context_settings=_CONTEXT)
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--quick", is_flag=True, help="Sizes and headers only.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+def verify(folder: Path, quick: bool, as_json: bool) -> None:
+    """Is the dataset what its manifest says? Exit code 13 if not."""
+    from tokenmill.errors import DamageFound
+    from tokenmill.verification import verify as find_problems
+
+    count = 0
+    for problem in find_problems(folder, quick=quick):
+        count += 1
+        if as_json:
+            _print_json("problem", **vars(problem))
+        else:
+            click.echo(str(problem))
+    if count:
+        raise DamageFound(f"{count} problems found", str(folder), None, "prepare it again")
+    if not as_json:
+        click.echo(f"{folder}: sizes{'' if quick else ', counts and hashes'} are as they should be")
+
+
+@cli.command(context_settings=_CONTEXT)
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--doc", type=int, help="Show this document's text, counted from 0.")
+@click.option("--token", type=int, help="Show the text from this token on.")
+@click.option("--split", default="train", help="Of which split: train (default) or val.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_json: bool) -> None:
+    """Show headers, counts and decoded text."""
+    from tokenmill.dataset import Dataset
+    from tokenmill.inspection import describe, text_at_token, text_of_document
+
+    dataset = Dataset.at(folder)
+    if doc is not None or token is not None:
+        shown = (
+            text_of_document(dataset, doc, split)
+            if doc is not None
+            else text_at_token(dataset, token or 0, split)
+        )
+        _print_json("text", **shown) if as_json else click.echo(shown["text"])
+        return
+    about = describe(dataset)
+    if as_json:
+        _print_json("dataset", **about)
+        return
+    click.echo(f"{about['format']}, {about['tokenizer']}, end-of-text {about['delimiter']}")
+    click.echo(f"validation split: {about['split']}")
+    click.echo(", ".join(f"{value:,} {name}" for name, value in about["counts"].items() if value))
+    for shard in about["shards"]:
+        click.echo(
+            f"{shard['name']}: {shard['tokens']:,} tokens of {shard['dtype']} after "
+            f"{shard['header_bytes']} bytes of header, {shard['documents']:,} documents begin in it"
+        )
+
+
+def _spec(options: dict[str, Any]) -> Any:
+    return {name: value for name, value in options.items() if name not in _RUN_NAMES}
+
+
+_RUN_NAMES = {"memory", "threads", "engine", "check", "as_json", "quiet"}
+
+
+def _make_run(options: dict[str, Any]) -> RunOptions:
+    from tokenmill.preparation import DEFAULT_CHECK, RunOptions
+
+    quiet, check = options["quiet"], options["check"]
+
+    def tell(line: str) -> None:
+        if not quiet or line.startswith("warning"):
+            click.echo(line, err=True)
+
+    return RunOptions(
+        options["memory"],
+        options["threads"],
+        options["engine"],
+        DEFAULT_CHECK if check is None else check,
+        quiet,
+        options["as_json"],
+        tell,
+        _catch_signals(),
+    )
+
+
+def _catch_signals() -> Callable[[], int | None]:
+    """The first SIGINT or SIGTERM is reported to the run, the second ends the process."""
+    caught: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if caught:
+            os._exit(128 + number)
+        caught.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+    return lambda: caught[0] if caught else None
+
+
+def _print_json(kind: str, **fields: Any) -> None:
+    click.echo(json.dumps({"type": kind, **fields}, ensure_ascii=False))
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    from tokenmill.errors import TokenmillError
+
+    debug = "--debug" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except click.Abort:
+        sys.exit(130)
+    except TokenmillError as error:
+        if debug:
+            raise
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
+    sys.exit(0)

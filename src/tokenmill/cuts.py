@@ -1,0 +1,248 @@
+"""Where a text may be cut so that the pieces' ids, joined, are the ids of the whole.
+
+Two kinds of cut are known to be safe for the split patterns of GPT-2, cl100k_base and o200k_base.
+
+*Provable cuts* follow from the text on both sides alone:
+
+- before a single space that stands between two characters which are not white space;
+- between a letter and a punctuation mark or symbol other than an apostrophe. No pattern has a
+  piece that holds both (o200k_base's contraction suffix is the reason for the exception), so the
+  piece before ends there in the whole text too. This is what serves Chinese and Japanese.
+
+*Seam cuts* lie inside one unbroken run, where no piece ends for megabytes (one letter ten million
+times). A token sequence is a byte-level BPE encoding iff each adjacent pair of it is (see the
+``bpe`` crate of github/rust-gems), so a token border of the text read so far is a safe cut if the
+pieces on both sides, encoded alone, still end and begin with the two tokens seen there. The cut
+carries that pair, and whoever encodes the pieces checks it: a seam that does not hold stops the
+run. Seams are looked for only inside runs of one kind of character, which every known split
+pattern takes as one piece on both sides; docs/decisions/2026-11-21-cuts.md has the argument.
+
+Every cut is a function of the text and of the previous cut only: never of threads or memory.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+WINDOW = 64 * 1024
+"""Bytes looked at in one step of the search for a provable cut."""
+
+SEAM_STEP = 1024 * 1024
+"""Bytes of an unbroken run that are encoded to find one seam."""
+
+_SEAM_CONTEXT = 4096
+_GRAPHIC_SPACE_GRAPHIC = re.compile(rb"[!-~] (?=[!-~])")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A safe place to cut; ``seam`` is the pair of tokens around a cut inside a run."""
+
+    position: int
+    seam: tuple[int, int] | None = None
+
+
+class UnbrokenRun(Exception):
+    """No safe cut in the ``length`` bytes after ``start``: more than may be held in memory."""
+
+    def __init__(self, start: int, length: int) -> None:
+        super().__init__(start, length)
+        self.start = start
+        self.length = length
+
+
+class TextView(Protocol):
+    """A text that can be looked at by byte range, without holding all of it."""
+
+    def peek(self, start: int, stop: int) -> bytes:
+        """The bytes from ``start`` to ``stop``, fewer where the text ends."""
+
+
+class SeamEncoder(Protocol):
+    """What the seam rule asks of a tokenizer."""
+
+    def encode_piece(self, text: bytes) -> list[int]:
+        """Token ids of ``text`` alone."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for."""
+
+
+class BytesView:
+    """A text that is in memory already."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def peek(self, start: int, stop: int) -> bytes:
+        return self._text[start:stop]
+
+
+def find_cut(
+    view: TextView,
+    start: int,
+    target: int,
+    floor: int,
+    seams: Callable[[], SeamEncoder],
+    unbreakable: tuple[bytes, ...] = (),
+    limit: int | None = None,
+) -> Cut | None:
+    """The next safe cut for a piece that begins at ``start`` (itself a safe cut).
+
+    Looks first at and after ``target``, then back towards ``floor``, then for a seam at or after
+    ``floor``; a run that cannot be cut there is followed further. ``unbreakable`` strings are
+    never cut in two. Returns None when the text ends before a cut is found; raises UnbrokenRun
+    after ``limit`` bytes.
+    """
+    while True:
+        ahead = view.peek(target, target + WINDOW)
+        found = _provable_in(view, target, target + WINDOW, unbreakable)
+        if found is None:
+            found = _provable_before(view, floor, target, unbreakable)
+        if found is not None:
+            return Cut(found)
+        if len(ahead) < WINDOW:
+            return None
+        seam = _seam(view, start, floor, seams())
+        if seam is not None and not _breaks(view, seam.position, unbreakable):
+            return seam
+        floor, target = target, start + 2 * (target - start)
+        if limit is not None and target - start > limit:
+            raise UnbrokenRun(start, target - start)
+
+
+def _provable_before(
+    view: TextView, floor: int, target: int, unbreakable: tuple[bytes, ...]
+) -> int | None:
+    for high in range(target, floor, -WINDOW):
+        found = _provable_in(view, max(floor, high - WINDOW), high, unbreakable)
+        if found is not None:
+            return found
+    return None
+
+
+def _provable_in(view: TextView, low: int, high: int, unbreakable: tuple[bytes, ...]) -> int | None:
+    """The first provable cut in [low, high)."""
+    origin = max(0, low - 8)
+    window = view.peek(origin, high + 8)
+    for match in _GRAPHIC_SPACE_GRAPHIC.finditer(window, max(0, low - origin - 1)):
+        cut = origin + match.start() + 1
+        if low <= cut < high and not _breaks(view, cut, unbreakable):
+            return cut
+    if window.isascii() and _GRAPHIC_SPACE_GRAPHIC.search(window):
+        return None
+    return _provable_unicode(view, window, origin, low, high, unbreakable)
+
+
+def _provable_unicode(
+    view: TextView, window: bytes, origin: int, low: int, high: int, unbreakable: tuple[bytes, ...]
+) -> int | None:
+    # The window may begin and end inside a character: those few bytes are skipped.
+    head = next((i for i, byte in enumerate(window[:4]) if byte & 0xC0 != 0x80), 0)
+    text = window[head:].decode("utf-8", "ignore")
+    position = origin + head
+    for index in range(len(text) - 1):
+        inside = index > 0 and low <= position < high
+        if inside and _is_provable(text, index) and not _breaks(view, position, unbreakable):
+            return position
+        position += len(text[index].encode())
+    return None
+
+
+def _is_provable(text: str, index: int) -> bool:
+    before, after = text[index - 1], text[index]
+    if after == " ":
+        return not before.isspace() and not text[index + 1].isspace()
+    return (
+        after != "'"
+        and unicodedata.category(after)[0] in "PS"
+        and unicodedata.category(before)[0] == "L"
+    )
+
+
+def _breaks(view: TextView, cut: int, unbreakable: tuple[bytes, ...]) -> bool:
+    """Does a string that must stay whole straddle ``cut``?"""
+    for text in unbreakable:
+        reach = len(text) - 1
+        if reach > 0 and text in view.peek(max(0, cut - reach), cut + reach):
+            return True
+    return False
+
+
+def _seam(view: TextView, start: int, floor: int, encoder: SeamEncoder) -> Cut | None:
+    """The first seam at or after ``floor``, seen from ``start``; None if none is known to hold."""
+    text = _whole_characters(view.peek(start, floor + _SEAM_CONTEXT))
+    tokens = encoder.encode_piece(text)
+    position = len(text)
+    candidates = []
+    for index in range(len(tokens) - 1, 0, -1):
+        position -= len(encoder.token_bytes(tokens[index]))
+        if position < floor - start:
+            break
+        candidates.append((position, index))
+    for position, index in reversed(candidates):
+        if _one_run(text, position):
+            return Cut(start + position, (tokens[index - 1], tokens[index]))
+    return None
+
+
+def _whole_characters(text: bytes) -> bytes:
+    """``text`` without a character that its end cuts in two."""
+    for back in range(1, min(4, len(text)) + 1):
+        byte = text[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        width = 1 if byte < 0x80 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+        return text[:-back] if width > back else text
+    return text
+
+
+def _one_run(text: bytes, cut: int) -> bool:
+    """Is ``cut`` inside a run that every known pattern takes as one piece on both sides?
+
+    Why each kind of run is safe is told in docs/decisions/2026-11-21-cuts.md.
+    """
+    if cut >= len(text) or text[cut] & 0xC0 == 0x80:
+        return False
+    left = text[max(0, cut - 64) : cut].decode("utf-8", "ignore")[-8:]
+    right = text[cut : cut + 64].decode("utf-8", "ignore")[:8]
+    if len(left) < 8 or len(right) < 8:
+        return False
+    kinds = {unicodedata.category(character) for character in left + right}
+    if len(set(left + right)) == 1 and left[0] in " \n":
+        return _is_uniform_tail(text, cut, left[0].encode())
+    if kinds in ({"Ll"}, {"Lu"}):
+        return True
+    if kinds == {"Lo"}:
+        return _is_lo_tail(text, cut)
+    return all(kind[0] in "PS" for kind in kinds) and "'" not in left + right
+
+
+def _is_uniform_tail(text: bytes, cut: int, blank: bytes) -> bool:
+    """Is the white space that ends at ``cut`` nothing but ``blank``, and a piece of its own?
+
+    Line ends after punctuation belong to the punctuation's piece (cl100k_base, o200k_base).
+    """
+    before = text[:cut].rstrip(blank)[-4:].decode("utf-8", "ignore")[-1:]
+    if not before:
+        return len(text[:cut].rstrip(blank)) == 0
+    kinds = "LN" if blank == b"\n" else "LNPS"
+    return unicodedata.category(before)[0] in kinds
+
+
+def _is_lo_tail(text: bytes, cut: int) -> bool:
+    """Are the letters that end at ``cut`` all of category Lo, back to where they begin?"""
+    for character in reversed(text[:cut].decode("utf-8", "ignore")):
+        kind = unicodedata.category(character)
+        if kind != "Lo":
+            return kind[0] not in "LM"
+    return True
+
+
+def provable_cut(text: bytes, low: int, high: int) -> int | None:
+    """The first cut in [low, high) that is safe whatever the tokenizer's merges are."""
+    return _provable_in(BytesView(text), low, high, ())

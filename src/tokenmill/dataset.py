@@ -1,0 +1,93 @@
+"""A finished dataset as it lies on disk: shards opened by their format, documents found again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tokenmill.errors import DamageFound, UsageError
+from tokenmill.formats import ShardDamage, find_format
+from tokenmill.manifest import Manifest, Shard, load_manifest
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_STEP = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A folder with a manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def at(cls, folder: Path) -> Dataset:
+        """Open a finished dataset. Raises DamageFound."""
+        return cls(folder, load_manifest(folder))
+
+    def ids(self, shard: Shard) -> NDArray[Any]:
+        """A shard's tokens, memory-mapped: one dimension, of the dataset's dtype."""
+        try:
+            file = find_format(self.manifest.format).open(self.folder / shard.name)
+        except (ShardDamage, OSError) as error:
+            raise DamageFound(
+                "a shard is damaged", str(self.folder / shard.name), str(error), "tokenmill verify"
+            ) from error
+        if file.tokens == 0:
+            return np.empty(0, file.dtype)
+        order = np.dtype(file.dtype).newbyteorder("<")
+        return np.memmap(file.path, order, "r", file.offset, (file.tokens,))
+
+    def shards(self, split: str | None = None) -> list[Shard]:
+        """The shards in the order of their tokens, of one split or of all."""
+        return [entry for entry in self.manifest.shards if split in (None, entry.split)]
+
+    def locate(self, token: int, split: str) -> tuple[Shard, int]:
+        """The shard that holds a split's token number ``token``, and its place there."""
+        left = token
+        for shard in self.shards(split):
+            if left < shard.tokens:
+                return shard, left
+            left -= shard.tokens
+        total = self.manifest.tokens(split)
+        raise UsageError(
+            f"there is no token {token} in {split}", why=f"the split has {total} tokens"
+        )
+
+    def document(self, number: int, split: str) -> NDArray[Any]:
+        """The tokens of one document of a split, delimiters left out."""
+        if self.manifest.delimiter == "none":
+            raise UsageError("the documents have no delimiters (--eot none)")
+        pieces: list[NDArray[Any]] = []
+        seen = 0 if self.manifest.delimiter == "after" else -1
+        for ids in self._chunks(split):
+            marks = np.flatnonzero(ids == self.manifest.tokenizer["end_of_text"])
+            low, high = 0, len(ids)
+            if seen < number:
+                if seen + len(marks) < number:
+                    seen += len(marks)
+                    continue
+                low = int(marks[number - seen - 1]) + 1
+                marks, seen = marks[number - seen :], number
+            if len(marks):
+                high = int(marks[0])
+            pieces.append(ids[low:high])
+            if len(marks):
+                return np.concatenate(pieces)
+        if pieces and sum(map(len, pieces)):
+            return np.concatenate(pieces)
+        if pieces and self.manifest.delimiter == "before":
+            return np.concatenate(pieces)
+        raise UsageError(f"there is no document {number} in {split}", why="documents count from 0")
+
+    def _chunks(self, split: str) -> Iterator[NDArray[Any]]:
+        for shard in self.shards(split):
+            ids = self.ids(shard)
+            for start in range(0, len(ids), _STEP):
+                yield ids[start : start + _STEP]

@@ -1,0 +1,340 @@
+"""One block, start to finish: read, divide, encode, delimit, assign to splits.
+
+``BlockEncoder.encode`` is a function of the spec and the block alone (its engine's caches change
+the speed only), so blocks may be encoded by any number of threads, in any order, on any machine.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import xxhash
+
+from tokenmill.batches import TRAIN, VAL, DocumentBatch, TokenBatch, TokenRun
+from tokenmill.cuts import BytesView, find_cut, provable_cut
+from tokenmill.errors import EngineMismatch, InputError
+from tokenmill.sources.block import Block
+from tokenmill.sources.text import HASHED_BYTES
+from tokenmill.tokenizers import Engine, Tokens, Vocabulary
+from tokenmill.tokenizers.vocabulary import END_OF_TEXT
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+GROUP_BYTES = 2 * 1024 * 1024
+"""Text given to the engine in one call; larger documents are cut into pieces of about this."""
+CHECK_BYTES = 64 * 1024
+"""Of a long document, the reference encodes about this much."""
+_SPECIAL = END_OF_TEXT.encode()
+
+
+@dataclass(frozen=True)
+class EncodingRules:
+    """What encoding needs of the spec; ``check`` is a share of the documents, 0 to 1."""
+
+    delimiter: str
+    dtype: str
+    end_of_text: int
+    largest_id: int
+    val_fraction: float
+    seed: int
+    special_text: str
+    check: float
+
+
+class BlockEncoder:
+    """Encodes blocks with one engine, for one thread at a time."""
+
+    def __init__(self, rules: EncodingRules, engine: Engine, reference: Reference) -> None:
+        self._rules = rules
+        self._engine = engine
+        self._reference = reference
+        self._special_ids = engine.encode_piece(b"endoftext")
+        self._val_below = int(rules.val_fraction * 2**64)
+        self.bytes_since_drop = 0
+
+    def drop_caches(self) -> None:
+        """Free the engine's caches; the ids stay the same."""
+        self._engine.drop_caches()
+        self.bytes_since_drop = 0
+
+    def encode(self, block: Block) -> TokenBatch:
+        """The block's tokens, delimiters in place. Raises InputError, EngineMismatch."""
+        began = time.perf_counter()
+        batch = block.read()
+        was_read = time.perf_counter()
+        counts = batch.counts
+        documents = batch.documents
+        counts.documents = len(documents) - (batch.continues and bool(documents))
+        counts.text_bytes = sum(map(len, documents))
+        counts.empty_documents = _whole_empty(batch)
+        result = TokenBatch([], counts, block.size)
+        if documents:
+            self._encode_into(result, batch, block)
+        self.bytes_since_drop += counts.text_bytes
+        result.seconds_reading = was_read - began
+        result.seconds_encoding = time.perf_counter() - was_read
+        return result
+
+    def _encode_into(self, result: TokenBatch, batch: DocumentBatch, block: Block) -> None:
+        pieces, borders = self._pieces(batch.documents)
+        tokens = self._encode_pieces(pieces)
+        self._check_seams(tokens, block)
+        self._compare(result, pieces, tokens, block)
+        self._find_special_text(result, batch, tokens, block)
+        marks = tokens.marks if borders is None else tokens.marks[borders]
+        result.runs = self._runs(batch, tokens.ids, marks)
+        result.counts.tokens = sum(len(run.ids) for run in result.runs)
+
+    def _pieces(self, documents: list[bytes]) -> tuple[list[bytes], NDArray[np.int64] | None]:
+        """What is encoded apart; and which marks divide documents, when not all do.
+
+        With ``--special-text token`` a document divides where the special text stands: the mark
+        between two pieces is then the very id that it becomes.
+        """
+        if self._rules.special_text != "token":
+            return documents, None
+        pieces: list[bytes] = []
+        ends: list[int] = []
+        for document in documents:
+            pieces += document.split(_SPECIAL)
+            ends.append(len(pieces) - 1)
+        return pieces, np.array(ends[:-1], np.int64)
+
+    def _encode_pieces(self, pieces: list[bytes]) -> Tokens:
+        """Encode in groups of bounded size, so that the engine's memory is bounded too."""
+        groups = list(_groups(pieces))
+        if len(groups) == 1 and len(pieces[0]) <= 2 * GROUP_BYTES:
+            return self._engine.encode(pieces)
+        ids: list[NDArray[np.uint32]] = []
+        marks: list[NDArray[np.int64]] = []
+        mark = np.array([self._rules.end_of_text], np.uint32)
+        length = 0
+        for group in groups:
+            if ids:
+                ids.append(mark)
+                marks.append(np.array([length], np.int64))
+                length += 1
+            found = (
+                Tokens(self._encode_large(group[0]), np.empty(0, np.int64))
+                if len(group) == 1 and len(group[0]) > 2 * GROUP_BYTES
+                else self._engine.encode(group)
+            )
+            ids.append(found.ids)
+            marks.append(found.marks + length)
+            length += len(found.ids)
+        return Tokens(np.concatenate(ids), np.concatenate(marks))
+
+    def _encode_large(self, document: bytes) -> NDArray[np.uint32]:
+        """A document too large for one call, cut where it is safe."""
+        view, start, seam = BytesView(document), 0, None
+        parts: list[NDArray[np.uint32]] = []
+        while True:
+            target = start + GROUP_BYTES
+            cut = find_cut(view, start, target, start + GROUP_BYTES // 2, lambda: self._engine)
+            stop = len(document) if cut is None else cut.position
+            ids = self._engine.encode([document[start:stop]]).ids
+            _check_seam(ids, seam, cut.seam[0] if cut and cut.seam else None, "a large document")
+            parts.append(ids)
+            if cut is None:
+                return np.concatenate(parts)
+            start, seam = stop, cut.seam[1] if cut.seam else None
+
+    @staticmethod
+    def _check_seams(tokens: Tokens, block: Block) -> None:
+        _check_seam(tokens.ids, block.seam_before, block.seam_after, block.where)
+
+    def _compare(
+        self, result: TokenBatch, pieces: list[bytes], tokens: Tokens, block: Block
+    ) -> None:
+        """Encode a drawn few with the reference and stop at the first difference."""
+        for index in self._drawn(pieces, block):
+            piece = pieces[index]
+            start = int(tokens.marks[index - 1]) + 1 if index else 0
+            stop = int(tokens.marks[index]) if index < len(tokens.marks) else len(tokens.ids)
+            cut = len(piece)
+            if cut > 2 * CHECK_BYTES:
+                found = provable_cut(piece, CHECK_BYTES, 2 * CHECK_BYTES)
+                if found is None:
+                    continue
+                cut = found
+            expected = self._reference.encode(piece[:cut])
+            if cut < len(piece):
+                stop = start + len(expected)
+            _same_ids(tokens.ids[start:stop].tolist(), expected, block.where, index)
+            result.checked_documents += 1
+            result.checked_bytes += cut
+
+    def _drawn(self, pieces: list[bytes], block: Block) -> list[int]:
+        """Which pieces the reference encodes too: by the seed and the block, not by chance."""
+        share = self._rules.check
+        if share <= 0:
+            return []
+        draw = random.Random(f"{self._rules.seed}:{block.where}")
+        units = max(len(pieces), sum(map(len, pieces)) // CHECK_BYTES)
+        count = min(len(pieces), int(share * units + draw.random()))
+        return sorted(draw.sample(range(len(pieces)), count))
+
+    def _find_special_text(
+        self, result: TokenBatch, batch: DocumentBatch, tokens: Tokens, block: Block
+    ) -> None:
+        """Count ``<|endoftext|>`` written in documents; refuse it where that was asked."""
+        if self._rules.special_text == "token":
+            result.counts.special_text = len(tokens.marks) - (len(batch.documents) - 1)
+            return
+        # Every known pattern splits the letters inside from the signs around them, so that their
+        # ids stand together wherever the text does. Looking for those ids is ten times faster
+        # than looking for the bytes, which happens only when they are found.
+        if not _holds(tokens.ids, self._special_ids):
+            return
+        for index, document in enumerate(batch.documents):
+            found = document.count(_SPECIAL)
+            if found and self._rules.special_text == "error":
+                raise InputError(
+                    f"a document contains {END_OF_TEXT}",
+                    f"{block.where}, document {index} from there, at {document.index(_SPECIAL)}",
+                    "--special-text error was asked for",
+                    "use --special-text text (keep it as text) or token (make it the id)",
+                )
+            result.counts.special_text += found
+
+    def _runs(
+        self, batch: DocumentBatch, ids: NDArray[np.uint32], marks: NDArray[np.int64]
+    ) -> list[TokenRun]:
+        """Final dtype, delimiters in place, cut into runs of one split."""
+        rules = self._rules
+        if len(ids) and int(ids.max()) > rules.largest_id:
+            raise EngineMismatch(
+                f"the engine gave id {int(ids.max())}, larger than the vocabulary's largest, "
+                f"{rules.largest_id}"
+            )
+        if rules.delimiter == "none":
+            kept = np.delete(ids, marks).astype(rules.dtype)
+            starts = marks - np.arange(len(marks))
+        else:
+            kept, starts = self._delimited(batch, ids, marks)
+        borders = np.concatenate(([0], starts, [len(kept)])).astype(np.int64)
+        if not self._val_below or batch.split is not None:
+            begins = borders[int(batch.continues) : -1]
+            default = batch.split if batch.split else (TRAIN if not self._val_below else None)
+            return [TokenRun(default, kept, begins)]
+        return self._split_runs(batch, kept, borders)
+
+    def _delimited(
+        self, batch: DocumentBatch, ids: NDArray[np.uint32], marks: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint16 | np.uint32], NDArray[np.int64]]:
+        """The marks stand between documents already; only the batch's own ends are missing."""
+        rules = self._rules
+        lead = int(rules.delimiter == "before" and not batch.continues)
+        tail = int(rules.delimiter == "after" and not batch.unfinished)
+        kept = np.empty(lead + len(ids) + tail, rules.dtype)
+        kept[lead : lead + len(ids)] = ids
+        if lead:
+            kept[0] = rules.end_of_text
+        if tail:
+            kept[-1] = rules.end_of_text
+        return kept, marks + (lead if rules.delimiter == "before" else 1)
+
+    def _split_runs(
+        self, batch: DocumentBatch, kept: NDArray[np.uint16 | np.uint32], borders: NDArray[np.int64]
+    ) -> list[TokenRun]:
+        """Neighbouring documents of one split as one run; a continued document keeps its split."""
+        sides = np.array([self._is_val(document) for document in batch.documents], np.int8)
+        if batch.continues:
+            sides[0] = 2
+        changes = np.flatnonzero(np.diff(sides)) + 1
+        edges = [0, *changes.tolist(), len(sides)]
+        runs = []
+        for low, high in itertools.pairwise(edges):
+            start, stop = int(borders[low]), int(borders[high])
+            begins = borders[low:high] - start
+            side = (TRAIN, VAL, None)[sides[low]]
+            runs.append(TokenRun(side, kept[start:stop], begins if side else np.empty(0, np.int64)))
+        return runs
+
+    def _is_val(self, document: bytes) -> bool:
+        """Drawn by a seeded hash of the document's bytes (the first MiB of a longer one)."""
+        head = document if len(document) <= HASHED_BYTES else memoryview(document)[:HASHED_BYTES]
+        return xxhash.xxh3_64_intdigest(head, self._rules.seed) < self._val_below
+
+
+class Reference:
+    """The reference engine, made when it is first needed, shared by all threads."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    @cached_property
+    def _engine(self) -> Engine:
+        from tokenmill.tokenizers import REFERENCE_ENGINE, make_engine
+
+        return make_engine(REFERENCE_ENGINE, self._vocabulary)
+
+    def encode(self, text: bytes) -> list[int]:
+        """The reference's ids of one text."""
+        return self._engine.encode_piece(text)
+
+
+def _whole_empty(batch: DocumentBatch) -> int:
+    """Empty documents, parts of larger ones left out."""
+    documents = batch.documents
+    count = documents.count(b"")
+    if documents and batch.continues and not documents[0]:
+        count -= 1
+    if len(documents) > (1 if batch.continues else 0) and batch.unfinished and not documents[-1]:
+        count -= 1
+    return count
+
+
+def _groups(pieces: list[bytes]) -> Iterator[list[bytes]]:
+    """Consecutive pieces of about GROUP_BYTES together; a larger one alone."""
+    group: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        if group and size + len(piece) > GROUP_BYTES + GROUP_BYTES // 2:
+            yield group
+            group, size = [], 0
+        group.append(piece)
+        size += len(piece)
+    yield group
+
+
+def _holds(ids: NDArray[np.uint32], wanted: list[int]) -> bool:
+    """Does ``wanted`` occur in ``ids``, in order and without a gap?"""
+    rarest = wanted.index(max(wanted))
+    places = np.flatnonzero(ids == wanted[rarest]) - rarest
+    places = places[(places >= 0) & (places + len(wanted) <= len(ids))]
+    for offset, token in enumerate(wanted):
+        places = places[ids[places + offset] == token]
+    return len(places) > 0
+
+
+def _check_seam(ids: NDArray[np.uint32], before: int | None, after: int | None, where: str) -> None:
+    """A cut inside an unbroken run is right only if the tokens around it are those seen there."""
+    if (before is not None and ids[0] != before) or (after is not None and ids[-1] != after):
+        raise EngineMismatch(
+            "an unbroken run of text does not encode to the same ids in pieces",
+            where,
+            "its seam did not hold",
+            "please report this text; meanwhile divide the run",
+        )
+
+
+def _same_ids(found: list[int], expected: list[int], where: str, index: int) -> None:
+    if found == expected:
+        return
+    pairs = zip(found, expected, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(expected)))
+    raise EngineMismatch(
+        "the engine and the reference implementation give different ids",
+        f"{where}, document {index} from there, token {at}",
+        f"engine {found[at : at + 5]}, reference {expected[at : at + 5]}",
+        "run it again with --engine tiktoken, and please report the text",
+    )

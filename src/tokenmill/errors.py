@@ -1,0 +1,102 @@
+"""The errors that tokenmill raises on purpose, each with its exit code.
+
+    TokenmillError                1   something failed: the message says what, where, why
+    ├── InputError                1   an input cannot be read as what it claims to be
+    ├── EngineMismatch            1   the fast engine and the reference implementation disagree
+    ├── UsageError                2   the options make no sense together, or a value is malformed
+    ├── NoSpace                   9   the disk is, or would become, full
+    ├── OutputInUse              11   another run holds the output folder
+    ├── SpecMismatch             12   the folder holds another spec's or other inputs' dataset
+    ├── DamageFound              13   verify found problems
+    └── Interrupted         130/143   SIGINT or SIGTERM asked the run to stop
+
+Anything else that escapes is a bug, and is shown as one.
+"""
+
+from __future__ import annotations
+
+
+class TokenmillError(Exception):
+    """A failure that the user can understand and act on.
+
+    Args:
+        what: one sentence: what went wrong.
+        where: file, byte offset, line or row.
+        why: the cause, when it is known.
+        fix: what to do about it, a command where one helps.
+    """
+
+    exit_code = 1
+
+    def __init__(
+        self, what: str, where: str | None = None, why: str | None = None, fix: str | None = None
+    ) -> None:
+        # All positional, so that the default pickling of exceptions keeps every part.
+        super().__init__(what, where, why, fix)
+        self.what = what
+        self.where = where
+        self.why = why
+        self.fix = fix
+
+    def __str__(self) -> str:
+        parts = [self.what]
+        for label, text in (("where", self.where), ("why", self.why), ("fix", self.fix)):
+            if text:
+                parts.append(f"  {label}: {text}")
+        return "\n".join(parts)
+
+
+class InputError(TokenmillError):
+    """An input file is missing, damaged, or not what its name says."""
+
+
+class EngineMismatch(TokenmillError):
+    """The engine gave other ids than the reference implementation."""
+
+
+class UsageError(TokenmillError):
+    """The command as written cannot be carried out."""
+
+    exit_code = 2
+
+
+class NoSpace(TokenmillError):
+    """The output file system has too little room."""
+
+    exit_code = 9
+
+
+class OutputInUse(TokenmillError):
+    """Another run holds the lock on the output folder."""
+
+    exit_code = 11
+
+
+class SpecMismatch(TokenmillError):
+    """The output folder belongs to another spec or to other inputs."""
+
+    exit_code = 12
+
+
+class DamageFound(TokenmillError):
+    """The dataset is not what its manifest says."""
+
+    exit_code = 13
+
+
+class Interrupted(TokenmillError):
+    """A signal asked the run to stop."""
+
+    def __init__(
+        self, what: str, where: str | None = None, why: str | None = None, fix: str | None = None
+    ) -> None:
+        super().__init__(what, where, why, fix)
+        self.exit_code = 130
+
+    @classmethod
+    def by_signal(cls, number: int) -> Interrupted:
+        """The error for signal ``number``; its exit code is 128 + number."""
+        name = {2: "Ctrl-C (SIGINT)", 15: "SIGTERM"}.get(number, f"signal {number}")
+        error = cls(f"stopped by {name}", None, None, "run the same command again")
+        error.exit_code = 128 + number
+        return error

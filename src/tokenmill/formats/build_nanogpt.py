@@ -1,0 +1,59 @@
+"""build-nanogpt: NumPy v1.0 files of uint16, the first shard for validation (fineweb.py).
+
+The bytes are those of ``np.save``: magic, version 1.0, a header padded to 128 bytes in all. The
+loader (train_gpt2.py, DataLoaderLite) takes every name in the folder that contains the split's
+name, sorted.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+from tokenmill.formats.format import Format, Layout, ShardDamage, TokenFile, plain_tokens
+
+_MAGIC = b"\x93NUMPY\x01\x00"
+_HEADER_BYTES = 128
+
+
+class BuildNanoGPT(Format):
+    name = "build-nanogpt"
+    delimiter = "before"
+    default_name = "edufineweb"
+    default_shard_tokens = 100_000_000
+    default_val_shards = 1
+    suffix = ".npy"
+
+    def dtype(self, largest_id: int) -> str:
+        return self.uint16_only(largest_id, "build-nanogpt's fineweb.py writes uint16")
+
+    def header(self, tokens: int, dtype: str) -> bytes:
+        text = f"{{'descr': '<u2', 'fortran_order': False, 'shape': ({tokens},), }}"
+        length = _HEADER_BYTES - len(_MAGIC) - 2
+        return _MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
+
+    def open(self, path: Path) -> TokenFile:
+        with path.open("rb") as file:
+            head = file.read(_HEADER_BYTES)
+        try:
+            if head[: len(_MAGIC)] != _MAGIC or len(head) < _HEADER_BYTES:
+                raise ValueError("no NumPy header")
+            fields = ast.literal_eval(head[len(_MAGIC) + 2 :].decode("ascii").strip())
+            (tokens,) = fields["shape"]
+        except (ValueError, SyntaxError, KeyError, TypeError) as error:
+            raise ShardDamage("the NumPy header is not that of a token shard") from error
+        if not isinstance(tokens, int) or self.header(tokens, "uint16") != head:
+            raise ShardDamage("the NumPy header is not that of a token shard")
+        return plain_tokens(path, _HEADER_BYTES, "uint16", tokens)
+
+    def warnings(self, layout: Layout) -> list[str]:
+        if layout.shards.get("train"):
+            return []
+        return [
+            "there is no train shard: the first shard is for validation, and the corpus fits in "
+            "it; the loader will say 'no shards found for split train'; fix: a smaller "
+            "--shard-tokens, or --val-fraction"
+        ]
+
+
+BUILD_NANOGPT = BuildNanoGPT()

@@ -1,0 +1,52 @@
+"""nanoGPT: ``train.bin`` and ``val.bin``, bare uint16 ids (nanoGPT train.py, get_batch).
+
+With ``--shard-tokens`` the same stream in numbered files without headers, so that
+``cat train_*.bin > train.bin`` gives the one file.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokenmill.formats.format import Format, Layout, TokenFile, plain_tokens
+
+BLOCK_SIZE = 1024
+"""nanoGPT's default block_size: get_batch draws from range(len(data) - block_size)."""
+
+
+class NanoGPT(Format):
+    name = "nanogpt"
+    delimiter = "after"
+    default_name = ""
+    default_shard_tokens = None
+    default_val_fraction = 0.0005
+    suffix = ".bin"
+
+    def dtype(self, largest_id: int) -> str:
+        return self.uint16_only(largest_id, "nanoGPT's train.py reads np.uint16, whatever is there")
+
+    def header(self, tokens: int, dtype: str) -> bytes:
+        return b""
+
+    def file_name(self, name: str, split: str, index: int | None) -> str:
+        stem = f"{name}_{split}" if name else split
+        return f"{stem}.bin" if index is None else f"{stem}_{index:06d}.bin"
+
+    def open(self, path: Path) -> TokenFile:
+        return plain_tokens(path, 0, "uint16")
+
+    def warnings(self, layout: Layout) -> list[str]:
+        found = []
+        for split in ("train", "val"):
+            tokens = layout.tokens(split)
+            if tokens <= BLOCK_SIZE:
+                about = "holds" if layout.exact else "will hold about"
+                larger = "a larger --val-fraction, for one 0.05" if split == "val" else "more text"
+                found.append(
+                    f"{split}.bin {about} {tokens} tokens, and nanoGPT cannot draw blocks of "
+                    f"{BLOCK_SIZE} from it; fix: {larger}"
+                )
+        return found
+
+
+NANOGPT = NanoGPT()

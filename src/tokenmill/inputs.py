@@ -1,0 +1,253 @@
+"""Where the bytes are: paths, folders and globs become a list of files, in a stated order.
+
+The order is that of the arguments; a folder or glob stands for its files sorted by path, byte by
+byte. Each file is read once however often it is named. How bytes are compressed is told by the
+last suffix, how they divide into records by the one before it.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tokenmill.compression import COMPRESSIONS, READ_BYTES, DecompressedFile
+from tokenmill.errors import InputError
+
+KINDS = {
+    ".txt": "text",
+    ".text": "text",
+    ".md": "text",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file of the corpus.
+
+    ``size`` is in bytes on disk, ``compression`` a suffix such as ``.gz`` or None, ``modified``
+    the modification time in nanoseconds: with the size it is the file's identity.
+    """
+
+    path: Path
+    kind: str
+    compression: str | None
+    size: int
+    modified: int
+
+
+@dataclass
+class InputList:
+    """The files of a corpus, and what was passed over on the way (to be told, never hidden)."""
+
+    files: list[InputFile]
+    ignored: list[Path]
+    repeated: list[Path]
+
+
+def find_inputs(arguments: list[str]) -> InputList:
+    """Expand the arguments to files. Raises InputError when one of them leads nowhere."""
+    found = InputList([], [], [])
+    seen: set[tuple[int, int]] = set()
+    for argument in arguments:
+        for path, named in _expand(argument):
+            entry = _input_file(path)
+            if entry is None:
+                if named:
+                    raise _unknown_kind(path)
+                found.ignored.append(path)
+                continue
+            status = path.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in seen:
+                found.repeated.append(path)
+                continue
+            seen.add(identity)
+            found.files.append(entry)
+    if not found.files:
+        raise InputError(
+            "no input files",
+            where=", ".join(arguments) or None,
+            why=f"{len(found.ignored)} files there are of no known kind" if found.ignored else None,
+            fix=f"name files that end in {', '.join(KINDS)} (also compressed)",
+        )
+    return found
+
+
+def _expand(argument: str) -> list[tuple[Path, bool]]:
+    """The files an argument stands for, and whether each was named itself."""
+    path = Path(argument)
+    if path.is_dir():
+        return [(file, False) for file in _files_below(path)]
+    if path.exists() or path.is_symlink():
+        return [(path, True)]
+    if glob.has_magic(argument):
+        matches = sorted(glob.glob(argument, recursive=True), key=os.fsencode)
+        below = [
+            pair
+            for match in matches
+            for pair in (
+                [(file, False) for file in _files_below(Path(match))]
+                if os.path.isdir(match)
+                else [(Path(match), False)]
+            )
+        ]
+        if below:
+            return below
+        raise InputError("no file matches", argument, None, "check the pattern and the quotes")
+    raise InputError("no such file or folder", argument, None, "check the path")
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files below a folder, hidden ones left out, links followed but never in circles."""
+    found: list[Path] = []
+    visited: set[tuple[int, int]] = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        status = os.stat(root)
+        identity = (status.st_dev, status.st_ino)
+        if identity in visited:
+            folders.clear()
+            continue
+        visited.add(identity)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(found, key=os.fsencode)
+
+
+def _input_file(path: Path) -> InputFile | None:
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
+    kind = KINDS.get(suffixes[-1]) if suffixes else None
+    if kind is None:
+        return None
+    if kind == "parquet" and compression:
+        return None
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputError("cannot read the input", str(path), error.strerror) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(
+            "the input is not a regular file", str(path), "pipes and devices have no size", None
+        )
+    if not os.access(path, os.R_OK):
+        raise InputError("cannot read the input", str(path), "permission denied")
+    return InputFile(path, kind, compression, status.st_size, status.st_mtime_ns)
+
+
+def _unknown_kind(path: Path) -> InputError:
+    return InputError(
+        "cannot tell what kind of input this is",
+        str(path),
+        "the kind is told by the file's suffix",
+        f"rename it to end in one of {', '.join(KINDS)}, then perhaps {', '.join(COMPRESSIONS)}",
+    )
+
+
+class ByteStream(Protocol):
+    """A file's text by byte range. ``peek`` may go back only as far as the last ``release``."""
+
+    seekable: bool
+
+    def peek(self, start: int, stop: int) -> bytes:
+        """The bytes from ``start`` to ``stop``, fewer where the text ends."""
+
+    def release(self, position: int) -> None:
+        """Nothing before ``position`` will be asked for again."""
+
+    def progress(self) -> int | None:
+        """Bytes of the file on disk that were read so far; None where only the user knows."""
+
+    def close(self) -> None: ...
+
+
+class PlainStream:
+    """An uncompressed file, read with ``pread``: mapped pages would count as resident."""
+
+    seekable = True
+
+    def __init__(self, file: InputFile) -> None:
+        self._file = file
+        self._fd = os.open(file.path, os.O_RDONLY)
+
+    def peek(self, start: int, stop: int) -> bytes:
+        return read_range(self._fd, start, stop, self._file)
+
+    def release(self, position: int) -> None:
+        pass
+
+    def progress(self) -> int | None:
+        return None
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+
+class CompressedStream:
+    """A compressed file, decompressed once from front to back, held from the last release on."""
+
+    seekable = False
+
+    def __init__(self, file: InputFile) -> None:
+        assert file.compression is not None
+        self._source = DecompressedFile(file.path, file.compression)
+        self._buffer = bytearray()
+        self._origin = 0
+        self._ended = False
+
+    def peek(self, start: int, stop: int) -> bytes:
+        while not self._ended and self._origin + len(self._buffer) < stop:
+            text = self._source.read(READ_BYTES * 4)
+            self._ended = not text
+            self._buffer += text
+        return bytes(self._buffer[max(0, start - self._origin) : max(0, stop - self._origin)])
+
+    def release(self, position: int) -> None:
+        if position > self._origin:
+            del self._buffer[: position - self._origin]
+            self._origin = position
+
+    def progress(self) -> int | None:
+        return self._source.position
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def open_stream(file: InputFile) -> ByteStream:
+    """The file's text, decompressed where it is compressed."""
+    try:
+        return CompressedStream(file) if file.compression else PlainStream(file)
+    except OSError as error:
+        raise InputError("cannot read the input", str(file.path), error.strerror) from error
+
+
+def read_range(fd: int, start: int, stop: int, file: InputFile) -> bytes:
+    """``pread`` until all is read; a file that became shorter is an error, not an end."""
+    stop = min(stop, file.size)
+    if start >= stop:
+        return b""
+    try:
+        data = os.pread(fd, stop - start, start)
+        while len(data) < stop - start:
+            more = os.pread(fd, stop - start - len(data), start + len(data))
+            if not more:
+                raise InputError(
+                    "the input became shorter while it was read",
+                    f"{file.path}, byte {start + len(data)}",
+                    f"it had {file.size} bytes when the run began",
+                    "let nothing write to the inputs, then run it again",
+                )
+            data += more
+    except OSError as error:
+        raise InputError(
+            "cannot read the input", f"{file.path}, byte {start}", error.strerror
+        ) from error
+    return data

@@ -1,0 +1,149 @@
+"""The memory contract: what this process may use, what it uses, and how the budget is divided.
+
+Peak resident memory stays under the budget because everything that grows with the input is
+bounded by it: blocks have a fixed size, only so many are in flight, and the engines' caches of
+words are dropped when the process nears the budget. Cache contents never change an id.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenmill.errors import UsageError
+from tokenmill.quantities import format_bytes
+
+MIB = 1024 * 1024
+BASE_BYTES = 128 * MIB
+"""The interpreter, the native libraries and the vocabulary."""
+THREAD_BYTES = 56 * MIB
+"""One thread's engine, its block, and the worst growth of one block in flight."""
+DEFAULT_MAXIMUM = 2 * 1024 * MIB
+_RECORD_FACTOR = 10
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much memory a run may use, and for how many threads that is enough."""
+
+    total: int
+    threads: int
+
+    @classmethod
+    def of(cls, total: int | None, threads: int | None) -> Budget:
+        """The budget for the options as given; None stands for the default of each.
+
+        Raises UsageError, naming the minimum, when the budget cannot hold the threads asked for.
+        """
+        budget = default_budget() if total is None else total
+        wanted = available_cores() if threads is None else threads
+        if wanted < 1:
+            raise UsageError("--threads must be at least 1", fix="leave --threads out")
+        affordable = (budget - BASE_BYTES) // THREAD_BYTES
+        if affordable < (1 if threads is None else wanted):
+            need = minimum(1 if threads is None else wanted)
+            raise UsageError(
+                f"--memory {format_bytes(budget)} is too little for this run",
+                why=f"{wanted} threads need at least {format_bytes(need)}",
+                fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
+            )
+        return cls(budget, min(wanted, affordable))
+
+    @property
+    def high_water(self) -> int:
+        """Resident bytes at which caches are dropped: what in-flight blocks may still add."""
+        return self.total - self.threads * 12 * MIB - 24 * MIB
+
+    @property
+    def record_bytes(self) -> int:
+        """The largest record that may be held whole: a JSON line, a parquet cell, a run that
+        cannot be cut. Measured: about ten bytes of memory for each byte of such a record."""
+        spare = self.total - BASE_BYTES - self.threads * 24 * MIB
+        return max(4 * MIB, spare // _RECORD_FACTOR)
+
+    @property
+    def window(self) -> int:
+        """Blocks in flight or waiting to be written, at most."""
+        return 2 * self.threads + 4
+
+
+def minimum(threads: int) -> int:
+    """The least ``--memory`` for so many threads, in bytes."""
+    return BASE_BYTES + threads * THREAD_BYTES
+
+
+def default_budget() -> int:
+    """Half of the smaller of RAM and cgroup limit, at most 2 GiB."""
+    return min(memory_limit() // 2, DEFAULT_MAXIMUM)
+
+
+def available_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def memory_limit() -> int:
+    """Bytes of memory this process can ever have: RAM or the tightest cgroup limit above it."""
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([ram, *_cgroup_limits()])
+
+
+def _cgroup_limits() -> list[int]:
+    """Every readable limit of cgroup v1 and v2, from this process's group up to the root."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    limits = []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if controllers == "":
+            root, name = Path("/sys/fs/cgroup"), "memory.max"
+        elif "memory" in controllers.split(","):
+            root, name = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
+        else:
+            continue
+        here = root / group.lstrip("/")
+        for folder in [here, *here.parents]:
+            if folder == root.parent:
+                break
+            try:
+                limits.append(int((folder / name).read_text()))
+            except (OSError, ValueError):
+                continue
+    return limits
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_resident_bytes() -> int:
+    """The most memory this process ever had resident."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def return_free_memory() -> None:
+    """Give freed heap back to the system; without it a dropped cache stays resident (glibc)."""
+    trim = getattr(_LIBC, "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -1,0 +1,296 @@
+"""The plan: what will be done, made from the spec and the inputs; it writes nothing.
+
+A plan knows the files, the vocabulary, the dtype and how the validation split is drawn, and it
+estimates documents, tokens and disk space from a small encoded sample. ``blocks()`` is the work.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenmill.errors import NoSpace, UsageError
+from tokenmill.formats import Layout
+from tokenmill.formats.format import item_bytes
+from tokenmill.inputs import InputFile, InputList, find_inputs, open_stream
+from tokenmill.memory import Budget
+from tokenmill.quantities import format_bytes, format_count, format_seconds
+from tokenmill.sources import open_source
+from tokenmill.sources.block import Block, SourceOptions
+from tokenmill.sources.text import divider_of
+from tokenmill.spec import Spec, fingerprint
+from tokenmill.storage import free_bytes
+from tokenmill.tokenizers import Engine, Vocabulary, engine_name, load_vocabulary, make_engine
+from tokenmill.tokenizers.vocabulary import END_OF_TEXT
+
+SAMPLES = 12
+SAMPLE_BYTES = 96 * 1024
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the sample promises; ``spread`` is the half width of its interval, as a share."""
+
+    documents: int
+    tokens: int
+    spread: float
+    text_bytes: int
+    bytes_per_second: float
+
+    def output_bytes(self, dtype: str) -> int:
+        """Bytes of the shards, headers left out."""
+        return self.tokens * item_bytes(dtype)
+
+
+@dataclass
+class Plan:
+    """A run, decided in every detail."""
+
+    spec: Spec
+    inputs: InputList
+    arguments: list[str]
+    vocabulary: Vocabulary
+    engine: str
+    dtype: str
+    budget: Budget
+    position_split: int | None
+    estimate: Estimate | None = None
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of all inputs on disk."""
+        return sum(file.size for file in self.inputs.files)
+
+    def identities(self) -> list[dict[str, Any]]:
+        """What identifies the inputs."""
+        return [
+            {
+                "path": str(file.path),
+                "kind": file.kind,
+                "compression": file.compression,
+                "size": file.size,
+                "modified": file.modified,
+            }
+            for file in self.inputs.files
+        ]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides the bytes."""
+        return fingerprint(self.spec, self.vocabulary.describe(), self.identities())
+
+    def split_rule(self) -> str:
+        """How the validation split is drawn, in words, for the manifest."""
+        spec = self.spec
+        if self.position_split is not None:
+            return (
+                "by position: one document, val begins at the safe cut at or near byte "
+                f"{self.position_split}"
+            )
+        if spec.val_fraction:
+            return f"by document: a seeded hash below {spec.val_fraction} is val"
+        if spec.val_tokens:
+            return f"by position: the first {spec.val_tokens} tokens are val"
+        return "none: all documents are train"
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks of all inputs, in order."""
+        options = self._source_options()
+        for file in self.inputs.files:
+            yield from open_source(file, options).blocks()
+
+    def _source_options(self) -> SourceOptions:
+        seams: list[Engine] = []
+
+        def seam_encoder() -> Engine:
+            if not seams:
+                seams.append(make_engine(self.engine, self.vocabulary))
+            seams[0].drop_caches()
+            return seams[0]
+
+        return SourceOptions(
+            self.spec.documents,
+            self.spec.text_key,
+            seam_encoder,
+            (END_OF_TEXT.encode(),),
+            self.budget.record_bytes,
+            self.position_split,
+        )
+
+    def make_estimate(self) -> Estimate:
+        """Encode a small sample from all over the inputs."""
+        engine = make_engine(self.engine, self.vocabulary)
+        rates: list[tuple[float, float, float]] = []
+        seconds, sampled = 0.0, 0
+        total = max(1, self.input_bytes)
+        options = self._source_options()
+        for file, position in _places(self.inputs.files):
+            documents, disk_bytes = _sample(open_source(file, options), file, position)
+            if not documents or not disk_bytes:
+                continue
+            size = sum(map(len, documents))
+            began = time.perf_counter()
+            tokens = len(engine.encode(documents).ids)
+            seconds += time.perf_counter() - began
+            sampled += size
+            count = 0 if self._one_document_files() else len(documents)
+            rates.append((tokens / disk_bytes, count / disk_bytes, size / disk_bytes))
+        if not rates:
+            return Estimate(0, 0, 0.0, 0, 0.0)
+        tokens_each, documents_each, text_each = zip(*rates, strict=True)
+        mean = statistics.fmean(tokens_each)
+        error = statistics.stdev(tokens_each) / math.sqrt(len(rates)) if len(rates) > 1 else mean
+        count = round(statistics.fmean(documents_each) * total)
+        if self._one_document_files():
+            count = len(self.inputs.files)
+        return Estimate(
+            documents=count,
+            tokens=round(mean * total) + (count if self.spec.eot != "none" else 0),
+            spread=min(1.0, max(0.01, 2 * error / mean)) if mean else 0.0,
+            text_bytes=round(statistics.fmean(text_each) * total),
+            bytes_per_second=self.budget.threads * sampled / max(seconds, 1e-9),
+        )
+
+    def _one_document_files(self) -> bool:
+        kinds = {file.kind for file in self.inputs.files}
+        return kinds == {"text"} and self.spec.documents == "file"
+
+    def layout(self) -> Layout:
+        """The dataset's outline, as estimated."""
+        assert self.estimate is not None
+        spec, tokens = self.spec, self.estimate.tokens
+        val = min(tokens, spec.val_tokens or round(tokens * spec.val_fraction))
+        if spec.val_fraction and self.position_split is None:
+            val = min(val, tokens) if self.estimate.documents * spec.val_fraction >= 1 else 0
+        shards = {"train": _shards(tokens - val, spec.shard_tokens)}
+        if spec.val_fraction or spec.val_tokens:
+            shards["val"] = _shards(val, spec.shard_tokens)
+        return Layout(shards, self.vocabulary.end_of_text, exact=False)
+
+    def check_disk(self, out: Path) -> list[str]:
+        """Raise NoSpace when the dataset surely does not fit; warn when it may not."""
+        assert self.estimate is not None
+        need, free = self.estimate.output_bytes(self.dtype), free_bytes(out)
+        if need * (1 - self.estimate.spread) > free:
+            raise NoSpace(
+                f"the dataset needs about {format_bytes(need)}",
+                str(out),
+                f"only {format_bytes(free)} are free there, {format_bytes(need - free)} too few",
+                "free some space, or choose an --out on another disk",
+            )
+        if need * (1 + self.estimate.spread) > free:
+            return [f"the dataset needs about {format_bytes(need)}, {format_bytes(free)} are free"]
+        return []
+
+    def summary(self) -> str:
+        """One line."""
+        assert self.estimate is not None
+        estimate = self.estimate
+        seconds = estimate.text_bytes / max(1.0, estimate.bytes_per_second)
+        return (
+            f"{len(self.inputs.files)} files, {format_bytes(self.input_bytes)}; about "
+            f"{format_count(estimate.documents)} documents, {format_count(estimate.tokens)} tokens "
+            f"(±{estimate.spread:.0%}), {format_bytes(estimate.output_bytes(self.dtype))} of "
+            f"{self.dtype} to write; {self.budget.threads} threads, "
+            f"{format_bytes(self.budget.total)} of memory, about {format_seconds(seconds)}"
+        )
+
+
+def make_plan(
+    arguments: list[str], spec: Spec, engine: str = "auto", budget: Budget | None = None
+) -> Plan:
+    """Decide everything but the bytes. Raises InputError or UsageError; writes nothing."""
+    divider_of(spec.documents)
+    name = engine_name(engine)
+    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern)
+    layout = spec.layout
+    dtype = layout.dtype(vocabulary.largest_id)
+    layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
+    inputs = find_inputs(arguments)
+    _check_val(spec)
+    return Plan(
+        spec,
+        inputs,
+        arguments,
+        vocabulary,
+        name,
+        dtype,
+        budget or Budget.of(None, None),
+        _position_split(spec, inputs.files),
+    )
+
+
+def _check_val(spec: Spec) -> None:
+    if spec.val_tokens and spec.val_fraction:
+        raise UsageError("--val-fraction and --val-tokens exclude one another")
+
+
+def _position_split(spec: Spec, files: list[InputFile]) -> int | None:
+    """Where train ends when the corpus is one document: a hash cannot divide it."""
+    one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
+    if not one or not spec.val_fraction:
+        return None
+    size = files[0].size if files[0].compression is None else _text_size(files[0])
+    return max(1, size - round(size * spec.val_fraction))
+
+
+def _text_size(file: InputFile) -> int:
+    """Bytes of a compressed text, by decompressing it once."""
+    stream, position, step = open_stream(file), 0, 4 * 1024 * 1024
+    try:
+        while length := len(stream.peek(position, position + step)):
+            position += length
+            stream.release(position)
+    finally:
+        stream.close()
+    return position
+
+
+def _places(files: list[InputFile]) -> Iterator[tuple[InputFile, float]]:
+    """Evenly spaced places over all bytes of the inputs."""
+    total = sum(file.size for file in files)
+    if not total:
+        return
+    for index in range(SAMPLES):
+        at = total * (2 * index + 1) // (2 * SAMPLES)
+        for file in files:
+            if at < file.size:
+                if file.compression is None or index == 0 or len(files) > 1:
+                    yield file, at / file.size
+                break
+            at -= file.size
+
+
+def _sample(source: Any, file: InputFile, position: float) -> tuple[list[bytes], float]:
+    """Documents near a place, and how many bytes of the file on disk they stand for."""
+    documents: list[bytes] = source.sample(position, SAMPLE_BYTES)
+    size = sum(map(len, documents))
+    if file.kind == "parquet":
+        return documents, file.size * size / max(1, source.text_bytes)
+    if file.compression:
+        return documents, size * _compressed_share(file)
+    return documents, size * (1.0 if file.kind == "text" else 1.03)
+
+
+def _compressed_share(file: InputFile) -> float:
+    """Bytes on disk for each byte of text, from the file's beginning."""
+    stream = open_stream(file)
+    try:
+        length = len(stream.peek(0, 2 * 1024 * 1024))
+        read = stream.progress() or 0
+        if length < 2 * 1024 * 1024:
+            read = file.size
+    finally:
+        stream.close()
+    return read / max(1, length)
+
+
+def _shards(tokens: int, shard_tokens: int | None) -> list[int]:
+    if shard_tokens is None:
+        return [tokens]
+    full, rest = divmod(tokens, shard_tokens)
+    return [shard_tokens] * full + ([rest] if rest else [])

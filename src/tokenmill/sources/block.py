@@ -1,0 +1,97 @@
+"""What every source gives: blocks, and the options that decide how they divide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from tokenmill.batches import DocumentBatch
+from tokenmill.cuts import SeamEncoder
+from tokenmill.errors import InputError
+from tokenmill.inputs import InputFile
+from tokenmill.quantities import format_bytes
+
+BLOCK_BYTES = 2 * 1024 * 1024
+"""Text in one block, about. Measured: from 1 to 2 MiB is fastest, for the text and its ids then
+stay in the processor's caches; more costs up to a fifth, less costs Python time."""
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """What a source has to know of the run.
+
+    ``documents`` is the text mode, ``text_key`` the JSON field or parquet column, ``seams`` makes
+    the encoder that cuts unbroken runs, ``unbreakable`` are strings that no cut may divide,
+    ``record_bytes`` is the largest record that memory allows, ``position_split`` the byte at which
+    a corpus of one document turns from train to val.
+    """
+
+    documents: str
+    text_key: str
+    seams: Callable[[], SeamEncoder]
+    unbreakable: tuple[bytes, ...] = ()
+    record_bytes: int = 64 * 1024 * 1024
+    position_split: int | None = None
+
+
+class Block(Protocol):
+    """A piece of input that can be encoded alone; ``size`` is its share of the file on disk."""
+
+    size: int
+    seam_before: int | None
+    seam_after: int | None
+
+    @property
+    def where(self) -> str:
+        """The file and the place in it, for messages."""
+
+    def read(self) -> DocumentBatch:
+        """Its documents. Called once, from any thread. Raises InputError."""
+
+
+class Source(Protocol):
+    """One input file, as blocks."""
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks in order; advanced by one thread at a time."""
+
+    def sample(self, position: float, size: int) -> list[bytes]:
+        """A few whole documents or pieces near ``position`` (0 to 1), about ``size`` bytes."""
+
+
+def record_too_large(file: InputFile, where: str, size: int, noun: str) -> InputError:
+    """The error for a record that the memory budget cannot hold."""
+    return InputError(
+        f"{noun} of {format_bytes(size)} or more is too large for the memory budget",
+        f"{file.path}, {where}",
+        None,
+        f"--memory {round(size * 10 / 10**6) + 300}MB or more, or divide the record",
+    )
+
+
+def check_utf8(text: bytes, file: InputFile, offset: int) -> None:
+    """Raise InputError, with the byte's place, unless ``text`` is valid UTF-8."""
+    import pyarrow as pa
+
+    # Arrow checks 20 GB/s of ASCII and 1 GB/s of other text, without making a str and without
+    # the interpreter's lock; bytes.decode() does 0.5 to 0.8.
+    buffers = [None, pa.py_buffer(_int64_pair(len(text))), pa.py_buffer(text)]
+    array = pa.Array.from_buffers(pa.large_string(), 1, buffers)
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        try:
+            text.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"invalid UTF-8: byte 0x{text[error.start]:02x}",
+                f"{file.path}, byte {offset + error.start}",
+                error.reason,
+                "convert the file to UTF-8 (iconv -f latin1 -t utf-8), or remove the bad bytes",
+            ) from None
+        raise
+
+
+def _int64_pair(length: int) -> bytes:
+    return (0).to_bytes(8, "little") + length.to_bytes(8, "little")

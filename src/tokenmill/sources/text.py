@@ -1,0 +1,241 @@
+"""Plain text: one document, or divided by lines, blank lines or a separator.
+
+Files of any size are read in bounded memory: a block is a byte range cut between two documents
+where one ends near, else inside the document at a safe cut (``tokenmill.cuts``). A byte order
+mark at the very start is dropped; every other byte is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tokenmill.batches import TRAIN, VAL, Counts, DocumentBatch
+from tokenmill.cuts import Cut, UnbrokenRun, find_cut
+from tokenmill.errors import UsageError
+from tokenmill.inputs import ByteStream, InputFile, open_stream, read_range
+from tokenmill.sources.block import (
+    BLOCK_BYTES,
+    Block,
+    SourceOptions,
+    check_utf8,
+    record_too_large,
+)
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+HASHED_BYTES = 1024 * 1024
+"""A document that goes on in the next block has at least this much in its first one."""
+_REACH = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Divider:
+    """How a text divides into documents: what stands between two, as a pattern over bytes.
+
+    ``unbreakable`` strings lie inside a divider, so that no block may end in them.
+    ``leading`` says whether a divider at the very start ends an (empty) document.
+    """
+
+    pattern: re.Pattern[bytes]
+    literal: bytes | None = None
+    unbreakable: tuple[bytes, ...] = ()
+    leading: bool = True
+
+    def split(self, text: bytes) -> list[bytes]:
+        """The documents of ``text``, dividers removed."""
+        return text.split(self.literal) if self.literal else self.pattern.split(text)
+
+
+def divider_of(documents: str) -> Divider | None:
+    """The divider for a ``--documents`` mode; None for ``file``. Raises UsageError."""
+    if documents == "file":
+        return None
+    if documents == "line":
+        return Divider(re.compile(rb"\r?\n"), None, (b"\r\n",))
+    if documents == "blank-line":
+        inner = (b"\n\n", b"\n\r\n")
+        return Divider(re.compile(rb"\r?\n(?:\r?\n)+"), None, inner, leading=False)
+    mode, _, literal = documents.partition(":")
+    if mode == "separator" and literal:
+        separator = literal.encode()
+        return Divider(re.compile(re.escape(separator)), separator, (separator,))
+    raise UsageError(
+        f"--documents {documents!r} is no way to divide a text",
+        fix="use file, line, blank-line, or separator:STRING (for one, separator:'<|endoftext|>')",
+    )
+
+
+@dataclass
+class TextBlock:
+    """A byte range of a text; ``text`` is set where the file can be read only in sequence."""
+
+    source: TextSource
+    start: int
+    stop: int
+    size: int
+    first: bool
+    continues: bool
+    unfinished: bool
+    split: str | None
+    text: bytes | None
+    seam_before: int | None = None
+    seam_after: int | None = None
+
+    @property
+    def where(self) -> str:
+        return f"{self.source.file.path}, byte {self.start}"
+
+    def read(self) -> DocumentBatch:
+        text = self.text
+        if text is None:
+            text = self.source.read(self.start, self.stop)
+        self.text = None
+        check_utf8(text, self.source.file, self.start)
+        counts = Counts()
+        if self.first and text.startswith(BYTE_ORDER_MARK):
+            text = text[len(BYTE_ORDER_MARK) :]
+            counts.byte_order_marks = 1
+        divider = self.source.divider
+        documents = divider.split(text) if divider else [text]
+        if not self.unfinished and divider and not documents[-1]:
+            documents.pop()  # a divider at the end ends the last document and begins none
+        if self.first and divider and not divider.leading and documents[:1] == [b""]:
+            del documents[0]
+        return DocumentBatch(documents, self.continues, self.unfinished, self.split, counts)
+
+
+class TextSource:
+    """A text file as blocks."""
+
+    def __init__(self, file: InputFile, options: SourceOptions) -> None:
+        self.file = file
+        self.divider = divider_of(options.documents)
+        self._options = options
+        self._unbreakable = options.unbreakable
+        if self.divider:
+            self._unbreakable += self.divider.unbreakable
+        self._fd = -1 if file.compression else os.open(file.path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            os.close(self._fd)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes of an uncompressed file, from any thread."""
+        return read_range(self._fd, start, stop, self.file)
+
+    def blocks(self) -> Iterator[Block]:
+        stream = open_stream(self.file)
+        try:
+            yield from self._blocks(stream)
+        finally:
+            stream.close()
+
+    def _blocks(self, stream: ByteStream) -> Iterator[Block]:
+        start, continues, seam, counted = 0, False, None, 0
+        while True:
+            cut, inside = self._next(stream, start)
+            end = cut.position if cut else None
+            text = None
+            if end is None:
+                text = None if stream.seekable else stream.peek(start, 1 << 62)
+                end = self.file.size if text is None else start + len(text)
+            elif not stream.seekable:
+                text = stream.peek(start, end)
+            if end == start and start > 0:
+                return
+            progress = stream.progress()
+            read = end if progress is None else progress
+            yield TextBlock(
+                self,
+                start,
+                end,
+                read - counted,
+                first=start == 0,
+                continues=continues,
+                unfinished=inside,
+                split=self._split_at(start),
+                text=text,
+                seam_before=seam,
+                seam_after=cut.seam[0] if cut and cut.seam else None,
+            )
+            if cut is None:
+                return
+            start, continues, counted = end, inside, read
+            seam = cut.seam[1] if cut.seam else None
+            stream.release(start)
+
+    def _split_at(self, start: int) -> str | None:
+        border = self._options.position_split
+        return None if border is None else TRAIN if start < border else VAL
+
+    def _next(self, stream: ByteStream, start: int) -> tuple[Cut | None, bool]:
+        """Where the block that begins at ``start`` ends, and whether that is inside a document."""
+        target = start + BLOCK_BYTES
+        border = self._options.position_split
+        if border is not None and start < border <= target:
+            return self._inside(self._cut(stream, start, border, start + 1))
+        if self.divider is None:
+            return self._inside(self._cut(stream, start, target, start + HASHED_BYTES))
+        found = self._divided(stream, self.divider, start, target)
+        if found is not None:
+            return Cut(found), False
+        head = stream.peek(start, target + _REACH)
+        if len(head) < target + _REACH - start:
+            return None, False
+        last = start
+        for match in self.divider.pattern.finditer(head):
+            last = start + match.end()
+        return self._inside(self._cut(stream, start, target + _REACH, last + HASHED_BYTES))
+
+    @staticmethod
+    def _inside(cut: Cut | None) -> tuple[Cut | None, bool]:
+        return cut, cut is not None
+
+    def _cut(self, stream: ByteStream, start: int, target: int, floor: int) -> Cut | None:
+        options = self._options
+        limit = max(options.record_bytes, 2 * BLOCK_BYTES)
+        try:
+            return find_cut(stream, start, target, floor, options.seams, self._unbreakable, limit)
+        except UnbrokenRun as run:
+            raise record_too_large(
+                self.file, f"byte {run.start}", run.length, "an unbroken run of text"
+            ) from None
+
+    def _divided(self, stream: ByteStream, divider: Divider, start: int, target: int) -> int | None:
+        """The end of the first divider that surely begins at or after ``target``, if one is near.
+
+        A match is sure when no other could overlap it from the left, so that dividing the whole
+        text from its start finds the same one; and when it ends before the end of what was seen,
+        so that it could not have gone on.
+        """
+        reach = len(divider.literal) - 1 if divider.literal else 0
+        step = 64 * 1024
+        while step <= _REACH:
+            low = max(start, target - reach)
+            window = stream.peek(low, target + step)
+            at_end = len(window) < target + step - low
+            for match in divider.pattern.finditer(window, target - low):
+                if match.end() == len(window) and not at_end:
+                    break
+                begin = match.start()
+                overlap = window[max(0, begin - reach) : begin + reach]
+                if reach == 0 or (divider.literal or b"") not in overlap:
+                    return low + match.end()
+            if at_end:
+                return None
+            step *= 4
+        return None
+
+    def sample(self, position: float, size: int) -> list[bytes]:
+        stream = open_stream(self.file)
+        try:
+            start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
+            text = stream.peek(start, start + size)
+        finally:
+            stream.close()
+        text = text.decode("utf-8", "ignore").encode()
+        documents = self.divider.split(text) if self.divider else [text]
+        return documents[1:-1] or documents

@@ -1,0 +1,156 @@
+"""The spec: exactly the options that change the bytes, and nothing else.
+
+Threads, memory, engine and check are not here. The fingerprint is the SHA-256 of the canonical
+JSON of the spec, the tokenizer's fingerprint and the inputs' identities: two runs with the same
+one write the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypedDict
+
+from tokenmill.errors import UsageError
+from tokenmill.formats import Format, find_format
+from tokenmill.quantities import parse_count
+
+SPECIAL_TEXT = ("text", "token", "error")
+DELIMITERS = ("before", "after", "none")
+
+
+class SpecOptions(TypedDict, total=False):
+    """The spec's options, named as on the command line; what is left out has the default."""
+
+    format: str
+    tokenizer: str
+    pattern: str | None
+    text_key: str
+    documents: str
+    shard_tokens: int | str | None
+    val_fraction: float | None
+    val_tokens: int | str | None
+    val_shards: int | None
+    seed: int
+    name: str | None
+    eot: str | None
+    special_text: str
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What was asked, as far as it changes the bytes; every default filled in.
+
+    At most one of ``val_fraction`` and ``val_tokens`` is not 0 (``--val-shards`` is val_tokens in
+    whole shards). ``shard_tokens`` None is one file a split.
+    """
+
+    format: str
+    tokenizer: str
+    pattern: str | None
+    text_key: str
+    documents: str
+    shard_tokens: int | None
+    val_fraction: float
+    val_tokens: int
+    seed: int
+    name: str
+    eot: str
+    special_text: str
+
+    @classmethod
+    def of(cls, options: SpecOptions) -> Spec:
+        """Fill in the defaults of the format. Raises UsageError."""
+        unknown = set(options) - set(SpecOptions.__annotations__)
+        if unknown:
+            raise UsageError(f"there is no option {', '.join(sorted(unknown))}")
+        layout = find_format(options.get("format") or "nanogpt")
+        shard_tokens = _shard_tokens(options.get("shard_tokens"), layout)
+        val_fraction, val_tokens = _validation(options, layout, shard_tokens)
+        name = options.get("name")
+        if name is not None and (not name or "/" in name or name.startswith(".")):
+            raise UsageError(f"--name {name!r} cannot begin a file's name")
+        return cls(
+            format=layout.name,
+            tokenizer=options.get("tokenizer") or "gpt2",
+            pattern=options.get("pattern"),
+            text_key=options.get("text_key") or "text",
+            documents=options.get("documents") or "file",
+            shard_tokens=shard_tokens,
+            val_fraction=val_fraction,
+            val_tokens=val_tokens,
+            seed=options.get("seed", 0),
+            name=layout.default_name if name is None else name,
+            eot=_one_of("eot", options.get("eot") or layout.delimiter, DELIMITERS),
+            special_text=_one_of(
+                "special_text", options.get("special_text") or "text", SPECIAL_TEXT
+            ),
+        )
+
+    @property
+    def layout(self) -> Format:
+        """The format itself."""
+        return find_format(self.format)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The spec as plain data, for the manifest."""
+        return asdict(self)
+
+    def differences(self, other: dict[str, Any]) -> list[str]:
+        """What another spec (as plain data) has otherwise, option by option."""
+        found = []
+        for entry in fields(self):
+            mine, theirs = getattr(self, entry.name), other.get(entry.name)
+            # A tokenizer may be named by its path: its fingerprint is compared elsewhere.
+            if mine != theirs and entry.name not in ("tokenizer", "pattern"):
+                option = "--" + entry.name.replace("_", "-")
+                found.append(f"{option} is {mine}, was {theirs}")
+        return found
+
+
+def fingerprint(spec: Spec, tokenizer: dict[str, Any], inputs: list[dict[str, Any]]) -> str:
+    """SHA-256 over the canonical JSON of all that decides the bytes."""
+    plain = {**spec.as_dict(), "tokenizer": tokenizer, "inputs": inputs, "pattern": None}
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _shard_tokens(option: int | str | None, layout: Format) -> int | None:
+    if option is None:
+        return layout.default_shard_tokens
+    count = parse_count(option)
+    return count or None
+
+
+def _validation(
+    options: SpecOptions, layout: Format, shard_tokens: int | None
+) -> tuple[float, int]:
+    """(val_fraction, val_tokens) from the three options, of which one at most may be given."""
+    fraction, tokens = options.get("val_fraction"), options.get("val_tokens")
+    shards = options.get("val_shards")
+    given = [value for value in (fraction, tokens, shards) if value is not None]
+    if len(given) > 1:
+        raise UsageError(
+            "--val-fraction, --val-tokens and --val-shards exclude one another",
+            fix="give one of them",
+        )
+    if not given:
+        fraction, shards = layout.default_val_fraction, layout.default_val_shards
+    if fraction is not None and not 0 <= fraction < 1:
+        raise UsageError(f"--val-fraction {fraction} is not between 0 and 1", fix="for one, 0.01")
+    if shards and shard_tokens is None:
+        raise UsageError(
+            "--val-shards needs shards", fix="give --shard-tokens too, or use --val-fraction"
+        )
+    in_tokens = parse_count(tokens) if tokens is not None else (shards or 0) * (shard_tokens or 0)
+    if in_tokens < 0:
+        raise UsageError("--val-shards cannot be negative")
+    return fraction or 0.0, in_tokens
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        name = "--" + option.replace("_", "-")
+        raise UsageError(f"{name} cannot be {value!r}", fix=f"use {', '.join(allowed)}")
+    return value
