@@ -26,7 +26,7 @@ _Command = Callable[..., None]
 
 @click.group(context_settings=_CONTEXT)
 @click.version_option(__version__, prog_name="tokenmill")
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--debug", is_flag=True, help="Show tracebacks (anywhere on the line).")
 def cli(debug: bool) -> None:
     """Any text corpus to token shards for LLM pretraining: fast, bounded, exact.
 
@@ -185,7 +185,9 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
             click.echo(str(problem))
     if count:
         raise DamageFound(f"{count} problems found", str(folder), None, "prepare it again")
-    if not as_json:
+    if as_json:
+        _print_json("verified", folder=str(folder), quick=quick, problems=0)
+    else:
         click.echo(f"{folder}: sizes{'' if quick else ', counts and hashes'} are as they should be")
 
 
@@ -221,6 +223,26 @@ def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_jso
             f"{shard['name']}: {shard['tokens']:,} tokens of {shard['dtype']} after "
             f"{shard['header_bytes']} bytes of header, {shard['documents']:,} documents begin in it"
         )
+
+
+@cli.command(context_settings=_CONTEXT)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("."),
+    help="The folder whose disk is measured.",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+def doctor(out: Path, as_json: bool) -> None:
+    """Show versions, processors, the memory limit seen, the disk's speed, and the engines."""
+    from tokenmill.diagnosis import diagnose
+
+    found = diagnose(out)
+    if as_json:
+        _print_json("doctor", **found)
+        return
+    for name, value in found.items():
+        click.echo(f"{name.replace('_', ' '):>14}: {value}")
 
 
 def _spec(options: dict[str, Any]) -> Any:
@@ -273,9 +295,10 @@ def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     from tokenmill.errors import TokenmillError
 
-    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        cli.main(standalone_mode=False)
+        cli.main(arguments, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

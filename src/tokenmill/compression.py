@@ -118,20 +118,14 @@ class DecompressedFile:
         if self._members and self._suffix in _PADDED:
             while self._pending and not self._pending.strip(b"\0"):
                 self._pending = self._read_file()
-            if self._suffix == ".gz":
-                self._pending = self._pending.lstrip(b"\0")
-            else:
-                self._skip_xz_padding()
+            self._pending = self._pending.lstrip(b"\0")
         if not self._pending:
+            if self._members == 0:
+                raise self._damage("the compressed file is empty", "even no text has a member")
             return False
         self._member = self._new()
         self._members += 1
         return True
-
-    def _skip_xz_padding(self) -> None:
-        # Stream padding is a multiple of four zero bytes (xz file format 1.2.1, section 2.2).
-        stripped = self._pending.lstrip(b"\0")
-        self._pending = stripped
 
     def _read_file(self) -> bytes:
         data = self._file.read(READ_BYTES)
@@ -146,5 +140,6 @@ class DecompressedFile:
             f"fetch or write {self._path.name} again",
         )
 
-    def close(self) -> None:
-        self._file.close()
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()

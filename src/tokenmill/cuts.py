@@ -35,6 +35,9 @@ SEAM_STEP = 1024 * 1024
 """Bytes of an unbroken run that are encoded to find one seam."""
 
 _SEAM_CONTEXT = 4096
+_RUN_AHEAD = 1024
+"""How far a run must go on after a seam: many times the longest token, since the ids near the end
+of what was looked at are those of a shorter run."""
 _GRAPHIC_SPACE_GRAPHIC = re.compile(rb"[!-~] (?=[!-~])")
 
 
@@ -183,6 +186,8 @@ def _seam(view: TextView, start: int, floor: int, encoder: SeamEncoder) -> Cut |
         position -= len(encoder.token_bytes(tokens[index]))
         if position < floor - start:
             break
+        if position > len(text) - 2 * _RUN_AHEAD:
+            continue
         candidates.append((position, index))
     for position, index in reversed(candidates):
         if _one_run(text, position):
@@ -209,8 +214,8 @@ def _one_run(text: bytes, cut: int) -> bool:
     if cut >= len(text) or text[cut] & 0xC0 == 0x80:
         return False
     left = text[max(0, cut - 64) : cut].decode("utf-8", "ignore")[-8:]
-    right = text[cut : cut + 64].decode("utf-8", "ignore")[:8]
-    if len(left) < 8 or len(right) < 8:
+    right = text[cut : cut + _RUN_AHEAD].decode("utf-8", "ignore")
+    if len(left) < 8:
         return False
     kinds = {unicodedata.category(character) for character in left + right}
     if len(set(left + right)) == 1 and left[0] in " \n":

@@ -154,46 +154,68 @@ def _unknown_kind(path: Path) -> InputError:
 class ByteStream(Protocol):
     """A file's text by byte range. ``peek`` may go back only as far as the last ``release``."""
 
-    seekable: bool
-
     def peek(self, start: int, stop: int) -> bytes:
         """The bytes from ``start`` to ``stop``, fewer where the text ends."""
 
     def release(self, position: int) -> None:
         """Nothing before ``position`` will be asked for again."""
 
-    def progress(self) -> int | None:
-        """Bytes of the file on disk that were read so far; None where only the user knows."""
+    def excerpt(self, start: int, stop: int) -> Excerpt:
+        """A range for another thread, which reads it itself where the file allows that."""
 
-    def close(self) -> None: ...
+    def disk_position(self, position: int) -> int:
+        """Bytes of the file on disk that were read to come to ``position`` of the text."""
+
+
+@dataclass
+class Excerpt:
+    """A byte range of a text, to be taken once, by any thread."""
+
+    start: int
+    stop: int
+    _stream: ByteStream | None
+    _text: bytes | None = None
+
+    def take(self) -> bytes:
+        """The bytes."""
+        text, self._text = self._text, None
+        if text is None:
+            assert self._stream is not None
+            text = self._stream.peek(self.start, self.stop)
+        return text
+
+    @property
+    def is_held(self) -> bool:
+        """Was it read already, because the file can be read only in sequence?"""
+        return self._text is not None
 
 
 class PlainStream:
-    """An uncompressed file, read with ``pread``: mapped pages would count as resident."""
-
-    seekable = True
+    """An uncompressed file, read with ``pread`` by any thread: mapped pages would be resident."""
 
     def __init__(self, file: InputFile) -> None:
         self._file = file
         self._fd = os.open(file.path, os.O_RDONLY)
 
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            os.close(self._fd)
+
     def peek(self, start: int, stop: int) -> bytes:
-        return read_range(self._fd, start, stop, self._file)
+        return _read_range(self._fd, start, stop, self._file)
 
     def release(self, position: int) -> None:
-        pass
+        """Nothing is held."""
 
-    def progress(self) -> int | None:
-        return None
+    def excerpt(self, start: int, stop: int) -> Excerpt:
+        return Excerpt(start, min(stop, self._file.size), self)
 
-    def close(self) -> None:
-        os.close(self._fd)
+    def disk_position(self, position: int) -> int:
+        return position
 
 
 class CompressedStream:
     """A compressed file, decompressed once from front to back, held from the last release on."""
-
-    seekable = False
 
     def __init__(self, file: InputFile) -> None:
         assert file.compression is not None
@@ -214,11 +236,12 @@ class CompressedStream:
             del self._buffer[: position - self._origin]
             self._origin = position
 
-    def progress(self) -> int | None:
-        return self._source.position
+    def excerpt(self, start: int, stop: int) -> Excerpt:
+        text = self.peek(start, stop)
+        return Excerpt(start, start + len(text), None, text)
 
-    def close(self) -> None:
-        self._source.close()
+    def disk_position(self, position: int) -> int:
+        return self._source.position
 
 
 def open_stream(file: InputFile) -> ByteStream:
@@ -229,7 +252,7 @@ def open_stream(file: InputFile) -> ByteStream:
         raise InputError("cannot read the input", str(file.path), error.strerror) from error
 
 
-def read_range(fd: int, start: int, stop: int, file: InputFile) -> bytes:
+def _read_range(fd: int, start: int, stop: int, file: InputFile) -> bytes:
     """``pread`` until all is read; a file that became shorter is an error, not an end."""
     stop = min(stop, file.size)
     if start >= stop:

@@ -17,23 +17,29 @@ from tokenmill.errors import UsageError
 from tokenmill.quantities import format_bytes
 
 MIB = 1024 * 1024
-BASE_BYTES = 128 * MIB
-"""The interpreter, the native libraries and the vocabulary."""
-THREAD_BYTES = 56 * MIB
-"""One thread's engine, its block, and the worst growth of one block in flight."""
 DEFAULT_MAXIMUM = 2 * 1024 * MIB
+_BASE = 92 * MIB
+_BASE_PER_TOKEN = 350
+_ENGINE = 20 * MIB
+_ENGINE_PER_TOKEN = 210
+_IN_FLIGHT = 16 * MIB
 _RECORD_FACTOR = 10
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much memory a run may use, and for how many threads that is enough."""
+    """How much memory a run may use, and for how many threads that is enough.
+
+    ``floor`` is what the run needs whatever the input: libraries, one engine a thread, and the
+    blocks in flight. The rest is for the engines' caches.
+    """
 
     total: int
     threads: int
+    floor: int
 
     @classmethod
-    def of(cls, total: int | None, threads: int | None) -> Budget:
+    def of(cls, total: int | None, threads: int | None, vocabulary_size: int = 50257) -> Budget:
         """The budget for the options as given; None stands for the default of each.
 
         Raises UsageError, naming the minimum, when the budget cannot hold the threads asked for.
@@ -42,27 +48,32 @@ class Budget:
         wanted = available_cores() if threads is None else threads
         if wanted < 1:
             raise UsageError("--threads must be at least 1", fix="leave --threads out")
-        affordable = (budget - BASE_BYTES) // THREAD_BYTES
-        if affordable < (1 if threads is None else wanted):
-            need = minimum(1 if threads is None else wanted)
+        while threads is None and wanted > 1 and floor_bytes(wanted, vocabulary_size) > budget:
+            wanted -= 1
+        need = floor_bytes(wanted, vocabulary_size)
+        if need > budget:
             raise UsageError(
                 f"--memory {format_bytes(budget)} is too little for this run",
-                why=f"{wanted} threads need at least {format_bytes(need)}",
+                why=f"{wanted} threads with this tokenizer need at least {format_bytes(need)}",
                 fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
             )
-        return cls(budget, min(wanted, affordable))
+        return cls(budget, wanted, need)
 
-    @property
-    def high_water(self) -> int:
-        """Resident bytes at which caches are dropped: what in-flight blocks may still add."""
-        return self.total - self.threads * 12 * MIB - 24 * MIB
+    def is_near(self, resident: int, baseline: int) -> bool:
+        """Must caches be dropped now?
+
+        About half of a cache is a hash table that grows by doubling: while it is copied, the old
+        one and the new one of twice its size are both there. ``baseline`` is what was resident
+        with empty caches.
+        """
+        growth = max(0, resident - baseline)
+        return resident + growth + self.threads * _IN_FLIGHT > self.total
 
     @property
     def record_bytes(self) -> int:
         """The largest record that may be held whole: a JSON line, a parquet cell, a run that
         cannot be cut. Measured: about ten bytes of memory for each byte of such a record."""
-        spare = self.total - BASE_BYTES - self.threads * 24 * MIB
-        return max(4 * MIB, spare // _RECORD_FACTOR)
+        return max(4 * MIB, (self.total - self.floor) // _RECORD_FACTOR)
 
     @property
     def window(self) -> int:
@@ -70,9 +81,14 @@ class Budget:
         return 2 * self.threads + 4
 
 
-def minimum(threads: int) -> int:
-    """The least ``--memory`` for so many threads, in bytes."""
-    return BASE_BYTES + threads * THREAD_BYTES
+def floor_bytes(threads: int, vocabulary_size: int) -> int:
+    """The least ``--memory`` for so many threads, in bytes.
+
+    Measured with release 0.10 of gigatoken and 26 of pyarrow: 64 MB for the libraries, the
+    reference engine 350 bytes for each token of the vocabulary, an engine 20 MB and 210 bytes.
+    """
+    engine = _ENGINE + _ENGINE_PER_TOKEN * vocabulary_size
+    return _BASE + _BASE_PER_TOKEN * vocabulary_size + threads * (engine + _IN_FLIGHT)
 
 
 def default_budget() -> int:

@@ -139,6 +139,7 @@ class Plan:
             sampled += size
             count = 0 if self._one_document_files() else len(documents)
             rates.append((tokens / disk_bytes, count / disk_bytes, size / disk_bytes))
+        engine.drop_caches()
         if not rates:
             return Estimate(0, 0, 0.0, 0, 0.0)
         tokens_each, documents_each, text_each = zip(*rates, strict=True)
@@ -201,7 +202,11 @@ class Plan:
 
 
 def make_plan(
-    arguments: list[str], spec: Spec, engine: str = "auto", budget: Budget | None = None
+    arguments: list[str],
+    spec: Spec,
+    engine: str = "auto",
+    memory: int | None = None,
+    threads: int | None = None,
 ) -> Plan:
     """Decide everything but the bytes. Raises InputError or UsageError; writes nothing."""
     divider_of(spec.documents)
@@ -219,7 +224,7 @@ def make_plan(
         vocabulary,
         name,
         dtype,
-        budget or Budget.of(None, None),
+        Budget.of(memory, threads, vocabulary.largest_id + 1),
         _position_split(spec, inputs.files),
     )
 
@@ -241,12 +246,9 @@ def _position_split(spec: Spec, files: list[InputFile]) -> int | None:
 def _text_size(file: InputFile) -> int:
     """Bytes of a compressed text, by decompressing it once."""
     stream, position, step = open_stream(file), 0, 4 * 1024 * 1024
-    try:
-        while length := len(stream.peek(position, position + step)):
-            position += length
-            stream.release(position)
-    finally:
-        stream.close()
+    while length := len(stream.peek(position, position + step)):
+        position += length
+        stream.release(position)
     return position
 
 
@@ -279,14 +281,8 @@ def _sample(source: Any, file: InputFile, position: float) -> tuple[list[bytes],
 def _compressed_share(file: InputFile) -> float:
     """Bytes on disk for each byte of text, from the file's beginning."""
     stream = open_stream(file)
-    try:
-        length = len(stream.peek(0, 2 * 1024 * 1024))
-        read = stream.progress() or 0
-        if length < 2 * 1024 * 1024:
-            read = file.size
-    finally:
-        stream.close()
-    return read / max(1, length)
+    length = len(stream.peek(0, 2 * 1024 * 1024))
+    return stream.disk_position(length) / max(1, length)
 
 
 def _shards(tokens: int, shard_tokens: int | None) -> list[int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tokenmill import __version__
 from tokenmill.batches import TokenBatch
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
-from tokenmill.errors import Interrupted, SpecMismatch, TokenmillError
+from tokenmill.errors import InputError, Interrupted, SpecMismatch, TokenmillError, UsageError
 from tokenmill.formats import Layout
 from tokenmill.manifest import MANIFEST, SHA256SUMS, VERSION, Input, Manifest, load_manifest
 from tokenmill.memory import MIB, Budget, peak_resident_bytes, resident_bytes
@@ -31,6 +31,7 @@ from tokenmill.storage import (
     PARTIAL,
     STATE_FOLDER,
     locked,
+    make_folder,
     publish,
     remove_state,
     write_durably,
@@ -63,10 +64,10 @@ class RunOptions:
     tell: Callable[[str], None] = lambda line: None
     stop_signal: Callable[[], int | None] = lambda: None
 
-    def budget(self) -> Budget:
-        """The memory budget. Raises UsageError."""
-        total = None if self.memory is None else parse_bytes(self.memory)
-        return Budget.of(total, self.threads)
+    @property
+    def memory_bytes(self) -> int | None:
+        """The budget in bytes; None for the default."""
+        return None if self.memory is None else parse_bytes(self.memory)
 
 
 def prepare(
@@ -89,7 +90,9 @@ def prepare(
 
 def plan_run(paths: list[str], run: RunOptions, options: SpecOptions) -> Plan:
     """The plan of a run, not yet estimated."""
-    return make_plan(paths, Spec.of(options), run.engine, run.budget())
+    if not 0 <= run.check <= 1:
+        raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
+    return make_plan(paths, Spec.of(options), run.engine, run.memory_bytes, run.threads)
 
 
 class Preparation:
@@ -103,7 +106,7 @@ class Preparation:
 
     def run(self) -> Manifest:
         """Do it, or say that it was done before."""
-        self.out.mkdir(parents=True, exist_ok=True)
+        make_folder(self.out)
         with locked(self.out):
             if (self.out / MANIFEST).exists():
                 return self._finished_before()
@@ -197,6 +200,13 @@ class Preparation:
         self.status.began = time.monotonic()
         try:
             self._mill(writer, reporter)
+            if not self.status.counts.documents:
+                raise InputError(
+                    "the inputs hold no document",
+                    ", ".join(plan.arguments),
+                    f"{self.status.counts.null_documents} of them are null",
+                    "check the inputs, --text-key and --documents",
+                )
             return self._publish(writer)
         except BaseException:
             writer.discard()
@@ -297,7 +307,8 @@ class Preparation:
             f"done: {manifest.counts['documents']:,} documents, {manifest.counts['tokens']:,} "
             f"tokens in {len(manifest.shards)} files; {format_seconds(seconds)}, "
             f"{format_bytes(self.plan.input_bytes / max(seconds, 1e-9))}/s (busy: {busy}); peak "
-            f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}; "
+            f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
+            f"{f', caches dropped {status.cache_drops} times' if status.cache_drops else ''}; "
             f"{status.checked_documents} documents checked by tiktoken, no difference"
         )
 
@@ -309,16 +320,19 @@ class CacheGovernor:
         self._budget = budget
         self._status = status
         self._encoders: list[BlockEncoder] = []
+        self._baseline = 0
         self._lock = threading.Lock()
 
     def watched(self, encoder: BlockEncoder) -> Callable[[Block], TokenBatch]:
         """The encoder's ``encode``, followed by a look at the memory."""
         with self._lock:
             self._encoders.append(encoder)
+            self._baseline = max(self._baseline, resident_bytes())
 
         def encode(block: Block) -> TokenBatch:
             batch = encoder.encode(block)
-            if resident_bytes() > self._budget.high_water and self._is_fullest(encoder):
+            near = self._budget.is_near(resident_bytes(), self._baseline)
+            if near and self._is_fullest(encoder):
                 encoder.drop_caches()
                 self._status.cache_drops += 1
             return batch

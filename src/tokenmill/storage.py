@@ -113,6 +113,12 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
+def make_folder(folder: Path) -> None:
+    """Make the output folder and its parents."""
+    with _explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the output folder for one run; the lock vanishes with its holder.

@@ -10,14 +10,13 @@ an error, and so is anything that is not valid JSON or cannot be written as UTF-
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from tokenmill.batches import Counts, DocumentBatch
 from tokenmill.errors import InputError
-from tokenmill.inputs import ByteStream, InputFile, open_stream, read_range
+from tokenmill.inputs import ByteStream, Excerpt, InputFile, open_stream
 from tokenmill.sources.block import BLOCK_BYTES, Block, SourceOptions, record_too_large
 from tokenmill.sources.text import BYTE_ORDER_MARK
 
@@ -29,26 +28,21 @@ class JsonlBlock:
     """Whole lines of a file; ``text`` is set where the file can be read only in sequence."""
 
     source: JsonlSource
-    start: int
-    stop: int
+    excerpt: Excerpt
     size: int
-    text: bytes | None
     lines_before: int | None
     seam_before: int | None = None
     seam_after: int | None = None
 
     @property
     def where(self) -> str:
-        return f"{self.source.file.path}, byte {self.start}"
+        return f"{self.source.file.path}, byte {self.excerpt.start}"
 
     def read(self) -> DocumentBatch:
-        text = self.text
-        if text is None:
-            text = self.source.read(self.start, self.stop)
-        self.text = None
+        text = self.excerpt.take()
         counts = Counts()
-        offset = self.start
-        if self.start == 0 and text.startswith(BYTE_ORDER_MARK):
+        offset = self.excerpt.start
+        if offset == 0 and text.startswith(BYTE_ORDER_MARK):
             text = text[len(BYTE_ORDER_MARK) :]
             offset = len(BYTE_ORDER_MARK)
             counts.byte_order_marks = 1
@@ -61,11 +55,13 @@ class JsonlBlock:
 
     def _decode_block(self, text: bytes) -> list[str | None] | None:
         """All records at once; None when anything at all is unusual."""
+        if b"}\r\n" in text:
+            text = text.replace(b"\r\n", b"\n")  # inside a JSON string neither can stand
         try:
             records = self.source.decode_lines(text)
         except Exception:  # noqa: BLE001  whatever it is, the line-by-line path names it
             return None
-        if len(records) != _count_lines(text):
+        if len(records) != _plain_lines(text):
             return None
         return [record.text for record in records]
 
@@ -78,21 +74,18 @@ class JsonlBlock:
 
     def _decode_line(self, line: bytes, offset: int, number: int) -> str | None:
         try:
-            value = json.loads(line.decode("utf-8"))
+            # Bytes that are not UTF-8 matter only where they are in the text itself: the fast
+            # decoder does not look into the other fields either.
+            value = json.loads(line.decode("utf-8", "surrogateescape"))
             text = self._text_of(value)
             if text is not None:
                 text.encode()
-        except UnicodeDecodeError as error:
-            place = offset + error.start
-            raise self._bad(
-                f"invalid UTF-8: byte 0x{line[error.start]:02x}", place, number
-            ) from None
         except UnicodeEncodeError:
-            raise self._bad("the text holds half a surrogate pair", offset, number) from None
+            raise self._not_utf8(line, offset, number) from None
         except RecursionError:
             raise self._bad("the JSON is nested too deeply", offset, number) from None
         except json.JSONDecodeError as error:
-            place = offset + len(error.doc[: error.pos].encode())
+            place = offset + len(error.doc[: error.pos].encode("utf-8", "surrogateescape"))
             raise self._bad("not a JSON object", place, number, error.msg) from None
         return text
 
@@ -108,8 +101,16 @@ class JsonlBlock:
         text: str | None = value[key]
         return text
 
+    def _not_utf8(self, line: bytes, offset: int, number: int) -> InputError:
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            what = f"invalid UTF-8: byte 0x{line[error.start]:02x}"
+            return self._bad(what, offset + error.start, number)
+        return self._bad("the text holds half a surrogate pair", offset, number)
+
     def _bad(self, what: str, place: int, number: int, why: str | None = None) -> InputError:
-        line = self.source.line_number(self.start, self.lines_before) + number
+        line = self.source.line_number(self.excerpt.start, self.lines_before) + number
         fix = "correct or remove that line"
         if why and "no field" in why:
             fix = "name the text's field with --text-key"
@@ -122,12 +123,26 @@ def _lines(text: bytes) -> list[bytes]:
     return [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
 
 
-def _count_lines(text: bytes) -> int:
+def _plain_lines(text: bytes) -> int | None:
+    """How many lines there are, if each begins with ``{`` and ends with ``}``; else None.
+
+    The fast decoder takes any white space between two objects, and as many objects in a line as
+    there are. Lines of this shape, as many as objects, hold one object each.
+    """
     import numpy as np
 
-    # Five times as fast as bytes.count, and without the interpreter's lock.
-    ends = int(np.count_nonzero(np.frombuffer(text, np.uint8) == ord("\n")))
-    return ends + (not text.endswith(b"\n") and bool(text))
+    if not text:
+        return 0
+    if not text.endswith(b"\n"):
+        text += b"\n"
+    characters = np.frombuffer(text, np.uint8)
+    ends = np.flatnonzero(characters == ord("\n"))
+    if text[0] != ord("{") or ends[0] == 0:
+        return None
+    well = (characters[ends - 1] == ord("}")).all() and (
+        characters[ends[:-1] + 1] == ord("{")
+    ).all()
+    return len(ends) if well else None
 
 
 def _noun(value: Any) -> str:
@@ -143,45 +158,28 @@ class JsonlSource:
         self.text_key = options.text_key
         self.decode_lines = _line_decoder(options.text_key)
         self._options = options
-        self._fd = -1 if file.compression else os.open(file.path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            os.close(self._fd)
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Bytes of an uncompressed file, from any thread."""
-        return read_range(self._fd, start, stop, self.file)
 
     def line_number(self, start: int, lines_before: int | None) -> int:
         """The number, from 1, of the line that begins at byte ``start``."""
         if lines_before is not None:
             return lines_before + 1
-        step = 4 * 1024 * 1024
-        pieces = (self.read(low, min(low + step, start)) for low in range(0, start, step))
+        stream, step = open_stream(self.file), 4 * 1024 * 1024
+        pieces = (stream.peek(low, min(low + step, start)) for low in range(0, start, step))
         return sum(piece.count(b"\n") for piece in pieces) + 1
 
     def blocks(self) -> Iterator[Block]:
         stream = open_stream(self.file)
-        try:
-            yield from self._blocks(stream)
-        finally:
-            stream.close()
-
-    def _blocks(self, stream: ByteStream) -> Iterator[Block]:
         start, counted, lines = 0, 0, 0
         while True:
-            stop = self._line_end(stream, start)
-            if stop == start:
+            excerpt = stream.excerpt(start, self._line_end(stream, start))
+            if excerpt.stop == start:
                 return
-            text = None if stream.seekable else stream.peek(start, stop)
-            progress = stream.progress()
-            read = stop if progress is None else progress
-            yield JsonlBlock(
-                self, start, stop, read - counted, text, None if text is None else lines
-            )
-            lines += 0 if text is None else text.count(b"\n")
-            start, counted = stop, read
+            read = stream.disk_position(excerpt.stop)
+            lines_before = lines if excerpt.is_held else None
+            if lines_before is not None:
+                lines += stream.peek(start, excerpt.stop).count(b"\n")
+            yield JsonlBlock(self, excerpt, read - counted, lines_before)
+            start, counted = excerpt.stop, read
             stream.release(start)
 
     def _line_end(self, stream: ByteStream, start: int) -> int:
@@ -204,14 +202,11 @@ class JsonlSource:
 
     def sample(self, position: float, size: int) -> list[bytes]:
         stream = open_stream(self.file)
-        try:
-            start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
+        start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
+        text = stream.peek(start, start + size)
+        while b"\n" not in text[1:] and len(text) == size and size < BLOCK_BYTES * 4:
+            size *= 2
             text = stream.peek(start, start + size)
-            while b"\n" not in text[1:] and len(text) == size and size < BLOCK_BYTES * 4:
-                size *= 2
-                text = stream.peek(start, start + size)
-        finally:
-            stream.close()
         lines = _lines(text)
         if len(lines) > 1 and start + len(text) < self.file.size:
             lines.pop()

@@ -7,7 +7,6 @@ mark at the very start is dropped; every other byte is kept.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from tokenmill.batches import TRAIN, VAL, Counts, DocumentBatch
 from tokenmill.cuts import Cut, UnbrokenRun, find_cut
 from tokenmill.errors import UsageError
-from tokenmill.inputs import ByteStream, InputFile, open_stream, read_range
+from tokenmill.inputs import ByteStream, Excerpt, InputFile, open_stream
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     Block,
@@ -28,6 +27,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HASHED_BYTES = 1024 * 1024
 """A document that goes on in the next block has at least this much in its first one."""
 _REACH = 1024 * 1024
+_END = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -69,39 +69,33 @@ def divider_of(documents: str) -> Divider | None:
 
 @dataclass
 class TextBlock:
-    """A byte range of a text; ``text`` is set where the file can be read only in sequence."""
+    """A byte range of a text."""
 
     source: TextSource
-    start: int
-    stop: int
+    excerpt: Excerpt
     size: int
-    first: bool
     continues: bool
     unfinished: bool
     split: str | None
-    text: bytes | None
     seam_before: int | None = None
     seam_after: int | None = None
 
     @property
     def where(self) -> str:
-        return f"{self.source.file.path}, byte {self.start}"
+        return f"{self.source.file.path}, byte {self.excerpt.start}"
 
     def read(self) -> DocumentBatch:
-        text = self.text
-        if text is None:
-            text = self.source.read(self.start, self.stop)
-        self.text = None
-        check_utf8(text, self.source.file, self.start)
-        counts = Counts()
-        if self.first and text.startswith(BYTE_ORDER_MARK):
+        text = self.excerpt.take()
+        check_utf8(text, self.source.file, self.excerpt.start)
+        first, counts = self.excerpt.start == 0, Counts()
+        if first and text.startswith(BYTE_ORDER_MARK):
             text = text[len(BYTE_ORDER_MARK) :]
             counts.byte_order_marks = 1
         divider = self.source.divider
         documents = divider.split(text) if divider else [text]
-        if not self.unfinished and divider and not documents[-1]:
+        if divider and not self.unfinished and not documents[-1]:
             documents.pop()  # a divider at the end ends the last document and begins none
-        if self.first and divider and not divider.leading and documents[:1] == [b""]:
+        if divider and first and not divider.leading and documents[:1] == [b""]:
             del documents[0]
         return DocumentBatch(documents, self.continues, self.unfinished, self.split, counts)
 
@@ -116,54 +110,29 @@ class TextSource:
         self._unbreakable = options.unbreakable
         if self.divider:
             self._unbreakable += self.divider.unbreakable
-        self._fd = -1 if file.compression else os.open(file.path, os.O_RDONLY)
-
-    def __del__(self) -> None:
-        if getattr(self, "_fd", -1) >= 0:
-            os.close(self._fd)
-
-    def read(self, start: int, stop: int) -> bytes:
-        """Bytes of an uncompressed file, from any thread."""
-        return read_range(self._fd, start, stop, self.file)
 
     def blocks(self) -> Iterator[Block]:
         stream = open_stream(self.file)
-        try:
-            yield from self._blocks(stream)
-        finally:
-            stream.close()
-
-    def _blocks(self, stream: ByteStream) -> Iterator[Block]:
         start, continues, seam, counted = 0, False, None, 0
         while True:
             cut, inside = self._next(stream, start)
-            end = cut.position if cut else None
-            text = None
-            if end is None:
-                text = None if stream.seekable else stream.peek(start, 1 << 62)
-                end = self.file.size if text is None else start + len(text)
-            elif not stream.seekable:
-                text = stream.peek(start, end)
-            if end == start and start > 0:
+            excerpt = stream.excerpt(start, cut.position if cut else _END)
+            if excerpt.stop == start and start > 0:
                 return
-            progress = stream.progress()
-            read = end if progress is None else progress
+            read = stream.disk_position(excerpt.stop)
             yield TextBlock(
                 self,
-                start,
-                end,
+                excerpt,
                 read - counted,
-                first=start == 0,
                 continues=continues,
                 unfinished=inside,
                 split=self._split_at(start),
-                text=text,
                 seam_before=seam,
                 seam_after=cut.seam[0] if cut and cut.seam else None,
             )
             if cut is None:
                 return
-            start, continues, counted = end, inside, read
+            start, continues, counted = cut.position, inside, read
             seam = cut.seam[1] if cut.seam else None
             stream.release(start)
 
@@ -230,12 +199,8 @@ class TextSource:
         return None
 
     def sample(self, position: float, size: int) -> list[bytes]:
-        stream = open_stream(self.file)
-        try:
-            start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
-            text = stream.peek(start, start + size)
-        finally:
-            stream.close()
+        start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
+        text = open_stream(self.file).peek(start, start + size)
         text = text.decode("utf-8", "ignore").encode()
         documents = self.divider.split(text) if self.divider else [text]
         return documents[1:-1] or documents

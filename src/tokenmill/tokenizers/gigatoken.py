@@ -14,8 +14,6 @@ tokenizer (40 ms), which frees them.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +45,9 @@ class GigatokenEngine:
         self._plain: Any = None
 
     def _load(self, special_tokens: dict[str, int] | None) -> Any:
-        with tempfile.NamedTemporaryFile(suffix=".tiktoken", delete=False) as file:
-            file.write(self._vocabulary.content)
-        try:
-            return self._library.BPETokenizer.from_tiktoken(
-                file.name, _PATTERN_NAMES[self._vocabulary.pattern], special_tokens
-            )
-        finally:
-            os.unlink(file.name)
+        return self._library.BPETokenizer.from_tiktoken(
+            self._vocabulary.file, _PATTERN_NAMES[self._vocabulary.pattern], special_tokens
+        )
 
     def encode(self, documents: Sequence[bytes]) -> Tokens:
         import numpy as np
@@ -90,9 +83,7 @@ class GigatokenEngine:
         return Tokens(np.concatenate(parts[:-1]), np.cumsum(lengths)[:-1:2])
 
     def encode_piece(self, text: bytes) -> list[int]:
-        if self._plain is None:
-            self._plain = self._load(None)
-        ids: list[int] = self._encode_buffer(self._plain, text).tolist()
+        ids: list[int] = self.encode([text]).ids.tolist()
         return ids
 
     def token_bytes(self, token: int) -> bytes:

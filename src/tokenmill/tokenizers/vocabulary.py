@@ -8,9 +8,12 @@ package (MIT, from OpenAI), so that the default works offline.
 
 from __future__ import annotations
 
+import atexit
 import base64
 import binascii
 import hashlib
+import os
+import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
@@ -99,6 +102,15 @@ class Vocabulary:
     largest_id: int
 
     @cached_property
+    def file(self) -> str:
+        """The ranks as a temporary file, for libraries that read only files."""
+        handle, name = tempfile.mkstemp(prefix="tokenmill-", suffix=".tiktoken")
+        atexit.register(_remove, name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(self.content)
+        return name
+
+    @cached_property
     def ranks(self) -> dict[bytes, int]:
         """Token bytes to id. Built when asked for: it costs megabytes."""
         return _parse_ranks(self.content, self.name)
@@ -119,6 +131,10 @@ class Vocabulary:
             "end_of_text": self.end_of_text,
             "largest_id": self.largest_id,
         }
+
+
+def _remove(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
 
 
 def load_vocabulary(choice: str, pattern: str | None = None) -> Vocabulary:

@@ -1,0 +1,68 @@
+"""``doctor``: what this machine is and has, as far as a run depends on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tokenmill import __version__
+from tokenmill.errors import TokenmillError
+from tokenmill.memory import available_cores, default_budget, memory_limit
+from tokenmill.quantities import format_bytes
+from tokenmill.storage import StagedFile, free_bytes
+from tokenmill.tokenizers import ENGINES, load_vocabulary, make_engine
+
+_LIBRARIES = ("gigatoken", "tiktoken", "pyarrow", "numpy", "msgspec", "isal", "xxhash")
+_PROBE_BYTES = 64 * 1024 * 1024
+
+
+def diagnose(folder: Path) -> dict[str, Any]:
+    """Versions, processors, memory, disk and engines; measures the disk of ``folder``."""
+    return {
+        "tokenmill": __version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "cores": available_cores(),
+        "memory_limit": format_bytes(memory_limit()),
+        "default_budget": format_bytes(default_budget()),
+        "free_disk": format_bytes(free_bytes(folder)),
+        "disk_speed": _disk_speed(folder),
+        "engines": {name: _engine(name) for name in ENGINES},
+    }
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _disk_speed(folder: Path) -> str:
+    """Writing and syncing 64 MiB."""
+    probe = os.urandom(1024 * 1024)
+    try:
+        staged = StagedFile(folder / ".tokenmill-doctor")
+        began = time.perf_counter()
+        for _ in range(_PROBE_BYTES // len(probe)):
+            staged.write(memoryview(probe))
+        staged.finish()
+    except TokenmillError as error:
+        return f"not measured: {error.what}"
+    seconds = time.perf_counter() - began
+    staged.discard()
+    return f"{format_bytes(_PROBE_BYTES / seconds)}/s, written and synced"
+
+
+def _engine(name: str) -> str:
+    """Does it load, and does it give the ids it should?"""
+    try:
+        ids = make_engine(name, load_vocabulary("gpt2")).encode_piece(b"Hello, world!")
+    except Exception as error:  # noqa: BLE001  whatever is wrong with a library is the finding
+        return f"broken: {type(error).__name__}: {error}"
+    return "ok" if ids == [15496, 11, 995, 0] else f"broken: wrong ids {ids}"
