@@ -10,17 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Manifest", "RunOptions", "TokenmillError", "load_manifest", "plan", "prepare", "verify"]
+__all__ = ["Manifest", "TokenmillError", "load_manifest", "plan", "prepare", "verify"]
 
 if TYPE_CHECKING:
     from tokenmill.errors import TokenmillError
     from tokenmill.manifest import Manifest, load_manifest
-    from tokenmill.preparation import RunOptions, plan, prepare
+    from tokenmill.preparation import plan, prepare
     from tokenmill.verification import verify
 
 _HOMES = {
     "Manifest": "manifest",
-    "RunOptions": "preparation",
     "TokenmillError": "errors",
     "load_manifest": "manifest",
     "plan": "preparation",

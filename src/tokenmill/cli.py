@@ -255,6 +255,7 @@ _RUN_NAMES = {"memory", "threads", "engine", "check", "as_json", "quiet"}
 def _make_run(options: dict[str, Any]) -> RunOptions:
     from tokenmill.preparation import DEFAULT_CHECK, RunOptions
 
+    _catch_signals()
     quiet, check = options["quiet"], options["check"]
 
     def tell(line: str) -> None:
@@ -269,26 +270,27 @@ def _make_run(options: dict[str, Any]) -> RunOptions:
         quiet,
         options["as_json"],
         tell,
-        _catch_signals(),
     )
 
 
-def _catch_signals() -> Callable[[], int | None]:
-    """The first SIGINT or SIGTERM is reported to the run, the second ends the process."""
+def _catch_signals() -> None:
+    """The first SIGINT or SIGTERM unwinds the run, which cleans up; the second ends it at once."""
+    from tokenmill.errors import Interrupted
+
     caught: list[int] = []
 
     def handle(number: int, frame: object) -> None:
         if caught:
             os._exit(128 + number)
         caught.append(number)
+        raise Interrupted.by_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
-    return lambda: caught[0] if caught else None
 
 
-def _print_json(kind: str, **fields: Any) -> None:
-    click.echo(json.dumps({"type": kind, **fields}, ensure_ascii=False))
+def _print_json(type_: str, **fields: Any) -> None:
+    click.echo(json.dumps({"type": type_, **fields}, ensure_ascii=False))
 
 
 def main() -> NoReturn:

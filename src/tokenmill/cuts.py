@@ -5,9 +5,11 @@ Two kinds of cut are known to be safe for the split patterns of GPT-2, cl100k_ba
 *Provable cuts* follow from the text on both sides alone:
 
 - before a single space that stands between two characters which are not white space;
-- between a letter and a punctuation mark or symbol other than an apostrophe. No pattern has a
-  piece that holds both (o200k_base's contraction suffix is the reason for the exception), so the
-  piece before ends there in the whole text too. This is what serves Chinese and Japanese.
+- after a letter or digit, before anything but a letter, digit, mark or apostrophe; between a
+  letter and a digit; between a punctuation mark or symbol and a digit. No pattern has a piece
+  that goes on across such a place (the exceptions are for combining marks and for o200k_base's
+  contraction suffix), so the piece before ends there in the whole text too. This is what serves
+  Chinese and Japanese, tables of numbers, and encoded data.
 
 *Seam cuts* lie inside one unbroken run, where no piece ends for megabytes (one letter ten million
 times). A token sequence is a byte-level BPE encoding iff each adjacent pair of it is (see the
@@ -39,6 +41,8 @@ _RUN_AHEAD = 1024
 """How far a run must go on after a seam: many times the longest token, since the ids near the end
 of what was looked at are those of a shorter run."""
 _GRAPHIC_SPACE_GRAPHIC = re.compile(rb"[!-~] (?=[!-~])")
+_MAY_HOLD_A_CUT = re.compile(r"\w\W|\W\w|\d\D|\D\d|_| ")
+"""What every provable cut has around it: only a quick way to know that there is none."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,6 @@ def _provable_in(view: TextView, low: int, high: int, unbreakable: tuple[bytes, 
         cut = origin + match.start() + 1
         if low <= cut < high and not _breaks(view, cut, unbreakable):
             return cut
-    if window.isascii() and _GRAPHIC_SPACE_GRAPHIC.search(window):
-        return None
     return _provable_unicode(view, window, origin, low, high, unbreakable)
 
 
@@ -147,6 +149,8 @@ def _provable_unicode(
     # The window may begin and end inside a character: those few bytes are skipped.
     head = next((i for i, byte in enumerate(window[:4]) if byte & 0xC0 != 0x80), 0)
     text = window[head:].decode("utf-8", "ignore")
+    if not _MAY_HOLD_A_CUT.search(text):
+        return None
     position = origin + head
     for index in range(len(text) - 1):
         inside = index > 0 and low <= position < high
@@ -158,13 +162,15 @@ def _provable_unicode(
 
 def _is_provable(text: str, index: int) -> bool:
     before, after = text[index - 1], text[index]
-    if after == " ":
-        return not before.isspace() and not text[index + 1].isspace()
-    return (
-        after != "'"
-        and unicodedata.category(after)[0] in "PS"
-        and unicodedata.category(before)[0] == "L"
-    )
+    if after == " " and not before.isspace() and not text[index + 1].isspace():
+        return True
+    left, right = unicodedata.category(before), unicodedata.category(after)
+    if right[0] == "N":
+        return left[0] in "LPS"
+    if left[0] == "N" and right[0] == "L":
+        return True
+    # Cn: not assigned in this Python's tables; newer tables may call it a letter.
+    return left[0] in "LN" and right[0] not in "LNM" and right != "Cn" and after != "'"
 
 
 def _breaks(view: TextView, cut: int, unbreakable: tuple[bytes, ...]) -> bool:
@@ -220,11 +226,11 @@ def _one_run(text: bytes, cut: int) -> bool:
     kinds = {unicodedata.category(character) for character in left + right}
     if len(set(left + right)) == 1 and left[0] in " \n":
         return _is_uniform_tail(text, cut, left[0].encode())
-    if kinds in ({"Ll"}, {"Lu"}):
+    if kinds == {"Ll"}:
         return True
-    if kinds == {"Lo"}:
-        return _is_lo_tail(text, cut)
-    return all(kind[0] in "PS" for kind in kinds) and "'" not in left + right
+    if kinds in ({"Lo"}, {"Lu"}):
+        return _is_pure_tail(text, cut, kinds.pop())
+    return all(kind[0] in "PS" for kind in kinds) and not {"'", "/"} & set(left + right)
 
 
 def _is_uniform_tail(text: bytes, cut: int, blank: bytes) -> bool:
@@ -239,12 +245,12 @@ def _is_uniform_tail(text: bytes, cut: int, blank: bytes) -> bool:
     return unicodedata.category(before)[0] in kinds
 
 
-def _is_lo_tail(text: bytes, cut: int) -> bool:
-    """Are the letters that end at ``cut`` all of category Lo, back to where they begin?"""
+def _is_pure_tail(text: bytes, cut: int, kind: str) -> bool:
+    """Are the letters that end at ``cut`` all of one category, back to where they begin?"""
     for character in reversed(text[:cut].decode("utf-8", "ignore")):
-        kind = unicodedata.category(character)
-        if kind != "Lo":
-            return kind[0] not in "LM"
+        found = unicodedata.category(character)
+        if found != kind:
+            return found[0] not in "LM"
     return True
 
 

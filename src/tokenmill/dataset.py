@@ -50,6 +50,8 @@ class Dataset:
 
     def locate(self, token: int, split: str) -> tuple[Shard, int]:
         """The shard that holds a split's token number ``token``, and its place there."""
+        if token < 0:
+            raise UsageError(f"there is no token {token}", why="tokens count from 0")
         left = token
         for shard in self.shards(split):
             if left < shard.tokens:
@@ -62,6 +64,8 @@ class Dataset:
 
     def document(self, number: int, split: str) -> NDArray[Any]:
         """The tokens of one document of a split, delimiters left out."""
+        if number < 0:
+            raise UsageError(f"there is no document {number}", why="documents count from 0")
         if self.manifest.delimiter == "none":
             raise UsageError("the documents have no delimiters (--eot none)")
         pieces: list[NDArray[Any]] = []

@@ -55,7 +55,7 @@ class InputList:
 def find_inputs(arguments: list[str]) -> InputList:
     """Expand the arguments to files. Raises InputError when one of them leads nowhere."""
     found = InputList([], [], [])
-    seen: set[tuple[int, int]] = set()
+    seen: set[str] = set()
     for argument in arguments:
         for path, named in _expand(argument):
             entry = _input_file(path)
@@ -64,12 +64,11 @@ def find_inputs(arguments: list[str]) -> InputList:
                     raise _unknown_kind(path)
                 found.ignored.append(path)
                 continue
-            status = path.stat()
-            identity = (status.st_dev, status.st_ino)
-            if identity in seen:
+            place = os.path.realpath(path)
+            if place in seen:
                 found.repeated.append(path)
                 continue
-            seen.add(identity)
+            seen.add(place)
             found.files.append(entry)
     if not found.files:
         raise InputError(

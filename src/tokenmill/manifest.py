@@ -79,12 +79,12 @@ class Manifest(msgspec.Struct):
         return "".join(f"{shard.sha256}  {shard.name}\n" for shard in self.shards).encode()
 
 
-def load_manifest(folder: Path) -> Manifest:
+def load_manifest(folder: str | Path) -> Manifest:
     """The manifest of a finished dataset.
 
     Raises DamageFound when there is none, or when it is not one.
     """
-    path = folder / MANIFEST
+    path = Path(folder) / MANIFEST
     try:
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except OSError as error:

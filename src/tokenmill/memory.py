@@ -23,6 +23,7 @@ _BASE_PER_TOKEN = 350
 _ENGINE = 20 * MIB
 _ENGINE_PER_TOKEN = 210
 _IN_FLIGHT = 16 * MIB
+_READERS = 48 * MIB
 _RECORD_FACTOR = 10
 
 
@@ -64,10 +65,11 @@ class Budget:
 
         About half of a cache is a hash table that grows by doubling: while it is copied, the old
         one and the new one of twice its size are both there. ``baseline`` is what was resident
-        with empty caches.
+        with empty caches and before the first block was read.
         """
-        growth = max(0, resident - baseline)
-        return resident + growth + self.threads * _IN_FLIGHT > self.total
+        in_flight = self.threads * _IN_FLIGHT
+        caches = max(0, resident - baseline - in_flight - _READERS)
+        return resident + caches + in_flight > self.total
 
     @property
     def record_bytes(self) -> int:

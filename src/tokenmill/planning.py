@@ -129,7 +129,8 @@ class Plan:
         total = max(1, self.input_bytes)
         options = self._source_options()
         for file, position in _places(self.inputs.files):
-            documents, disk_bytes = _sample(open_source(file, options), file, position)
+            sample = open_source(file, options).sample(position, SAMPLE_BYTES)
+            documents, disk_bytes = sample.documents, sample.disk_bytes
             if not documents or not disk_bytes:
                 continue
             size = sum(map(len, documents))
@@ -265,24 +266,6 @@ def _places(files: list[InputFile]) -> Iterator[tuple[InputFile, float]]:
                     yield file, at / file.size
                 break
             at -= file.size
-
-
-def _sample(source: Any, file: InputFile, position: float) -> tuple[list[bytes], float]:
-    """Documents near a place, and how many bytes of the file on disk they stand for."""
-    documents: list[bytes] = source.sample(position, SAMPLE_BYTES)
-    size = sum(map(len, documents))
-    if file.kind == "parquet":
-        return documents, file.size * size / max(1, source.text_bytes)
-    if file.compression:
-        return documents, size * _compressed_share(file)
-    return documents, size * (1.0 if file.kind == "text" else 1.03)
-
-
-def _compressed_share(file: InputFile) -> float:
-    """Bytes on disk for each byte of text, from the file's beginning."""
-    stream = open_stream(file)
-    length = len(stream.peek(0, 2 * 1024 * 1024))
-    return stream.disk_position(length) / max(1, length)
 
 
 def _shards(tokens: int, shard_tokens: int | None) -> list[int]:

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenmill import __version__
 from tokenmill.batches import TokenBatch
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
-from tokenmill.errors import InputError, Interrupted, SpecMismatch, TokenmillError, UsageError
+from tokenmill.errors import InputError, SpecMismatch, TokenmillError, UsageError
 from tokenmill.formats import Layout
 from tokenmill.manifest import MANIFEST, SHA256SUMS, VERSION, Input, Manifest, load_manifest
 from tokenmill.memory import MIB, Budget, peak_resident_bytes, resident_bytes
@@ -48,6 +48,15 @@ _WORTH_DROPPING = 8 * MIB
 _RUN = "run.json"
 
 
+class PrepareOptions(SpecOptions, total=False):
+    """All options of ``prepare``: the spec's, and those that change no byte."""
+
+    memory: int | str | None
+    threads: int | None
+    engine: str
+    check: float
+
+
 @dataclass(frozen=True)
 class RunOptions:
     """What changes no byte: budget, engine, share of documents checked, and what is shown.
@@ -62,37 +71,46 @@ class RunOptions:
     quiet: bool = True
     as_json: bool = False
     tell: Callable[[str], None] = lambda line: None
-    stop_signal: Callable[[], int | None] = lambda: None
-
-    @property
-    def memory_bytes(self) -> int | None:
-        """The budget in bytes; None for the default."""
-        return None if self.memory is None else parse_bytes(self.memory)
 
 
 def prepare(
-    inputs: str | Path | Iterable[str | Path],
-    *,
-    out: str | Path,
-    run: RunOptions | None = None,
-    **options: Unpack[SpecOptions],
+    inputs: str | Path | Iterable[str | Path], *, out: str | Path, **options: Unpack[PrepareOptions]
 ) -> Manifest:
     """Turn a corpus into token shards in the folder ``out``; returns the manifest.
 
     ``options`` are those of the command line with underscores (``val_fraction=0.01``). A folder
     that holds the finished dataset already is left as it is. Raises TokenmillError.
     """
-    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    chosen = run or RunOptions()
-    plan = plan_run([str(path) for path in paths], chosen, options)
-    return Preparation(plan, Path(out), chosen).run()
+    run, spec = _divide(options)
+    return Preparation(plan_run(_paths(inputs), run, spec), Path(out), run).run()
+
+
+def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOptions]) -> Plan:
+    """What ``prepare`` would do with the same arguments, with estimates; writes nothing."""
+    run, spec = _divide(options)
+    found = plan_run(_paths(inputs), run, spec)
+    found.estimate = found.make_estimate()
+    return found
 
 
 def plan_run(paths: list[str], run: RunOptions, options: SpecOptions) -> Plan:
     """The plan of a run, not yet estimated."""
     if not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
-    return make_plan(paths, Spec.of(options), run.engine, run.memory_bytes, run.threads)
+    total = None if run.memory is None else parse_bytes(run.memory)
+    return make_plan(paths, Spec.of(options), run.engine, total, run.threads)
+
+
+def _paths(inputs: str | Path | Iterable[str | Path]) -> list[str]:
+    return [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
+
+
+def _divide(options: PrepareOptions) -> tuple[RunOptions, SpecOptions]:
+    """The options that change no byte, and those of the spec."""
+    mine = PrepareOptions.__annotations__.keys() - SpecOptions.__annotations__.keys()
+    run: Any = {name: value for name, value in options.items() if name in mine}
+    spec: Any = {name: value for name, value in options.items() if name not in mine}
+    return RunOptions(**run), spec
 
 
 class Preparation:
@@ -110,10 +128,12 @@ class Preparation:
         with locked(self.out):
             if (self.out / MANIFEST).exists():
                 return self._finished_before()
-            self._clear_leftovers()
-            self._announce()
-            manifest = self._work()
-            remove_state(self.out)
+            try:
+                self._clear_leftovers()
+                self._announce()
+                manifest = self._work()
+            finally:
+                remove_state(self.out)
         self._conclude(manifest)
         return manifest
 
@@ -161,7 +181,8 @@ class Preparation:
             if "/" not in name:
                 (self.out / name).unlink(missing_ok=True)
         for path in self.out.glob("*" + PARTIAL):
-            path.unlink()
+            if self._collides(path.name.removesuffix(PARTIAL)):
+                path.unlink()
         write_durably(state, json.dumps({"names": []}).encode())
         taken = [path.name for path in self.out.iterdir() if self._collides(path.name)]
         if taken:
@@ -195,9 +216,10 @@ class Preparation:
 
     def _work(self) -> Manifest:
         plan = self.plan
-        writer = DatasetWriter(self.out, plan.spec, plan.dtype, plan.position_split is not None)
+        writer = DatasetWriter(self.out, plan.spec, plan.dtype)
         reporter = Reporter(self.status, self.options.quiet, self.options.as_json)
         self.status.began = time.monotonic()
+        self._published: list[str] = []
         try:
             self._mill(writer, reporter)
             if not self.status.counts.documents:
@@ -210,7 +232,8 @@ class Preparation:
             return self._publish(writer)
         except BaseException:
             writer.discard()
-            remove_state(self.out)
+            for name in self._published:
+                (self.out / name).unlink(missing_ok=True)
             raise
         finally:
             reporter.close()
@@ -228,7 +251,6 @@ class Preparation:
         batches = OrderedMap(make_function, self.plan.blocks(), budget.threads, budget.window)
         try:
             for batch in batches:
-                self._heed_signals()
                 began = time.perf_counter()
                 writer.write(batch)
                 self.status.add(batch, time.perf_counter() - began)
@@ -236,11 +258,6 @@ class Preparation:
                 del batch
         finally:
             batches.close()
-
-    def _heed_signals(self) -> None:
-        number = self.options.stop_signal()
-        if number is not None:
-            raise Interrupted.by_signal(number)
 
     def _rules(self) -> EncodingRules:
         plan, spec = self.plan, self.plan.spec
@@ -261,6 +278,7 @@ class Preparation:
         names = [shard.name for shard in shards]
         state = self.out / STATE_FOLDER / _RUN
         write_durably(state, json.dumps({"names": names}).encode())
+        self._published = [*names, SHA256SUMS]
         publish(self.out, names)
         plan, status = self.plan, self.status
         counts = {**vars(status.counts), "input_bytes": plan.input_bytes, "quarantined": 0}
@@ -309,7 +327,8 @@ class Preparation:
             f"{format_bytes(self.plan.input_bytes / max(seconds, 1e-9))}/s (busy: {busy}); peak "
             f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
             f"{f', caches dropped {status.cache_drops} times' if status.cache_drops else ''}; "
-            f"{status.checked_documents} documents checked by tiktoken, no difference"
+            f"{status.checked_documents or 'no'} documents checked by tiktoken"
+            f"{', no difference' if status.checked_documents else ' (too few to draw one)'}"
         )
 
 
@@ -331,28 +350,25 @@ class CacheGovernor:
 
         def encode(block: Block) -> TokenBatch:
             batch = encoder.encode(block)
-            near = self._budget.is_near(resident_bytes(), self._baseline)
-            if near and self._is_fullest(encoder):
+            resident = resident_bytes()
+            if self._budget.is_near(resident, self._baseline) and self._is_fullest(encoder):
                 encoder.drop_caches()
                 self._status.cache_drops += 1
+                self._learn(resident, resident_bytes())
             return batch
 
         return encode
 
+    def _learn(self, before: int, after: int) -> None:
+        """What a drop does not free is no cache: readers' buffers, the allocators' reserves.
+
+        Without this, a parquet reader's 80 MB counted as caches, and a 512 MB budget dropped
+        them all the time.
+        """
+        caches = (before - after) * (len(self._encoders) - 1)
+        with self._lock:
+            self._baseline = max(self._baseline, after - max(0, caches))
+
     def _is_fullest(self, encoder: BlockEncoder) -> bool:
         fullest = max(other.bytes_since_drop for other in self._encoders)
         return encoder.bytes_since_drop >= max(_WORTH_DROPPING, fullest // 2)
-
-
-def plan(
-    inputs: str | Path | Iterable[str | Path],
-    *,
-    out: str | Path = ".",
-    run: RunOptions | None = None,
-    **options: Unpack[SpecOptions],
-) -> Plan:
-    """What ``prepare`` would do with the same arguments, with estimates; writes nothing."""
-    paths = [inputs] if isinstance(inputs, str | Path) else list(inputs)
-    found = plan_run([str(path) for path in paths], run or RunOptions(), options)
-    found.estimate = found.make_estimate()
-    return found

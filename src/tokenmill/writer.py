@@ -124,13 +124,12 @@ class Numbers:
 class DatasetWriter:
     """Routes runs of tokens to the splits' writers."""
 
-    def __init__(self, folder: Path, spec: Spec, dtype: str, position_split: bool) -> None:
+    def __init__(self, folder: Path, spec: Spec, dtype: str) -> None:
         self._val_left = spec.val_tokens
         self._open_split = TRAIN
         splits = [VAL, TRAIN] if spec.val_fraction or spec.val_tokens else [TRAIN]
         numbers = Numbers(shared=bool(spec.val_tokens))
         self._splits = {split: SplitWriter(split, folder, spec, dtype, numbers) for split in splits}
-        self._position_split = position_split
 
     def write(self, batch: TokenBatch) -> None:
         """Append one batch, in its turn."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from tokenmill.batches import DocumentBatch
 from tokenmill.cuts import SeamEncoder
@@ -35,6 +36,14 @@ class SourceOptions:
     position_split: int | None = None
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Some documents, and how many bytes of the file on disk they stand for."""
+
+    documents: list[bytes]
+    disk_bytes: float
+
+
 class Block(Protocol):
     """A piece of input that can be encoded alone; ``size`` is its share of the file on disk."""
 
@@ -56,8 +65,8 @@ class Source(Protocol):
     def blocks(self) -> Iterator[Block]:
         """All blocks in order; advanced by one thread at a time."""
 
-    def sample(self, position: float, size: int) -> list[bytes]:
-        """A few whole documents or pieces near ``position`` (0 to 1), about ``size`` bytes."""
+    def sample(self, position: float, size: int) -> Sample:
+        """A few documents or pieces near ``position`` (0 to 1), about ``size`` bytes of text."""
 
 
 def record_too_large(file: InputFile, where: str, size: int, noun: str) -> InputError:
@@ -95,3 +104,17 @@ def check_utf8(text: bytes, file: InputFile, offset: int) -> None:
 
 def _int64_pair(length: int) -> bytes:
     return (0).to_bytes(8, "little") + length.to_bytes(8, "little")
+
+
+def texts_of(array: Any) -> list[bytes]:
+    """The values of an Arrow string or binary array without nulls, each as bytes of its own."""
+    import numpy as np
+    import pyarrow as pa
+
+    array = array.cast(pa.large_binary())
+    if len(array) == 0:
+        return []
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8).tolist()
+    text = memoryview(data) if data else memoryview(b"")
+    return [bytes(text[low:high]) for low, high in itertools.pairwise(ends)]

@@ -7,7 +7,6 @@ checksums are verified where the file has them. Null rows are counted, not encod
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 from tokenmill.batches import Counts, DocumentBatch
 from tokenmill.errors import InputError, UsageError
 from tokenmill.inputs import InputFile
-from tokenmill.sources.block import BLOCK_BYTES, Block, SourceOptions, record_too_large
+from tokenmill.sources.block import (
+    BLOCK_BYTES,
+    Block,
+    Sample,
+    SourceOptions,
+    record_too_large,
+    texts_of,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -66,16 +72,9 @@ class ParquetBlock:
         if array.null_count:
             rows = rows[array.is_valid().to_numpy(zero_copy_only=False)]
             array = array.drop_null()
-        array = array.cast(pa.large_binary())
-        _, offsets_buffer, data_buffer = array.buffers()
-        if len(array) == 0:
-            return []
-        offsets = np.frombuffer(offsets_buffer, np.int64, len(array) + 1, array.offset * 8)
-        data = memoryview(data_buffer) if data_buffer else memoryview(b"")
-        ends = offsets.tolist()
-        documents = [bytes(data[low:high]) for low, high in itertools.pairwise(ends)]
+        documents = texts_of(array)
         try:
-            array.cast(pa.large_string())
+            array.cast(pa.large_binary()).cast(pa.large_string())
         except pa.ArrowInvalid:
             for place, document in zip(rows.tolist(), documents, strict=True):
                 self._check(document, place)
@@ -228,22 +227,20 @@ class ParquetSource:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return InputError(what, str(self.file.path), reason, "fetch or write the file again")
 
-    @property
-    def text_bytes(self) -> int:
-        """Bytes of text in the file, as its footer tells (encoded, so an estimate)."""
-        return sum(self._text_bytes(group) for group in range(self._metadata.num_row_groups))
-
-    def sample(self, position: float, size: int) -> list[bytes]:
+    def sample(self, position: float, size: int) -> Sample:
         groups = self._metadata.num_row_groups
         if groups == 0:
-            return []
+            return Sample([], 0)
         group = min(groups - 1, int(position * groups))
         documents: list[bytes] = []
+        rows = 0
         for array in self.read_rows([group], 0):
-            documents += [value.as_py() for value in array.drop_null()]
+            documents += texts_of(array.drop_null())
+            rows += len(array)
             if sum(map(len, documents)) >= size:
                 break
-        return [text.encode() if isinstance(text, str) else text for text in documents]
+        share = rows / max(1, self._metadata.num_rows)
+        return Sample(documents, self.file.size * share)
 
 
 def _is_text(kind: Any) -> bool:

@@ -18,6 +18,7 @@ from tokenmill.inputs import ByteStream, Excerpt, InputFile, open_stream
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     Block,
+    Sample,
     SourceOptions,
     check_utf8,
     record_too_large,
@@ -198,9 +199,12 @@ class TextSource:
             step *= 4
         return None
 
-    def sample(self, position: float, size: int) -> list[bytes]:
+    def sample(self, position: float, size: int) -> Sample:
         start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
-        text = open_stream(self.file).peek(start, start + size)
-        text = text.decode("utf-8", "ignore").encode()
-        documents = self.divider.split(text) if self.divider else [text]
-        return documents[1:-1] or documents
+        stream = open_stream(self.file)
+        text = stream.peek(start, start + size)
+        share = stream.disk_position(len(text)) / max(1, len(text)) if start == 0 else 1.0
+        documents = [text.decode("utf-8", "ignore").encode()]
+        if self.divider:
+            documents = self.divider.split(documents[0])
+        return Sample(documents, len(text) * share)

@@ -1,0 +1,1 @@
+"""The long tests (`make torture`): whole corpora, long runs of one letter, every combination."""
