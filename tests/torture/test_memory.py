@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from cgroup import CgroupUnavailable, MemoryCgroup
 
+from cgroup import CgroupUnavailable, MemoryCgroup
 from tests.shared import shared_file
 
 ROOT = Path(__file__).resolve().parents[2]
