@@ -13,10 +13,10 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)  ## the main job on real text, and what came out
 	rm -rf demo
-	$(BIN)/tokenmill plan examples/books --out demo
-	$(BIN)/tokenmill prepare examples/books --val-fraction 0.2 --out demo
+	$(BIN)/tokenmill plan examples/books --documents blank-line --out demo
+	$(BIN)/tokenmill prepare examples/books --documents blank-line --val-fraction 0.1 --out demo
 	$(BIN)/tokenmill inspect demo
-	$(BIN)/tokenmill inspect demo --doc 0
+	$(BIN)/tokenmill inspect demo --doc 280
 	$(BIN)/tokenmill verify demo
 
 test: lint types $(STAMP)  ## lint, types, tests: what CI runs

@@ -184,7 +184,9 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
         else:
             click.echo(str(problem))
     if count:
-        raise DamageFound(f"{count} problems found", str(folder), None, "prepare it again")
+        raise DamageFound(
+            f"{count} problems found", str(folder), None, "remove it, then prepare it again"
+        )
     if as_json:
         _print_json("verified", folder=str(folder), quick=quick, problems=0)
     else:

@@ -16,6 +16,8 @@ from typing import IO, Any, Protocol
 from tokenmill.errors import InputError
 
 READ_BYTES = 256 * 1024
+_XZ_MEMORY = 128 * 1024 * 1024
+"""As zstd's default window: enough for xz -9, and a bound on what a file may ask for."""
 
 
 class Decompressor(Protocol):
@@ -56,7 +58,7 @@ def _bz2() -> Decompressor:
 def _xz() -> Decompressor:
     import lzma
 
-    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
 
 
 COMPRESSIONS: dict[str, Callable[[], Decompressor]] = {
@@ -128,7 +130,12 @@ class DecompressedFile:
         return True
 
     def _read_file(self) -> bytes:
-        data = self._file.read(READ_BYTES)
+        try:
+            data = self._file.read(READ_BYTES)
+        except OSError as error:
+            raise InputError(
+                "cannot read the input", f"{self._path}, byte {self.position}", error.strerror
+            ) from error
         self.position += len(data)
         return data
 

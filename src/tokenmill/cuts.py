@@ -33,9 +33,6 @@ from typing import Protocol
 WINDOW = 64 * 1024
 """Bytes looked at in one step of the search for a provable cut."""
 
-SEAM_STEP = 1024 * 1024
-"""Bytes of an unbroken run that are encoded to find one seam."""
-
 _SEAM_CONTEXT = 4096
 _RUN_AHEAD = 1024
 """How far a run must go on after a seam: many times the longest token, since the ids near the end

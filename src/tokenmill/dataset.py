@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokenmill.errors import DamageFound, UsageError
-from tokenmill.formats import ShardDamage, find_format
+from tokenmill.formats import ShardDamage, TokenFile, find_format
 from tokenmill.manifest import Manifest, Shard, load_manifest
 
 if TYPE_CHECKING:
@@ -31,14 +31,18 @@ class Dataset:
         """Open a finished dataset. Raises DamageFound."""
         return cls(folder, load_manifest(folder))
 
-    def ids(self, shard: Shard) -> NDArray[Any]:
-        """A shard's tokens, memory-mapped: one dimension, of the dataset's dtype."""
+    def open(self, shard: Shard) -> TokenFile:
+        """Where a shard's tokens lie. Raises DamageFound."""
         try:
-            file = find_format(self.manifest.format).open(self.folder / shard.name)
+            return find_format(self.manifest.format).open(self.folder / shard.name)
         except (ShardDamage, OSError) as error:
             raise DamageFound(
                 "a shard is damaged", str(self.folder / shard.name), str(error), "tokenmill verify"
             ) from error
+
+    def ids(self, shard: Shard) -> NDArray[Any]:
+        """A shard's tokens, memory-mapped: one dimension, of the dataset's dtype."""
+        file = self.open(shard)
         if file.tokens == 0:
             return np.empty(0, file.dtype)
         order = np.dtype(file.dtype).newbyteorder("<")
@@ -66,6 +70,8 @@ class Dataset:
         """The tokens of one document of a split, delimiters left out."""
         if number < 0:
             raise UsageError(f"there is no document {number}", why="documents count from 0")
+        if self.manifest.spec.get("special_text") == "token":
+            raise UsageError("documents may hold the delimiter inside (--special-text token)")
         if self.manifest.delimiter == "none":
             raise UsageError("the documents have no delimiters (--eot none)")
         pieces: list[NDArray[Any]] = []

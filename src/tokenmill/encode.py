@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,14 +22,18 @@ from tokenmill.cuts import BytesView, find_cut, provable_cut
 from tokenmill.errors import EngineMismatch, InputError
 from tokenmill.sources.block import Block
 from tokenmill.sources.text import HASHED_BYTES
-from tokenmill.tokenizers import Engine, Tokens, Vocabulary
+from tokenmill.tokenizers import (
+    REFERENCE_ENGINE,
+    Engine,
+    Tokens,
+    Vocabulary,
+    make_engine,
+)
 from tokenmill.tokenizers.vocabulary import END_OF_TEXT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-GROUP_BYTES = 2 * 1024 * 1024
-"""Text given to the engine in one call; larger documents are cut into pieces of about this."""
 CHECK_BYTES = 64 * 1024
 """Of a long document, the reference encodes about this much."""
 _SPECIAL = END_OF_TEXT.encode()
@@ -47,13 +51,22 @@ class EncodingRules:
     seed: int
     special_text: str
     check: float
+    call_bytes: int = 2 * 1024 * 1024
+    """Text given to the engine in one call; larger documents are cut into pieces of about this."""
 
 
 class BlockEncoder:
     """Encodes blocks with one engine, for one thread at a time."""
 
-    def __init__(self, rules: EncodingRules, engine: Engine, reference: Reference) -> None:
+    def __init__(
+        self,
+        rules: EncodingRules,
+        engine: Engine,
+        reference: Reference,
+        after_call: Callable[[BlockEncoder], None] = lambda encoder: None,
+    ) -> None:
         self._rules = rules
+        self._after_call = after_call
         self._engine = engine
         self._reference = reference
         self._special_ids = engine.encode_piece(b"endoftext")
@@ -78,7 +91,6 @@ class BlockEncoder:
         result = TokenBatch([], counts, block.size)
         if documents:
             self._encode_into(result, batch, block)
-        self.bytes_since_drop += counts.text_bytes
         result.seconds_reading = was_read - began
         result.seconds_encoding = time.perf_counter() - was_read
         return result
@@ -110,9 +122,10 @@ class BlockEncoder:
 
     def _encode_pieces(self, pieces: list[bytes]) -> Tokens:
         """Encode in groups of bounded size, so that the engine's memory is bounded too."""
-        groups = list(_groups(pieces))
-        if len(groups) == 1 and len(pieces[0]) <= 2 * GROUP_BYTES:
-            return self._engine.encode(pieces)
+        large = 2 * self._rules.call_bytes
+        groups = list(_groups(pieces, self._rules.call_bytes))
+        if len(groups) == 1 and len(pieces[0]) <= large:
+            return self._call(pieces)
         ids: list[NDArray[np.uint32]] = []
         marks: list[NDArray[np.int64]] = []
         mark = np.array([self._rules.end_of_text], np.uint32)
@@ -124,23 +137,30 @@ class BlockEncoder:
                 length += 1
             found = (
                 Tokens(self._encode_large(group[0]), np.empty(0, np.int64))
-                if len(group) == 1 and len(group[0]) > 2 * GROUP_BYTES
-                else self._engine.encode(group)
+                if len(group) == 1 and len(group[0]) > large
+                else self._call(group)
             )
             ids.append(found.ids)
             marks.append(found.marks + length)
             length += len(found.ids)
         return Tokens(np.concatenate(ids), np.concatenate(marks))
 
+    def _call(self, pieces: list[bytes]) -> Tokens:
+        """One call of the engine, then a look at the memory."""
+        tokens = self._engine.encode(pieces)
+        self.bytes_since_drop += sum(map(len, pieces))
+        self._after_call(self)
+        return tokens
+
     def _encode_large(self, document: bytes) -> NDArray[np.uint32]:
         """A document too large for one call, cut where it is safe."""
         view, start, seam = BytesView(document), 0, None
         parts: list[NDArray[np.uint32]] = []
         while True:
-            target = start + GROUP_BYTES
-            cut = find_cut(view, start, target, start + GROUP_BYTES // 2, lambda: self._engine)
+            target = start + self._rules.call_bytes
+            cut = find_cut(view, start, target, (start + target) // 2, lambda: self._engine)
             stop = len(document) if cut is None else cut.position
-            ids = self._engine.encode([document[start:stop]]).ids
+            ids = self._call([document[start:stop]]).ids
             _check_seam(ids, seam, cut.seam[0] if cut and cut.seam else None, "a large document")
             parts.append(ids)
             if cut is None:
@@ -270,15 +290,14 @@ class Reference:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-
-    @cached_property
-    def _engine(self) -> Engine:
-        from tokenmill.tokenizers import REFERENCE_ENGINE, make_engine
-
-        return make_engine(REFERENCE_ENGINE, self._vocabulary)
+        self._engine: Engine | None = None
+        self._lock = threading.Lock()
 
     def encode(self, text: bytes) -> list[int]:
         """The reference's ids of one text."""
+        with self._lock:
+            if self._engine is None:
+                self._engine = make_engine(REFERENCE_ENGINE, self._vocabulary)
         return self._engine.encode_piece(text)
 
 
@@ -293,12 +312,12 @@ def _whole_empty(batch: DocumentBatch) -> int:
     return count
 
 
-def _groups(pieces: list[bytes]) -> Iterator[list[bytes]]:
-    """Consecutive pieces of about GROUP_BYTES together; a larger one alone."""
+def _groups(pieces: list[bytes], call_bytes: int) -> Iterator[list[bytes]]:
+    """Consecutive pieces of about ``call_bytes`` together; a larger one alone."""
     group: list[bytes] = []
     size = 0
     for piece in pieces:
-        if group and size + len(piece) > GROUP_BYTES + GROUP_BYTES // 2:
+        if group and size + len(piece) > call_bytes + call_bytes // 2:
             yield group
             group, size = [], 0
         group.append(piece)

@@ -83,9 +83,10 @@ def find_inputs(arguments: list[str]) -> InputList:
 def _expand(argument: str) -> list[tuple[Path, bool]]:
     """The files an argument stands for, and whether each was named itself."""
     path = Path(argument)
-    if path.is_dir():
+    # os.path answers "no" where pathlib raises: a name too long, a folder closed to us.
+    if os.path.isdir(argument):
         return [(file, False) for file in _files_below(path)]
-    if path.exists() or path.is_symlink():
+    if os.path.lexists(argument):
         return [(path, True)]
     if glob.has_magic(argument):
         matches = sorted(glob.glob(argument, recursive=True), key=os.fsencode)
@@ -108,19 +109,32 @@ def _files_below(folder: Path) -> list[Path]:
     """All files below a folder, hidden ones left out, links followed but never in circles."""
     found: list[Path] = []
     visited: set[tuple[int, int]] = set()
-    for root, folders, names in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            "cannot read a folder", str(error.filename), error.strerror, "make it readable"
+        )
+
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
         status = os.stat(root)
         identity = (status.st_dev, status.st_ino)
         if identity in visited:
             folders.clear()
             continue
         visited.add(identity)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(shown, key=os.fsencode)
         found += [Path(root, name) for name in names if not name.startswith(".")]
     return sorted(found, key=os.fsencode)
 
 
 def _input_file(path: Path) -> InputFile | None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            "a file's name is not UTF-8", repr(os.fsencode(path)), None, "rename the file"
+        ) from None
     suffixes = [suffix.lower() for suffix in path.suffixes]
     compression = suffixes.pop() if suffixes and suffixes[-1] in COMPRESSIONS else None
     kind = KINDS.get(suffixes[-1]) if suffixes else None
@@ -148,6 +162,21 @@ def _unknown_kind(path: Path) -> InputError:
         "the kind is told by the file's suffix",
         f"rename it to end in one of {', '.join(KINDS)}, then perhaps {', '.join(COMPRESSIONS)}",
     )
+
+
+def check_unchanged(file: InputFile) -> None:
+    """Raise InputError if the file is no longer what it was when the run began."""
+    try:
+        now = file.path.stat()
+    except OSError as error:
+        raise InputError("the input is gone", str(file.path), error.strerror) from error
+    if (now.st_size, now.st_mtime_ns) != (file.size, file.modified):
+        raise InputError(
+            "the input was changed while it was read",
+            str(file.path),
+            None,
+            "let nothing write to the inputs, then run it again",
+        )
 
 
 class ByteStream(Protocol):

@@ -6,7 +6,6 @@ from typing import Any
 
 from tokenmill.dataset import Dataset
 from tokenmill.errors import TokenmillError
-from tokenmill.formats import find_format
 from tokenmill.tokenizers import Vocabulary, load_vocabulary
 from tokenmill.tokenizers.vocabulary import PATTERNS
 
@@ -16,10 +15,9 @@ SHOWN_TOKENS = 64
 def describe(dataset: Dataset) -> dict[str, Any]:
     """The dataset in figures: what the manifest tells and what the files' headers tell."""
     manifest = dataset.manifest
-    layout = find_format(manifest.format)
     shards = []
     for shard in manifest.shards:
-        file = layout.open(dataset.folder / shard.name)
+        file = dataset.open(shard)
         shards.append(
             {
                 "name": shard.name,

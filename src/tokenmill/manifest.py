@@ -96,7 +96,10 @@ def load_manifest(folder: str | Path) -> Manifest:
         ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise DamageFound(
-            f"{MANIFEST} is damaged", str(path), str(error), "prepare the dataset again"
+            f"{MANIFEST} is damaged",
+            str(path),
+            str(error),
+            "remove the folder, then prepare it again",
         ) from error
     for shard in manifest.shards:
         if "/" in shard.name or "\0" in shard.name or shard.name in ("", ".", ".."):

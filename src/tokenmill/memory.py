@@ -60,8 +60,25 @@ class Budget:
             )
         return cls(budget, wanted, need)
 
+    def is_reached(self, resident: int) -> bool:
+        """Is no more left than what the blocks in flight may take?"""
+        return resident + self.threads * _IN_FLIGHT + _READERS // 2 > self.total
+
+    @property
+    def call_bytes(self) -> int:
+        """Text given to an engine in one call, after which the memory is looked at.
+
+        A call on text of nothing but new words grows a cache by twenty times its size, so with
+        little to spare the calls are small; large ones are a tenth faster.
+        """
+        return 2 * MIB if self._is_roomy else MIB // 4
+
+    @property
+    def _is_roomy(self) -> bool:
+        return self.total - self.floor > self.threads * 48 * MIB
+
     def is_near(self, resident: int, baseline: int) -> bool:
-        """Must caches be dropped now?
+        """Should caches be dropped now?
 
         About half of a cache is a hash table that grows by doubling: while it is copied, the old
         one and the new one of twice its size are both there. ``baseline`` is what was resident
@@ -80,7 +97,7 @@ class Budget:
     @property
     def window(self) -> int:
         """Blocks in flight or waiting to be written, at most."""
-        return 2 * self.threads + 4
+        return 2 * self.threads + 4 if self._is_roomy else self.threads + 1
 
 
 def floor_bytes(threads: int, vocabulary_size: int) -> int:
@@ -158,7 +175,10 @@ def peak_resident_bytes() -> int:
 
 
 def return_free_memory() -> None:
-    """Give freed heap back to the system; without it a dropped cache stays resident (glibc)."""
+    """Give freed memory back to the system; without it a dropped cache stays resident (glibc)."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()
     trim = getattr(_LIBC, "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,9 +1,10 @@
 """Ordered, bounded map over blocks: the one place where there are threads.
 
-``OrderedMap`` keeps at most ``window`` items taken and not yet consumed: that window times the
-size of a block is the memory contract. One thread takes the items (walking through the inputs,
-and decoding what can only be decoded in sequence), others compute. Results come in the order of
-the items, and so do errors: what fails is raised when its turn comes, after all before it.
+``OrderedMap`` keeps items of at most ``window`` in weight taken and not yet consumed (a heavier
+one alone): that window times the size of a block is the memory contract. One thread takes the
+items (walking through the inputs, and decoding what can only be decoded in sequence), others
+compute. Results come in the order of the items, and so do errors: what fails is raised when its
+turn comes, after all before it.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ class OrderedMap(Generic[Item, Result]):
         items: Iterator[Item],
         threads: int,
         window: int,
+        weigh: Callable[[Item], int] = lambda item: 1,
     ) -> None:
         self._make_function = make_function
         self._items = items
-        self._room = threading.Semaphore(window)
+        self._window = window
+        self._weigh = weigh
+        self._weights: dict[int, int] = {}
         self._taken: SimpleQueue[tuple[int, Item] | None] = SimpleQueue()
         self._changed = threading.Condition()
         self._results: dict[int, tuple[Result | None, BaseException | None]] = {}
@@ -50,7 +54,6 @@ class OrderedMap(Generic[Item, Result]):
     def _feed(self) -> None:
         index = 0
         while not self._stopping:
-            self._room.acquire()
             try:
                 item = next(self._items)
             except StopIteration:
@@ -59,6 +62,7 @@ class OrderedMap(Generic[Item, Result]):
                 self._put(index, None, error)
                 index += 1
                 break
+            self._wait_for_room(index, self._weigh(item))
             self._taken.put((index, item))
             index += 1
             del item
@@ -67,6 +71,14 @@ class OrderedMap(Generic[Item, Result]):
             self._changed.notify_all()
         for _ in self._workers:
             self._taken.put(None)
+
+    def _wait_for_room(self, index: int, weight: int) -> None:
+        with self._changed:
+            while self._weights and sum(self._weights.values()) + weight > self._window:
+                if self._stopping:
+                    return
+                self._changed.wait(0.2)
+            self._weights[index] = weight
 
     def _work(self) -> None:
         function: Callable[[Item], Result] | None = None
@@ -93,9 +105,10 @@ class OrderedMap(Generic[Item, Result]):
                 if index not in self._results:
                     return
                 result, error = self._results.pop(index)
+                self._weights.pop(index, None)
+                self._changed.notify_all()
             if error is not None:
                 raise error
-            self._room.release()
             index += 1
             yield result  # type: ignore[misc]
             del result
@@ -103,6 +116,5 @@ class OrderedMap(Generic[Item, Result]):
     def close(self) -> None:
         """Stop the threads and wait for them."""
         self._stopping = True
-        self._room.release()
         for thread in [self._feeder, *self._workers]:
             thread.join()

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenmill.errors import NoSpace, UsageError
+from tokenmill.errors import NoSpace
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import InputFile, InputList, find_inputs, open_stream
@@ -217,7 +217,6 @@ def make_plan(
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
     inputs = find_inputs(arguments)
-    _check_val(spec)
     return Plan(
         spec,
         inputs,
@@ -228,11 +227,6 @@ def make_plan(
         Budget.of(memory, threads, vocabulary.largest_id + 1),
         _position_split(spec, inputs.files),
     )
-
-
-def _check_val(spec: Spec) -> None:
-    if spec.val_tokens and spec.val_fraction:
-        raise UsageError("--val-fraction and --val-tokens exclude one another")
 
 
 def _position_split(spec: Spec, files: list[InputFile]) -> int | None:

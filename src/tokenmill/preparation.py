@@ -7,6 +7,7 @@ any failure everything that was written is removed, and nothing stands under a f
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -17,15 +18,24 @@ from typing import TYPE_CHECKING, Any
 from tokenmill import __version__
 from tokenmill.batches import TokenBatch
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
-from tokenmill.errors import InputError, SpecMismatch, TokenmillError, UsageError
+from tokenmill.errors import DamageFound, InputError, SpecMismatch, TokenmillError, UsageError
 from tokenmill.formats import Layout
-from tokenmill.manifest import MANIFEST, SHA256SUMS, VERSION, Input, Manifest, load_manifest
+from tokenmill.inputs import check_unchanged
+from tokenmill.manifest import (
+    MANIFEST,
+    SHA256SUMS,
+    VERSION,
+    Input,
+    Manifest,
+    Shard,
+    load_manifest,
+)
 from tokenmill.memory import MIB, Budget, peak_resident_bytes, resident_bytes
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
 from tokenmill.progress import Reporter, Status
 from tokenmill.quantities import format_bytes, format_count, format_seconds, parse_bytes
-from tokenmill.sources.block import Block
+from tokenmill.sources.block import BLOCK_BYTES, Block
 from tokenmill.spec import Spec, SpecOptions
 from tokenmill.storage import (
     PARTIAL,
@@ -138,8 +148,8 @@ class Preparation:
         return manifest
 
     def _finished_before(self) -> Manifest:
-        manifest = load_manifest(self.out)
         remove_state(self.out)
+        manifest = load_manifest(self.out)
         if manifest.fingerprint != self.plan.fingerprint():
             raise SpecMismatch(
                 "the folder holds another dataset",
@@ -147,11 +157,23 @@ class Preparation:
                 "; ".join(self._differences(manifest)),
                 "choose another --out, or remove the folder",
             )
+        lost = [shard.name for shard in manifest.shards if not self._is_whole(shard)]
+        if lost:
+            raise DamageFound(
+                "the finished dataset in this folder is damaged",
+                f"{self.out}: {', '.join(lost[:5])}",
+                "these files are missing or of another size",
+                "remove the folder, then run this again",
+            )
         self.options.tell(
             f"nothing to do: {self.out} holds this dataset, finished, with "
             f"{format_count(manifest.counts['tokens'])} tokens"
         )
         return manifest
+
+    def _is_whole(self, shard: Shard) -> bool:
+        path = self.out / shard.name
+        return path.is_file() and path.stat().st_size == shard.bytes
 
     def _differences(self, manifest: Manifest) -> list[str]:
         """What differs from the dataset in the folder, in words."""
@@ -181,7 +203,7 @@ class Preparation:
             if "/" not in name:
                 (self.out / name).unlink(missing_ok=True)
         for path in self.out.glob("*" + PARTIAL):
-            if self._collides(path.name.removesuffix(PARTIAL)):
+            if self._collides(path.name.removesuffix(PARTIAL)) and path.is_file():
                 path.unlink()
         write_durably(state, json.dumps({"names": []}).encode())
         taken = [path.name for path in self.out.iterdir() if self._collides(path.name)]
@@ -197,8 +219,13 @@ class Preparation:
         layout, spec = self.plan.spec.layout, self.plan.spec
         number = None if spec.shard_tokens is None else 0
         firsts = [layout.file_name(spec.name, split, number) for split in ("train", "val")]
-        stems = [first.rsplit("_", 1)[0] if number == 0 else first for first in firsts]
-        return any(name.startswith(stem) for stem in stems) and name.endswith(layout.suffix)
+        if number is None:
+            return name in firsts
+        stem = re.escape(layout.suffix)
+        return any(
+            re.fullmatch(re.escape(first.rsplit("_", 1)[0]) + r"_\d{6,}" + stem, name)
+            for first in firsts
+        )
 
     def _announce(self) -> None:
         """Tell the plan in a line, and everything that will go wrong."""
@@ -246,9 +273,17 @@ class Preparation:
 
         def make_function() -> Callable[[Block], TokenBatch]:
             engine = make_engine(self.plan.engine, self.plan.vocabulary)
-            return caches.watched(BlockEncoder(rules, engine, reference))
+            encoder = BlockEncoder(rules, engine, reference, caches.look)
+            caches.watch(encoder)
+            return encoder.encode
 
-        batches = OrderedMap(make_function, self.plan.blocks(), budget.threads, budget.window)
+        batches = OrderedMap(
+            make_function,
+            self.plan.blocks(),
+            budget.threads,
+            budget.window,
+            lambda block: max(1, block.text_bytes // BLOCK_BYTES),
+        )
         try:
             for batch in batches:
                 began = time.perf_counter()
@@ -270,15 +305,18 @@ class Preparation:
             seed=spec.seed,
             special_text=spec.special_text,
             check=self.options.check,
+            call_bytes=plan.budget.call_bytes,
         )
 
     def _publish(self, writer: DatasetWriter) -> Manifest:
         """Everything is encoded: complete the shards, name them, and say so."""
+        for file in self.plan.inputs.files:
+            check_unchanged(file)
         shards = writer.finish()
         names = [shard.name for shard in shards]
         state = self.out / STATE_FOLDER / _RUN
         write_durably(state, json.dumps({"names": names}).encode())
-        self._published = [*names, SHA256SUMS]
+        self._published = [MANIFEST, *names, SHA256SUMS]  # the manifest goes first
         publish(self.out, names)
         plan, status = self.plan, self.status
         counts = {**vars(status.counts), "input_bytes": plan.input_bytes, "quarantined": 0}
@@ -342,22 +380,20 @@ class CacheGovernor:
         self._baseline = 0
         self._lock = threading.Lock()
 
-    def watched(self, encoder: BlockEncoder) -> Callable[[Block], TokenBatch]:
-        """The encoder's ``encode``, followed by a look at the memory."""
+    def watch(self, encoder: BlockEncoder) -> None:
+        """Take care of one more encoder, whose caches are empty."""
         with self._lock:
             self._encoders.append(encoder)
             self._baseline = max(self._baseline, resident_bytes())
 
-        def encode(block: Block) -> TokenBatch:
-            batch = encoder.encode(block)
-            resident = resident_bytes()
-            if self._budget.is_near(resident, self._baseline) and self._is_fullest(encoder):
-                encoder.drop_caches()
-                self._status.cache_drops += 1
-                self._learn(resident, resident_bytes())
-            return batch
-
-        return encode
+    def look(self, encoder: BlockEncoder) -> None:
+        """Called by an encoder, in its thread, after each call of its engine."""
+        resident = resident_bytes()
+        near = self._budget.is_near(resident, self._baseline) and self._is_fullest(encoder)
+        if near or self._budget.is_reached(resident):
+            encoder.drop_caches()
+            self._status.cache_drops += 1
+            self._learn(resident, resident_bytes())
 
     def _learn(self, before: int, after: int) -> None:
         """What a drop does not free is no cache: readers' buffers, the allocators' reserves.

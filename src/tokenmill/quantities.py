@@ -44,21 +44,21 @@ def _parse(text: str | int, units: dict[str, int], noun: str, example: str) -> i
 
 def format_bytes(count: float) -> str:
     """``1.5 GB``; decimal units, as disks and ``--memory`` use them."""
-    return _format(count, 1000, ("B", "kB", "MB", "GB", "TB", "PB"), " ")
+    return _format(count, ("B", "kB", "MB", "GB", "TB", "PB"), " ")
 
 
 def format_count(count: float) -> str:
     """``1.2M``, ``3.4B``; small numbers in full."""
-    return _format(count, 1000, ("", "K", "M", "B", "T"), "")
+    return _format(count, ("", "K", "M", "B", "T"), "")
 
 
-def _format(count: float, base: int, units: tuple[str, ...], gap: str) -> str:
+def _format(count: float, units: tuple[str, ...], gap: str) -> str:
     value = float(count)
     for unit in units:
-        if abs(value) < base or unit == units[-1]:
+        if abs(value) < 1000 or unit == units[-1]:
             digits = 0 if unit == units[0] or value >= 100 else 1
             return f"{value:.{digits}f}{gap}{unit}".rstrip()
-        value /= base
+        value /= 1000
     raise AssertionError("unreachable")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypedDict
 
@@ -69,8 +70,9 @@ class Spec:
         shard_tokens = _shard_tokens(options.get("shard_tokens"), layout)
         val_fraction, val_tokens = _validation(options, layout, shard_tokens)
         name = options.get("name")
-        if name is not None and (not name or "/" in name or name.startswith(".")):
-            raise UsageError(f"--name {name!r} cannot begin a file's name")
+        _check_name(name, layout)
+        for text in (options.get("text_key"), options.get("documents"), name):
+            _check_text(text)
         return cls(
             format=layout.name,
             tokenizer=options.get("tokenizer") or "gpt2",
@@ -114,6 +116,28 @@ def fingerprint(spec: Spec, tokenizer: dict[str, Any], inputs: list[dict[str, An
     plain = {**spec.as_dict(), "tokenizer": tokenizer, "inputs": inputs, "pattern": None}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _check_name(name: str | None, layout: Format) -> None:
+    if name is None:
+        return
+    if not re.fullmatch(r"[\w][\w .+-]*", name):
+        raise UsageError(
+            f"--name {name!r} cannot begin a file's name", fix="use letters, digits, . _ + and -"
+        )
+    if layout.name == "build-nanogpt" and ("train" in name or "val" in name):
+        raise UsageError(
+            f"--name {name!r} contains the name of a split",
+            why="build-nanogpt's loader takes every file whose name contains it",
+            fix="use a name without train and val",
+        )
+
+
+def _check_text(text: str | None) -> None:
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{text!r} is not UTF-8", fix="write the option in UTF-8") from None
 
 
 def _shard_tokens(option: int | str | None, layout: Format) -> int | None:

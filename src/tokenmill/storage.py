@@ -37,7 +37,11 @@ class StagedFile:
         with _explained(self.path):
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
         if header:
-            self.write(memoryview(header))
+            try:
+                self.write(memoryview(header))
+            except BaseException:
+                self.discard()
+                raise
 
     def write(self, data: memoryview) -> None:
         """Append all of ``data`` (bytes), however short the single writes are."""
@@ -93,9 +97,13 @@ def publish(folder: Path, names: list[str]) -> None:
 def write_durably(path: Path, content: bytes) -> None:
     """Write a small file so that it either exists whole or not at all."""
     staged = StagedFile(path)
-    staged.write(memoryview(content))
-    staged.finish()
-    publish(path.parent, [path.name])
+    try:
+        staged.write(memoryview(content))
+        staged.finish()
+        publish(path.parent, [path.name])
+    except BaseException:
+        staged.discard()
+        raise
 
 
 def sync_folder(folder: Path) -> None:
@@ -131,7 +139,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             holder = os.read(fd, 64).decode("ascii", "replace").strip() or "unknown"
             raise OutputInUse(
                 "the output folder is in use by another run",
@@ -139,8 +147,9 @@ def locked(folder: Path) -> Iterator[None]:
                 why=f"process {holder} holds its lock",
                 fix="wait for that run, stop it, or choose another --out",
             ) from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with _explained(folder):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(fd)

@@ -37,7 +37,7 @@ class NanoGPT(Format):
 
     def warnings(self, layout: Layout) -> list[str]:
         found = []
-        for split in ("train", "val"):
+        for split in layout.shards:
             tokens = layout.tokens(split)
             if tokens <= BLOCK_SIZE:
                 about = "holds" if layout.exact else "will hold about"

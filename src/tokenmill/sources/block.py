@@ -55,6 +55,10 @@ class Block(Protocol):
     def where(self) -> str:
         """The file and the place in it, for messages."""
 
+    @property
+    def text_bytes(self) -> int:
+        """About how much text it holds."""
+
     def read(self) -> DocumentBatch:
         """Its documents. Called once, from any thread. Raises InputError."""
 

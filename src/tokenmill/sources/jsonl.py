@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenmill.batches import Counts, DocumentBatch
-from tokenmill.errors import InputError
+from tokenmill.errors import InputError, UsageError
 from tokenmill.inputs import ByteStream, Excerpt, InputFile, open_stream
 from tokenmill.sources.block import (
     BLOCK_BYTES,
@@ -53,6 +53,10 @@ class JsonlBlock:
     @property
     def where(self) -> str:
         return f"{self.source.file.path}, byte {self.excerpt.start}"
+
+    @property
+    def text_bytes(self) -> int:
+        return self.excerpt.stop - self.excerpt.start
 
     def read(self) -> DocumentBatch:
         text = self.excerpt.take()
@@ -111,6 +115,8 @@ class JsonlBlock:
         except json.JSONDecodeError as error:
             place = offset + len(error.doc[: error.pos].encode("utf-8", "surrogateescape"))
             raise self._bad("not a JSON object", place, number, error.msg) from None
+        except ValueError as error:  # an integer of more digits than Python reads
+            raise self._bad("not readable as JSON", offset, number, str(error)) from None
 
     def _text_of(self, value: Any) -> str | None:
         key = self.source.text_key
@@ -246,5 +252,9 @@ def _decoder(text_key: str) -> Any:
     """msgspec's decoder of records that have nothing but a text."""
     import msgspec
 
-    record = msgspec.defstruct("Record", [("text", str | None)], rename={"text": text_key})
+    fields = [("text", str | None)]
+    try:
+        record = msgspec.defstruct("Record", fields, rename={"text": text_key}, gc=False)
+    except ValueError as error:
+        raise UsageError(f"--text-key {text_key!r} cannot be a field", why=str(error)) from None
     return msgspec.json.Decoder(record)

@@ -33,6 +33,7 @@ LARGE_ROW_GROUP = 12 * 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
 _BATCH_BYTES = 512 * 1024
 _MAX_BATCH_ROWS = 1024
+_DICTIONARY_BATCH_ROWS = 64
 
 
 @dataclass
@@ -50,6 +51,12 @@ class ParquetBlock:
     @property
     def where(self) -> str:
         return f"{self.source.file.path}, row {self.first_row}"
+
+    @property
+    def text_bytes(self) -> int:
+        if self.arrays is not None:
+            return sum(array.nbytes for array in self.arrays)
+        return sum(self.source.text_bytes(group) for group in self.row_groups)
 
     def read(self) -> DocumentBatch:
         arrays, self.arrays = self.arrays, None
@@ -153,11 +160,13 @@ class ParquetSource:
         """The text column of the row groups, a few rows at a time."""
         import pyarrow as pa
 
-        text_bytes = sum(self._text_bytes(group) for group in row_groups)
+        text_bytes = sum(self.text_bytes(group) for group in row_groups)
         rows = sum(self._metadata.row_group(group).num_rows for group in row_groups)
         if rows == 0:
             return
         batch_rows = max(1, min(_MAX_BATCH_ROWS, rows * _BATCH_BYTES // max(1, text_bytes)))
+        if any(self._is_dictionary(group) for group in row_groups):
+            batch_rows = min(batch_rows, _DICTIONARY_BATCH_ROWS)
         row = first_row
         try:
             for batch in self._thread_file().iter_batches(
@@ -174,9 +183,11 @@ class ParquetSource:
 
     def _check_size(self, array: pa.Array, row: int) -> None:
         if array.nbytes > self._options.record_bytes:
-            raise record_too_large(self.file, f"row {row} or soon after", array.nbytes, "a cell")
+            noun = f"a cell, or {len(array)} neighbouring ones together,"
+            raise record_too_large(self.file, f"from row {row} on", array.nbytes, noun)
 
-    def _text_bytes(self, group: int) -> int:
+    def text_bytes(self, group: int) -> int:
+        """Bytes of a row group's text, as the footer tells."""
         column = self._metadata.row_group(group).column(self._column_index)
         return int(column.total_uncompressed_size)
 
@@ -185,12 +196,12 @@ class ParquetSource:
         text_bytes, row, first_row, counted = 0, 0, 0, 0
         total = self._metadata.num_row_groups
         for group in range(total):
-            size = self._text_bytes(group)
+            size = self.text_bytes(group)
             if groups and text_bytes + size > BLOCK_BYTES:
                 counted, share = self._share(group, counted)
                 yield ParquetBlock(self, groups, first_row, share, None)
                 groups, text_bytes, first_row = [], 0, row
-            if size > LARGE_ROW_GROUP:
+            if size > LARGE_ROW_GROUP or self._is_dictionary(group):
                 yield from self._stream(group, row)
                 first_row = row + self._metadata.row_group(group).num_rows
                 counted, _ = self._share(group + 1, counted)
@@ -200,6 +211,13 @@ class ParquetSource:
             row += self._metadata.row_group(group).num_rows
         if groups:
             yield ParquetBlock(self, groups, first_row, self.file.size - counted, None)
+
+    def _is_dictionary(self, group: int) -> bool:
+        """Is the text stored as places in a dictionary, so that its size tells nothing of it?"""
+        row_group = self._metadata.row_group(group)
+        column = row_group.column(self._column_index)
+        small = bool(self.text_bytes(group) <= 2 * BLOCK_BYTES + 4 * row_group.num_rows)
+        return bool(column.has_dictionary_page) and small and row_group.num_rows > 1024
 
     def _share(self, group: int, counted: int) -> tuple[int, int]:
         """Bytes of the file up to row group ``group``, and how many of them are new."""

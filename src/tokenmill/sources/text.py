@@ -85,6 +85,10 @@ class TextBlock:
     def where(self) -> str:
         return f"{self.source.file.path}, byte {self.excerpt.start}"
 
+    @property
+    def text_bytes(self) -> int:
+        return self.excerpt.stop - self.excerpt.start
+
     def read(self) -> DocumentBatch:
         text = self.excerpt.take()
         check_utf8(text, self.source.file, self.excerpt.start)
@@ -158,7 +162,8 @@ class TextSource:
         last = start
         for match in self.divider.pattern.finditer(head):
             last = start + match.end()
-        return self._inside(self._cut(stream, start, target + _REACH, last + HASHED_BYTES))
+        floor = last + HASHED_BYTES
+        return self._inside(self._cut(stream, start, max(target + _REACH, floor), floor))
 
     @staticmethod
     def _inside(cut: Cut | None) -> tuple[Cut | None, bool]:

@@ -14,7 +14,15 @@ from tokenmill.tokenizers.gigatoken import GigatokenEngine
 from tokenmill.tokenizers.tiktoken import TiktokenEngine
 from tokenmill.tokenizers.vocabulary import Vocabulary, load_vocabulary
 
-__all__ = ["ENGINES", "Engine", "Tokens", "Vocabulary", "load_vocabulary", "make_engine"]
+__all__ = [
+    "ENGINES",
+    "REFERENCE_ENGINE",
+    "Engine",
+    "Tokens",
+    "Vocabulary",
+    "load_vocabulary",
+    "make_engine",
+]
 
 ENGINES: dict[str, Callable[[Vocabulary], Engine]] = {
     "gigatoken": GigatokenEngine,

@@ -1,0 +1,87 @@
+"""Law 3 at small size: peak resident memory stays under `--memory`, whatever lies in the input.
+
+The text is made of ever new words, so that an engine's cache of words, left alone, would pass the
+budget several times over. The kernel's own high-water mark is read, not what the command says.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import string
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+BUDGET = 256_000_000
+TEXT_BYTES = 48_000_000
+
+
+def new_words(size: int) -> str:
+    """Text without a repeated word, in lines."""
+    generator = random.Random(3)
+    letters = string.ascii_lowercase
+    words = (
+        "".join(generator.choices(letters, k=generator.randrange(4, 14))) for _ in iter(int, 1)
+    )
+    lines, length = [], 0
+    while length < size:
+        lines.append(" ".join(next(words) for _ in range(12)))
+        length += len(lines[-1]) + 1
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="module")
+def text() -> str:
+    return new_words(TEXT_BYTES)
+
+
+def write_text(path: Path, text: str) -> Path:
+    path.with_suffix(".txt").write_text(text)
+    return path.with_suffix(".txt")
+
+
+def write_jsonl(path: Path, text: str) -> Path:
+    with path.with_suffix(".jsonl").open("w") as file:
+        for start in range(0, len(text), 4000):
+            file.write(json.dumps({"text": text[start : start + 4000]}) + "\n")
+    return path.with_suffix(".jsonl")
+
+
+def write_one_row_group(path: Path, text: str) -> Path:
+    rows = [text[start : start + 4000] for start in range(0, len(text), 4000)]
+    pq.write_table(pa.table({"text": rows}), path.with_suffix(".parquet"), row_group_size=len(rows))
+    return path.with_suffix(".parquet")
+
+
+def peak_of(command: list[str]) -> tuple[int, int]:
+    """(exit code, largest resident size in bytes) of a command run as a process of its own.
+
+    VmHWM begins anew when the command begins; ru_maxrss would keep the size of this process.
+    """
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("needs /proc to read a process's high-water mark")
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+        peak = max([peak, *found])
+        time.sleep(0.02)
+    return process.returncode, peak
+
+
+@pytest.mark.parametrize("write", [write_text, write_jsonl, write_one_row_group])
+def test_peak_memory_stays_under_the_budget(write: object, text: str, tmp_path: Path) -> None:
+    source = write(tmp_path / "corpus", text)  # type: ignore[operator]
+    command = [sys.executable, "-m", "tokenmill", "prepare", str(source), "--out"]
+    options = ["--memory", str(BUDGET), "--threads", "2", "--val-fraction", "0.1"]
+    code, peak = peak_of([*command, str(tmp_path / "out"), *options])
+    assert code == 0
+    assert peak < BUDGET, f"{peak / 1e6:.0f} MB resident of {BUDGET / 1e6:.0f}"
