@@ -80,8 +80,10 @@ def peak_of(command: list[str]) -> tuple[int, int]:
 @pytest.mark.parametrize("write", [write_text, write_jsonl, write_one_row_group])
 def test_peak_memory_stays_under_the_budget(write: object, text: str, tmp_path: Path) -> None:
     source = write(tmp_path / "corpus", text)  # type: ignore[operator]
+    # Arrow takes 40 MB more for a giant row group: 249 MB of 256 was seen, too near for a test.
+    budget = 320_000_000 if write is write_one_row_group else BUDGET
     command = [sys.executable, "-m", "tokenmill", "prepare", str(source), "--out"]
-    options = ["--memory", str(BUDGET), "--threads", "2", "--val-fraction", "0.1"]
+    options = ["--memory", str(budget), "--threads", "2", "--val-fraction", "0.1"]
     code, peak = peak_of([*command, str(tmp_path / "out"), *options])
     assert code == 0
-    assert peak < BUDGET, f"{peak / 1e6:.0f} MB resident of {BUDGET / 1e6:.0f}"
+    assert peak < budget, f"{peak / 1e6:.0f} MB resident of {budget / 1e6:.0f}"

@@ -62,7 +62,9 @@ class Budget:
 
     def is_reached(self, resident: int) -> bool:
         """Is no more left than what the blocks in flight may take?"""
-        return resident + self.threads * _IN_FLIGHT + _READERS // 2 > self.total
+        spare = self.total - self.floor
+        growth = 0 if self._is_roomy else max(0, spare - 32 * MIB) // 3
+        return resident + self.threads * _IN_FLIGHT + _READERS // 2 + growth > self.total
 
     @property
     def call_bytes(self) -> int:
@@ -75,7 +77,7 @@ class Budget:
 
     @property
     def _is_roomy(self) -> bool:
-        return self.total - self.floor > self.threads * 48 * MIB
+        return self.total - self.floor > self.threads * 96 * MIB
 
     def is_near(self, resident: int, baseline: int) -> bool:
         """Should caches be dropped now?
