@@ -20,9 +20,9 @@ from tests import corpora, texts
 from tests.conftest import Run, kill, start
 from tests.outcome import Outcome, prepare
 from tests.shared import ARTICLES
-from tokenmill import preparation
-from tokenmill.errors import NoSpace
-from tokenmill.storage import write_durably
+from tokenmill import preparation, storage
+from tokenmill.errors import NoSpace, OutputInUse
+from tokenmill.storage import locked, write_durably
 
 OPTIONS = ["--format", "build-nanogpt", "--shard-tokens", "100K", "--check", "0"]
 
@@ -142,3 +142,17 @@ def test_two_interrupts_end_at_once(corpus: corpora.Corpus, tmp_path: Path) -> N
         kill(process)
     assert process.returncode in (130, -signal.SIGINT), stderr
     assert not (out / "manifest.json").exists()
+
+
+def test_a_lock_file_that_its_holder_removed_locks_nobody_else(tmp_path: Path) -> None:
+    """A run that ends removes the file that another may have opened a moment before."""
+    opened = storage._open_lock(tmp_path)
+    storage.remove_state(tmp_path)
+    assert not storage._is_current(opened, tmp_path)
+    with (
+        locked(tmp_path),
+        pytest.raises(OutputInUse, match=str(os.getpid())),
+        locked(tmp_path),
+    ):
+        pass
+    os.close(opened)

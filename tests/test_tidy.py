@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import command_environment
 from tests.shared import REPOSITORY, SOURCE
+from tokenmill import errors
 
 LAYERS: list[dict[str, set[str]]] = [
     {
@@ -147,6 +148,20 @@ def test_only_storage_renames_files(path: Path) -> None:
             assert not renames, f"{path.name}:{node.lineno}: renaming belongs in storage.py"
         if isinstance(node, ast.ImportFrom) and node.module == "os":
             assert not {alias.name for alias in node.names} & {"replace", "rename", "renames"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=named)
+def test_every_error_says_what_to_do(path: Path) -> None:
+    """`fix` is the fourth argument of every error that is raised on purpose."""
+    ours = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+            continue
+        if node.func.id in ours - {"Interrupted"}:
+            named_fix = [keyword.value for keyword in node.keywords if keyword.arg == "fix"]
+            fix = (named_fix or node.args[3:4] or [ast.Constant(None)])[0]
+            empty = isinstance(fix, ast.Constant) and not fix.value
+            assert not empty, f"{path.name}:{node.lineno}: {node.func.id} without a fix"
 
 
 def loaded_after(code: str) -> set[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from tokenmill.errors import InputError
+from tokenmill.errors import InputError, unreadable
 
 READ_BYTES = 256 * 1024
 _XZ_MEMORY = 128 * 1024 * 1024
@@ -133,9 +133,7 @@ class DecompressedFile:
         try:
             data = self._file.read(READ_BYTES)
         except OSError as error:
-            raise InputError(
-                "cannot read the input", f"{self._path}, byte {self.position}", error.strerror
-            ) from error
+            raise unreadable(f"{self._path}, byte {self.position}", error) from error
         self.position += len(data)
         return data
 

@@ -55,7 +55,7 @@ class Dataset:
     def locate(self, token: int, split: str) -> tuple[Shard, int]:
         """The shard that holds a split's token number ``token``, and its place there."""
         if token < 0:
-            raise UsageError(f"there is no token {token}", why="tokens count from 0")
+            raise UsageError(f"there is no token {token}", fix="tokens count from 0")
         left = token
         for shard in self.shards(split):
             if left < shard.tokens:
@@ -63,17 +63,27 @@ class Dataset:
             left -= shard.tokens
         total = self.manifest.tokens(split)
         raise UsageError(
-            f"there is no token {token} in {split}", why=f"the split has {total} tokens"
+            f"there is no token {token} in {split}",
+            why=f"the split has {total} tokens",
+            fix=f"give a number below {total}",
         )
 
     def document(self, number: int, split: str) -> NDArray[Any]:
         """The tokens of one document of a split, delimiters left out."""
         if number < 0:
-            raise UsageError(f"there is no document {number}", why="documents count from 0")
+            raise UsageError(f"there is no document {number}", fix="documents count from 0")
         if self.manifest.spec.get("special_text") == "token":
-            raise UsageError("documents may hold the delimiter inside (--special-text token)")
+            raise UsageError(
+                "the documents cannot be told apart",
+                why="they may hold the delimiter inside (--special-text token)",
+                fix="look at a place with --token instead",
+            )
         if self.manifest.delimiter == "none":
-            raise UsageError("the documents have no delimiters (--eot none)")
+            raise UsageError(
+                "the documents cannot be told apart",
+                why="they have no delimiters (--eot none)",
+                fix="look at a place with --token instead",
+            )
         pieces: list[NDArray[Any]] = []
         seen = 0 if self.manifest.delimiter == "after" else -1
         for ids in self._chunks(split):
@@ -94,7 +104,11 @@ class Dataset:
             return np.concatenate(pieces)
         if pieces and self.manifest.delimiter == "before":
             return np.concatenate(pieces)
-        raise UsageError(f"there is no document {number} in {split}", why="documents count from 0")
+        raise UsageError(
+            f"there is no document {number} in {split}",
+            why="documents count from 0",
+            fix="tokenmill inspect DIR tells how many documents begin in each shard",
+        )
 
     def _chunks(self, split: str) -> Iterator[NDArray[Any]]:
         for shard in self.shards(split):

@@ -6,7 +6,6 @@ the speed only), so blocks may be encoded by any number of threads, in any order
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 import time
@@ -233,7 +232,8 @@ class BlockEncoder:
         if len(ids) and int(ids.max()) > rules.largest_id:
             raise EngineMismatch(
                 f"the engine gave id {int(ids.max())}, larger than the vocabulary's largest, "
-                f"{rules.largest_id}"
+                f"{rules.largest_id}",
+                fix="run it again with --engine tiktoken, and please report the tokenizer",
             )
         if rules.delimiter == "none":
             kept = np.delete(ids, marks).astype(rules.dtype)
@@ -265,18 +265,24 @@ class BlockEncoder:
     def _split_runs(
         self, batch: DocumentBatch, kept: NDArray[np.uint16 | np.uint32], borders: NDArray[np.int64]
     ) -> list[TokenRun]:
-        """Neighbouring documents of one split as one run; a continued document keeps its split."""
-        sides = np.array([self._is_val(document) for document in batch.documents], np.int8)
-        if batch.continues:
-            sides[0] = 2
-        changes = np.flatnonzero(np.diff(sides)) + 1
-        edges = [0, *changes.tolist(), len(sides)]
+        """The documents of each split as one run, that of the last document last, since it may go
+        on; the rest of a continued document stands before them and keeps its split."""
         runs = []
-        for low, high in itertools.pairwise(edges):
-            start, stop = int(borders[low]), int(borders[high])
-            begins = borders[low:high] - start
-            side = (TRAIN, VAL, None)[sides[low]]
-            runs.append(TokenRun(side, kept[start:stop], begins if side else np.empty(0, np.int64)))
+        first = int(batch.continues)
+        if first:
+            runs.append(TokenRun(None, kept[: borders[1]], np.empty(0, np.int64)))
+        sides = np.array([self._is_val(document) for document in batch.documents[first:]], np.bool_)
+        lengths = np.diff(borders[first:])
+        for side in (not sides[-1], sides[-1]) if len(sides) else ():
+            chosen = sides == side
+            if not chosen.any():
+                continue
+            ids = kept[borders[first] :]
+            if not chosen.all():
+                ids = ids[np.repeat(chosen, lengths)]
+            ends = np.cumsum(lengths[chosen])
+            begins = np.concatenate(([0], ends[:-1])).astype(np.int64)
+            runs.append(TokenRun(VAL if side else TRAIN, ids, begins))
         return runs
 
     def _is_val(self, document: bytes) -> bool:

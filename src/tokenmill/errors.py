@@ -50,6 +50,16 @@ class InputError(TokenmillError):
     """An input file is missing, damaged, or not what its name says."""
 
 
+def unreadable(where: str, error: OSError) -> InputError:
+    """The error for an input that the system does not let us read."""
+    return InputError(
+        "cannot read the input",
+        where,
+        error.strerror,
+        "check the disk and the file's permissions, then run this again",
+    )
+
+
 class EngineMismatch(TokenmillError):
     """The engine gave other ids than the reference implementation."""
 

@@ -7,6 +7,7 @@ last suffix, how they divide into records by the one before it.
 
 from __future__ import annotations
 
+import errno
 import glob
 import os
 import stat
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tokenmill.compression import COMPRESSIONS, READ_BYTES, DecompressedFile
-from tokenmill.errors import InputError
+from tokenmill.errors import InputError, unreadable
 
 KINDS = {
     ".txt": "text",
@@ -145,13 +146,16 @@ def _input_file(path: Path) -> InputFile | None:
     try:
         status = path.stat()
     except OSError as error:
-        raise InputError("cannot read the input", str(path), error.strerror) from error
+        raise unreadable(str(path), error) from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(
-            "the input is not a regular file", str(path), "pipes and devices have no size", None
+            "the input is not a regular file",
+            str(path),
+            "pipes and devices have no size",
+            "write what comes out of it to a file first",
         )
     if not os.access(path, os.R_OK):
-        raise InputError("cannot read the input", str(path), "permission denied")
+        raise unreadable(str(path), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     return InputFile(path, kind, compression, status.st_size, status.st_mtime_ns)
 
 
@@ -169,7 +173,12 @@ def check_unchanged(file: InputFile) -> None:
     try:
         now = file.path.stat()
     except OSError as error:
-        raise InputError("the input is gone", str(file.path), error.strerror) from error
+        raise InputError(
+            "the input is gone",
+            str(file.path),
+            error.strerror,
+            "put the file back, then run this again",
+        ) from error
     if (now.st_size, now.st_mtime_ns) != (file.size, file.modified):
         raise InputError(
             "the input was changed while it was read",
@@ -277,7 +286,7 @@ def open_stream(file: InputFile) -> ByteStream:
     try:
         return CompressedStream(file) if file.compression else PlainStream(file)
     except OSError as error:
-        raise InputError("cannot read the input", str(file.path), error.strerror) from error
+        raise unreadable(str(file.path), error) from error
 
 
 def _read_range(fd: int, start: int, stop: int, file: InputFile) -> bytes:
@@ -298,7 +307,5 @@ def _read_range(fd: int, start: int, stop: int, file: InputFile) -> bytes:
                 )
             data += more
     except OSError as error:
-        raise InputError(
-            "cannot read the input", f"{file.path}, byte {start}", error.strerror
-        ) from error
+        raise unreadable(f"{file.path}, byte {start}", error) from error
     return data

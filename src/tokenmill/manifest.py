@@ -1,7 +1,8 @@
 """The manifest: what was written, from what, by what. Its existence means finished.
 
 ``manifest.json`` is the last file to appear in the output folder. It holds nothing that differs
-between two runs of the same spec over the same inputs, so it is the same, byte for byte, too.
+between two runs of the same spec over the same inputs with the same ``--check``, so it is the
+same, byte for byte, too.
 """
 
 from __future__ import annotations
@@ -104,6 +105,9 @@ def load_manifest(folder: str | Path) -> Manifest:
     for shard in manifest.shards:
         if "/" in shard.name or "\0" in shard.name or shard.name in ("", ".", ".."):
             raise DamageFound(
-                f"{MANIFEST} names a file outside its folder", str(path), repr(shard.name)
+                f"{MANIFEST} names a file outside its folder",
+                str(path),
+                repr(shard.name),
+                "do not use this folder: somebody changed its manifest",
             )
     return manifest

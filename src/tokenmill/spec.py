@@ -65,7 +65,10 @@ class Spec:
         """Fill in the defaults of the format. Raises UsageError."""
         unknown = set(options) - set(SpecOptions.__annotations__)
         if unknown:
-            raise UsageError(f"there is no option {', '.join(sorted(unknown))}")
+            raise UsageError(
+                f"there is no option {', '.join(sorted(unknown))}",
+                fix=f"the options are {', '.join(SpecOptions.__annotations__)}",
+            )
         layout = find_format(options.get("format") or "nanogpt")
         shard_tokens = _shard_tokens(options.get("shard_tokens"), layout)
         val_fraction, val_tokens = _validation(options, layout, shard_tokens)
@@ -169,7 +172,7 @@ def _validation(
         )
     in_tokens = parse_count(tokens) if tokens is not None else (shards or 0) * (shard_tokens or 0)
     if in_tokens < 0:
-        raise UsageError("--val-shards cannot be negative")
+        raise UsageError("--val-shards cannot be negative", fix="0 is for no validation")
     return fraction or 0.0, in_tokens
 
 

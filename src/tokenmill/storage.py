@@ -133,12 +133,14 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises OutputInUse, naming the holder, when another run has it.
     """
-    with _explained(folder):
-        (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
-        fd = os.open(folder / STATE_FOLDER / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    fd = _open_lock(folder)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while not _is_current(fd, folder):  # a run that ended removed it after we opened it
+                os.close(fd)
+                fd = _open_lock(folder)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.read(fd, 64).decode("ascii", "replace").strip() or "unknown"
             raise OutputInUse(
@@ -153,6 +155,20 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def _open_lock(folder: Path) -> int:
+    with _explained(folder):
+        (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
+        return os.open(folder / STATE_FOLDER / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+
+
+def _is_current(fd: int, folder: Path) -> bool:
+    """Is the locked file still the one that others find under its name?"""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(folder / STATE_FOLDER / "lock"))
+    except FileNotFoundError:
+        return False
 
 
 def remove_state(folder: Path) -> None:

@@ -256,5 +256,9 @@ def _decoder(text_key: str) -> Any:
     try:
         record = msgspec.defstruct("Record", fields, rename={"text": text_key}, gc=False)
     except ValueError as error:
-        raise UsageError(f"--text-key {text_key!r} cannot be a field", why=str(error)) from None
+        raise UsageError(
+            f"--text-key {text_key!r} cannot be a field",
+            why=str(error),
+            fix="give the name of the text's field as it stands in the lines",
+        ) from None
     return msgspec.json.Decoder(record)

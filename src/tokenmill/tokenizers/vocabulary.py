@@ -19,7 +19,7 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
-from tokenmill.errors import TokenmillError, UsageError
+from tokenmill.errors import TokenmillError, UsageError, unreadable
 
 END_OF_TEXT = "<|endoftext|>"
 _ENCODINGS_URL = "https://openaipublic.blob.core.windows.net/encodings/"
@@ -156,7 +156,10 @@ def load_vocabulary(choice: str, pattern: str | None = None) -> Vocabulary:
             why="it is neither a known name nor a file",
             fix=f"use {', '.join(_BY_NAME)}, or the path of a .tiktoken file",
         )
-    content = path.read_bytes()
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise unreadable(str(path), error) from error
     known = _BY_HASH.get(hashlib.sha256(content).hexdigest())
     if known is not None:
         return _published(known, content, pattern)
