@@ -35,12 +35,32 @@ class Counts:
             setattr(self, name, getattr(self, name) + value)
 
 
+@dataclass(frozen=True)
+class BadRecord:
+    """A piece of input that cannot become tokens, with its place, so that it is never just gone.
+
+    ``reason`` is one of a few words that are counted in the manifest, ``detail`` a sentence.
+    ``offset`` is in bytes of the (decompressed) text, ``line`` counts from 1, ``row`` from 0;
+    each is None where it has no meaning. ``length`` is in bytes, ``raw`` the first of them.
+    """
+
+    reason: str
+    detail: str
+    file: str
+    offset: int | None
+    line: int | None
+    row: int | None
+    length: int
+    raw: bytes
+
+
 @dataclass
 class DocumentBatch:
     """Documents of one block, in order, as valid UTF-8.
 
     ``counts`` holds what only the source can know (nulls, byte order marks); encoding fills in
-    the rest. ``split`` is set when the whole batch belongs to one split by its position.
+    the rest. ``split`` is set when the whole batch belongs to one split by its position. ``bad``
+    are the records left out, where that was asked for.
     """
 
     documents: list[bytes]
@@ -48,6 +68,7 @@ class DocumentBatch:
     unfinished: bool = False
     split: str | None = None
     counts: Counts = field(default_factory=Counts)
+    bad: list[BadRecord] = field(default_factory=list)
 
 
 @dataclass
@@ -74,3 +95,4 @@ class TokenBatch:
     checked_bytes: int = 0
     seconds_reading: float = 0.0
     seconds_encoding: float = 0.0
+    bad: list[BadRecord] = field(default_factory=list)

@@ -87,7 +87,7 @@ class BlockEncoder:
         counts.documents = len(documents) - (batch.continues and bool(documents))
         counts.text_bytes = sum(map(len, documents))
         counts.empty_documents = _whole_empty(batch)
-        result = TokenBatch([], counts, block.size)
+        result = TokenBatch([], counts, block.size, bad=batch.bad)
         if documents:
             self._encode_into(result, batch, block)
         result.seconds_reading = was_read - began

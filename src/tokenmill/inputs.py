@@ -269,9 +269,12 @@ class CompressedStream:
         return bytes(self._buffer[max(0, start - self._origin) : max(0, stop - self._origin)])
 
     def release(self, position: int) -> None:
-        if position > self._origin:
-            del self._buffer[: position - self._origin]
-            self._origin = position
+        while position > self._origin:
+            held = min(position - self._origin, len(self._buffer))
+            del self._buffer[:held]
+            self._origin += held
+            if self._origin < position and not self.peek(self._origin, self._origin + 1):
+                return
 
     def excerpt(self, start: int, stop: int) -> Excerpt:
         text = self.peek(start, stop)

@@ -21,7 +21,7 @@ from tokenmill.inputs import InputFile, InputList, find_inputs, open_stream
 from tokenmill.memory import Budget
 from tokenmill.quantities import format_bytes, format_count, format_seconds
 from tokenmill.sources import open_source
-from tokenmill.sources.block import Block, SourceOptions
+from tokenmill.sources.block import START, Block, Position, SourceOptions
 from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.storage import free_bytes
@@ -97,11 +97,14 @@ class Plan:
             return f"by position: the first {spec.val_tokens} tokens are val"
         return "none: all documents are train"
 
-    def blocks(self) -> Iterator[Block]:
-        """All blocks of all inputs, in order."""
+    def blocks(self, start: Position = START) -> Iterator[Block]:
+        """All blocks of all inputs from ``start`` on, in order."""
         options = self._source_options()
-        for file in self.inputs.files:
-            yield from open_source(file, options).blocks()
+        for number, file in enumerate(self.inputs.files[start.file :], start.file):
+            state = start.state if number == start.file else None
+            for block in open_source(file, options).blocks(state):
+                block.file_number = number
+                yield block
 
     def _source_options(self) -> SourceOptions:
         seams: list[Engine] = []

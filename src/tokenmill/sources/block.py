@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -44,21 +45,52 @@ class Sample:
     disk_bytes: float
 
 
-class Block(Protocol):
-    """A piece of input that can be encoded alone; ``size`` is its share of the file on disk."""
+State = dict[str, Any]
+"""Where a source stands between two blocks: plain data, of a shape that only it knows."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place between two blocks of the corpus: a file, by its number, and its source's state."""
+
+    file: int
+    state: State | None
+
+
+START = Position(0, None)
+
+
+@dataclass(kw_only=True)
+class Block(ABC):
+    """A piece of input that can be encoded alone; ``size`` is its share of the file on disk.
+
+    ``after`` is the state from which its source goes on with the next block, ``file_number`` the
+    place of its file among the inputs. ``seam_before`` and ``seam_after`` are the tokens that must
+    stand at its ends, where it was cut inside an unbroken run.
+    """
 
     size: int
-    seam_before: int | None
-    seam_after: int | None
+    after: State
+    file_number: int = 0
+    seam_before: int | None = None
+    seam_after: int | None = None
 
     @property
+    def end(self) -> Position:
+        """Where the next block begins."""
+        return Position(self.file_number, self.after)
+
+    @property
+    @abstractmethod
     def where(self) -> str:
         """The file and the place in it, for messages."""
 
     @property
+    @abstractmethod
     def text_bytes(self) -> int:
         """About how much text it holds."""
 
+    @abstractmethod
     def read(self) -> DocumentBatch:
         """Its documents. Called once, from any thread. Raises InputError."""
 
@@ -66,8 +98,8 @@ class Block(Protocol):
 class Source(Protocol):
     """One input file, as blocks."""
 
-    def blocks(self) -> Iterator[Block]:
-        """All blocks in order; advanced by one thread at a time."""
+    def blocks(self, state: State | None = None) -> Iterator[Block]:
+        """The blocks from ``state`` on (None: from the start), in order; by one thread."""
 
     def sample(self, position: float, size: int) -> Sample:
         """A few documents or pieces near ``position`` (0 to 1), about ``size`` bytes of text."""

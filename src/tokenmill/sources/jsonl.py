@@ -27,6 +27,7 @@ from tokenmill.sources.block import (
     Block,
     Sample,
     SourceOptions,
+    State,
     record_too_large,
 )
 from tokenmill.sources.text import BYTE_ORDER_MARK
@@ -39,16 +40,13 @@ class NoText(ValueError):
     """Valid JSON, but without a text in its place."""
 
 
-@dataclass
-class JsonlBlock:
-    """Whole lines of a file; ``text`` is set where the file can be read only in sequence."""
+@dataclass(kw_only=True)
+class JsonlBlock(Block):
+    """Whole lines of a file; ``lines_before`` is known where it can be read only in sequence."""
 
     source: JsonlSource
     excerpt: Excerpt
-    size: int
     lines_before: int | None
-    seam_before: int | None = None
-    seam_after: int | None = None
 
     @property
     def where(self) -> str:
@@ -195,20 +193,27 @@ class JsonlSource:
         pieces = (stream.peek(low, min(low + step, start)) for low in range(0, start, step))
         return sum(piece.count(b"\n") for piece in pieces) + 1
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self, state: State | None = None) -> Iterator[Block]:
+        state = state or {"position": 0, "disk": 0, "lines": 0}
         stream = open_stream(self.file)
-        start, counted, lines = 0, 0, 0
         while True:
+            start, lines = state["position"], state["lines"]
+            stream.release(start)
             excerpt = stream.excerpt(start, self._line_end(stream, start))
             if excerpt.stop == start:
                 return
-            read = stream.disk_position(excerpt.stop)
+            disk, before = stream.disk_position(excerpt.stop), state["disk"]
             lines_before = lines if excerpt.is_held else None
             if lines_before is not None:
                 lines += stream.peek(start, excerpt.stop).count(b"\n")
-            yield JsonlBlock(self, excerpt, read - counted, lines_before)
-            start, counted = excerpt.stop, read
-            stream.release(start)
+            state = {"position": excerpt.stop, "disk": disk, "lines": lines}
+            yield JsonlBlock(
+                source=self,
+                excerpt=excerpt,
+                size=disk - before,
+                after=state,
+                lines_before=lines_before,
+            )
 
     def _line_end(self, stream: ByteStream, start: int) -> int:
         """The end of the first line that ends at or after ``start`` + BLOCK_BYTES."""

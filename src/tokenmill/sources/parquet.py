@@ -20,6 +20,7 @@ from tokenmill.sources.block import (
     Block,
     Sample,
     SourceOptions,
+    State,
     record_too_large,
     texts_of,
 )
@@ -36,17 +37,14 @@ _MAX_BATCH_ROWS = 1024
 _DICTIONARY_BATCH_ROWS = 64
 
 
-@dataclass
-class ParquetBlock:
+@dataclass(kw_only=True)
+class ParquetBlock(Block):
     """Row groups of a file, or rows of one that were read already (``arrays``)."""
 
     source: ParquetSource
     row_groups: list[int]
     first_row: int
-    size: int
-    arrays: list[pa.Array] | None
-    seam_before: int | None = None
-    seam_after: int | None = None
+    arrays: list[pa.Array] | None = None
 
     @property
     def where(self) -> str:
@@ -191,26 +189,37 @@ class ParquetSource:
         column = self._metadata.row_group(group).column(self._column_index)
         return int(column.total_uncompressed_size)
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self, state: State | None = None) -> Iterator[Block]:
+        state = state or {"group": 0, "row": 0, "skip": 0}
+        start, row, skip = state["group"], state["row"], state["skip"]
         groups: list[int] = []
-        text_bytes, row, first_row, counted = 0, 0, 0, 0
-        total = self._metadata.num_row_groups
-        for group in range(total):
-            size = self.text_bytes(group)
-            if groups and text_bytes + size > BLOCK_BYTES:
-                counted, share = self._share(group, counted)
-                yield ParquetBlock(self, groups, first_row, share, None)
-                groups, text_bytes, first_row = [], 0, row
-            if size > LARGE_ROW_GROUP or self._is_dictionary(group):
-                yield from self._stream(group, row)
-                first_row = row + self._metadata.row_group(group).num_rows
-                counted, _ = self._share(group + 1, counted)
+        held = 0
+        for group in range(start, self._metadata.num_row_groups):
+            size, rows = self.text_bytes(group), self._metadata.row_group(group).num_rows
+            is_streamed = size > LARGE_ROW_GROUP or self._is_dictionary(group)
+            if groups and (is_streamed or held + size > BLOCK_BYTES):
+                yield self._whole_groups(groups, row)
+                groups, held = [], 0
+            if is_streamed:
+                yield from self._stream(group, row, skip)
             else:
                 groups.append(group)
-                text_bytes += size
-            row += self._metadata.row_group(group).num_rows
+                held += size
+            row, skip = row + rows, 0
         if groups:
-            yield ParquetBlock(self, groups, first_row, self.file.size - counted, None)
+            yield self._whole_groups(groups, row)
+
+    def _whole_groups(self, groups: list[int], next_row: int) -> ParquetBlock:
+        """Row groups that follow one another, up to row ``next_row``, as one block."""
+        rows = sum(self._metadata.row_group(group).num_rows for group in groups)
+        following = groups[-1] + 1
+        return ParquetBlock(
+            source=self,
+            row_groups=groups,
+            first_row=next_row - rows,
+            size=self._place(following) - self._place(groups[0]),
+            after={"group": following, "row": next_row, "skip": 0},
+        )
 
     def _is_dictionary(self, group: int) -> bool:
         """Is the text stored as places in a dictionary, so that its size tells nothing of it?"""
@@ -219,27 +228,45 @@ class ParquetSource:
         small = bool(self.text_bytes(group) <= 2 * BLOCK_BYTES + 4 * row_group.num_rows)
         return bool(column.has_dictionary_page) and small and row_group.num_rows > 1024
 
-    def _share(self, group: int, counted: int) -> tuple[int, int]:
-        """Bytes of the file up to row group ``group``, and how many of them are new."""
-        reached = self.file.size * group // max(1, self._metadata.num_row_groups)
-        return reached, reached - counted
+    def _place(self, group: int) -> int:
+        """Bytes of the file up to row group ``group``, as far as progress needs to know."""
+        return int(self.file.size * group // max(1, self._metadata.num_row_groups))
 
-    def _stream(self, group: int, first_row: int) -> Iterator[Block]:
-        """A large row group, decoded in sequence into blocks of about BLOCK_BYTES."""
-        share = self.file.size // max(1, self._metadata.num_row_groups)
-        rows = max(1, self._metadata.row_group(group).num_rows)
+    def _stream(self, group: int, first_row: int, skip: int) -> Iterator[Block]:
+        """A large row group, decoded in sequence into blocks of about BLOCK_BYTES; its first
+        ``skip`` rows are decoded only to come to the others."""
         arrays: list[pa.Array] = []
-        row, held_rows, held_bytes = first_row, 0, 0
+        done, held_rows, held_bytes = 0, 0, 0
         for array in self.read_rows([group], first_row):
+            if done < skip:
+                done += len(array)
+                continue
             arrays.append(array)
             held_rows += len(array)
             held_bytes += array.nbytes
             if held_bytes >= BLOCK_BYTES:
-                yield ParquetBlock(self, [group], row, share * held_rows // rows, arrays)
-                row += held_rows
+                yield self._part_of_group(group, first_row, done, arrays)
+                done += held_rows
                 arrays, held_rows, held_bytes = [], 0, 0
         if arrays:
-            yield ParquetBlock(self, [group], row, share * held_rows // rows, arrays)
+            yield self._part_of_group(group, first_row, done, arrays)
+
+    def _part_of_group(
+        self, group: int, first_row: int, done: int, arrays: list[pa.Array]
+    ) -> ParquetBlock:
+        """The rows of ``arrays``, which follow the first ``done`` rows of a group."""
+        total, rows = self._metadata.row_group(group).num_rows, sum(map(len, arrays))
+        after = {"group": group, "row": first_row, "skip": done + rows}
+        if done + rows == total:
+            after = {"group": group + 1, "row": first_row + total, "skip": 0}
+        return ParquetBlock(
+            source=self,
+            row_groups=[group],
+            first_row=first_row + done,
+            size=(self._place(group + 1) - self._place(group)) * rows // max(1, total),
+            after=after,
+            arrays=arrays,
+        )
 
     def _damage(self, what: str, error: Exception) -> InputError:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -20,6 +20,7 @@ from tokenmill.sources.block import (
     Block,
     Sample,
     SourceOptions,
+    State,
     check_utf8,
     record_too_large,
 )
@@ -68,18 +69,15 @@ def divider_of(documents: str) -> Divider | None:
     )
 
 
-@dataclass
-class TextBlock:
+@dataclass(kw_only=True)
+class TextBlock(Block):
     """A byte range of a text."""
 
     source: TextSource
     excerpt: Excerpt
-    size: int
     continues: bool
     unfinished: bool
     split: str | None
-    seam_before: int | None = None
-    seam_after: int | None = None
 
     @property
     def where(self) -> str:
@@ -116,30 +114,34 @@ class TextSource:
         if self.divider:
             self._unbreakable += self.divider.unbreakable
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self, state: State | None = None) -> Iterator[Block]:
+        state = state or {"position": 0, "disk": 0, "continues": False, "seam": None}
         stream = open_stream(self.file)
-        start, continues, seam, counted = 0, False, None, 0
-        while True:
+        while "ended" not in state:
+            start = state["position"]
+            stream.release(start)
             cut, inside = self._next(stream, start)
             excerpt = stream.excerpt(start, cut.position if cut else _END)
             if excerpt.stop == start and start > 0:
                 return
-            read = stream.disk_position(excerpt.stop)
+            disk, before = stream.disk_position(excerpt.stop), state
+            state = {"ended": True}
+            if cut is not None:
+                seam = cut.seam[1] if cut.seam else None
+                state = {
+                    "position": cut.position, "disk": disk, "continues": inside, "seam": seam
+                }  # fmt: skip
             yield TextBlock(
-                self,
-                excerpt,
-                read - counted,
-                continues=continues,
+                source=self,
+                excerpt=excerpt,
+                size=disk - before["disk"],
+                after=state,
+                continues=before["continues"],
                 unfinished=inside,
                 split=self._split_at(start),
-                seam_before=seam,
+                seam_before=before["seam"],
                 seam_after=cut.seam[0] if cut and cut.seam else None,
             )
-            if cut is None:
-                return
-            start, continues, counted = cut.position, inside, read
-            seam = cut.seam[1] if cut.seam else None
-            stream.release(start)
 
     def _split_at(self, start: int) -> str | None:
         border = self._options.position_split
