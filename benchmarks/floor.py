@@ -34,9 +34,13 @@ from corpora import grow, parse_size, place_of
 from measure import machine, prepare_cache, say, table_head, table_row
 from tokenmill.batches import DocumentBatch, TokenBatch
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
+from tokenmill.journal import Journal
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
+from tokenmill.progress import Status
+from tokenmill.sources.block import START
 from tokenmill.spec import Spec
+from tokenmill.storage import STATE_FOLDER
 from tokenmill.tokenizers import make_engine
 from tokenmill.writer import DatasetWriter
 
@@ -105,12 +109,13 @@ def stage_seconds(stage: str, source: Path, out: Path) -> float:
         return time.perf_counter() - began
     batches = list(OrderedMap(encoders(plan), iter(held), plan.budget.threads, len(held)))
     del held
-    out.mkdir()
+    (out / STATE_FOLDER).mkdir(parents=True)
     began = time.perf_counter()
-    writer = DatasetWriter(out, plan.spec, plan.dtype)
+    writer = DatasetWriter(out, plan.spec, plan.dtype, Journal(out))
     for batch in batches:
-        writer.write(batch)
-    writer.finish()
+        writer.write(batch, START)
+    writer.finish(Status(0, 0, 1).counted())
+    writer.close()
     return time.perf_counter() - began
 
 

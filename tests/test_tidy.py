@@ -22,6 +22,7 @@ LAYERS: list[dict[str, set[str]]] = [
     {
         "ground": {
             "errors", "quantities", "batches", "cuts", "memory", "storage", "inputs", "compression",
+            "supervision",
         }
     },
     {
@@ -31,8 +32,12 @@ LAYERS: list[dict[str, set[str]]] = [
         "manifest": {"manifest"},
         "spec": {"spec"},
     },
-    {"machine": {"encode", "pipeline", "writer", "journal"}},
-    {"services": {"planning", "verification", "inspection", "progress", "dataset", "diagnosis"}},
+    {"machine": {"encode", "pipeline", "writer", "journal", "caches", "care"}},
+    {
+        "services": {
+            "planning", "verification", "inspection", "progress", "dataset", "diagnosis", "folder",
+        }
+    },
     {"preparation": {"preparation"}},
     {"surface": {"cli", "__main__", "__init__"}},
 ]  # fmt: skip

@@ -35,6 +35,9 @@ class Counts:
             setattr(self, name, getattr(self, name) + value)
 
 
+RAW_BYTES = 64 * 1024
+
+
 @dataclass(frozen=True)
 class BadRecord:
     """A piece of input that cannot become tokens, with its place, so that it is never just gone.

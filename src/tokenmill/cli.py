@@ -5,6 +5,7 @@ Data goes to stdout, all else to stderr. Exit codes are those of ``tokenmill.err
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,12 +17,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from tokenmill import __version__
+from tokenmill.supervision import AGAIN, Attempt, Repeats, Watch, in_hand, supervise
 
 if TYPE_CHECKING:
-    from tokenmill.preparation import RunOptions
+    from tokenmill.preparation import RunOptions, StopRequest
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _Command = Callable[..., None]
+QUARANTINED = 3
 
 
 @click.group(context_settings=_CONTEXT)
@@ -106,21 +109,31 @@ def _run_options(command: _Command) -> _Command:
 @_spec_options
 @_run_options
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
+@click.option("--max-time", help="Stop cleanly after this long, such as 8h, to go on later.")
+@click.option("--max-bad", type=int, help="Stop when more records than this are left out (10000).")
+@click.option("--overwrite", is_flag=True, help="Begin anew; tells what it removes.")
 def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
-    """Turn a corpus into token shards. Running it again says so when it is done.
+    """Turn a corpus into token shards. Running it again goes on, or says that it is done.
 
     \b
     tokenmill prepare train_fineweb.txt --out data/fineweb
     tokenmill prepare corpus/ --format llm.c --out fineweb10B --memory 4GB
     """
-    from tokenmill.preparation import Preparation, plan_run
+    attempt = _supervised(out, options["quiet"])
+    from tokenmill.preparation import PastTrouble, Preparation, plan_run
 
-    run = _make_run(options)
-    manifest = Preparation(plan_run(list(inputs), run, _spec(options)), out, run).run()
+    run = _make_run(options, attempt)
+    try:
+        preparation = Preparation(plan_run(list(inputs), run, _spec(options)), out, run)
+        manifest = preparation.run()
+    except PastTrouble:
+        sys.exit(AGAIN)
     if run.as_json:
         tokens = {split: sum(counts) for split, counts in manifest.shard_tokens().items()}
         shards = [shard.name for shard in manifest.shards]
         _print_json("done", counts=manifest.counts, tokens=tokens, shards=shards)
+    if preparation.has_worked and manifest.counts["quarantined"]:
+        sys.exit(QUARANTINED)
 
 
 @cli.command(context_settings=_CONTEXT)
@@ -251,44 +264,72 @@ def _spec(options: dict[str, Any]) -> Any:
     return {name: value for name, value in options.items() if name not in _RUN_NAMES}
 
 
-_RUN_NAMES = {"memory", "threads", "engine", "check", "as_json", "quiet"}
+_RUN_NAMES = {
+    "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "as_json", "quiet",
+}  # fmt: skip
 
 
-def _make_run(options: dict[str, Any]) -> RunOptions:
-    from tokenmill.preparation import DEFAULT_CHECK, RunOptions
+def _supervised(out: Path, is_quiet: bool) -> Attempt:
+    """Go on in a process of its own, watched by this one."""
+    state = out / ".tokenmill"
+    watch = Watch(lambda: _progress(out), lambda: in_hand(state / "in-hand"))
+    return supervise(watch, lambda line: _tell(line, is_quiet), out)
 
-    _catch_signals()
-    quiet, check = options["quiet"], options["check"]
 
-    def tell(line: str) -> None:
-        if not quiet or line.startswith("warning"):
+def _progress(out: Path) -> str:
+    """Something that differs when a checkpoint came in between; cheap where there is none."""
+    if not (out / ".tokenmill" / "journal").exists():
+        return ""
+    from tokenmill.journal import read_journal
+
+    log = read_journal(out)
+    at = log.checkpoint if log is not None else None
+    return "" if at is None else f"{at.file} {at.state}"
+
+
+def _tell(line: str, is_quiet: bool) -> None:
+    """A line for a person, to stderr; a log that cannot be written stops no run."""
+    if not is_quiet or line.startswith(("warning", "error")):
+        with contextlib.suppress(OSError):
             click.echo(line, err=True)
 
+
+def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOptions:
+    from tokenmill.preparation import DEFAULT_CHECK, DEFAULT_MAX_BAD, RunOptions, StopRequest
+
+    quiet, check, max_bad = options["quiet"], options["check"], options.get("max_bad")
+    stop = StopRequest()
+    _catch_signals(stop)
     return RunOptions(
-        options["memory"],
-        options["threads"],
-        options["engine"],
-        DEFAULT_CHECK if check is None else check,
-        quiet,
-        options["as_json"],
-        tell,
+        memory=options["memory"],
+        threads=options["threads"],
+        engine=options["engine"],
+        check=DEFAULT_CHECK if check is None else check,
+        max_time=options.get("max_time"),
+        max_bad=DEFAULT_MAX_BAD if max_bad is None else max_bad,
+        overwrite=bool(options.get("overwrite")),
+        quiet=quiet,
+        as_json=options["as_json"],
+        tell=lambda line: _tell(line, quiet),
+        stop=stop,
+        attempt=attempt or Attempt(),
     )
 
 
-def _catch_signals() -> None:
-    """The first SIGINT or SIGTERM unwinds the run, which cleans up; the second ends it at once."""
-    from tokenmill.errors import Interrupted
-
-    caught: list[int] = []
+def _catch_signals(stop: StopRequest) -> None:
+    """The first signal stops the run, durably; the second ends it at once, which is safe too."""
+    repeats = Repeats()
 
     def handle(number: int, frame: object) -> None:
-        if caught:
+        is_second = repeats.is_second()
+        if is_second:
             os._exit(128 + number)
-        caught.append(number)
-        raise Interrupted.by_signal(number)
+        if is_second is False:
+            stop.ask(number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup
+            signal.signal(number, handle)
 
 
 def _print_json(type_: str, **fields: Any) -> None:

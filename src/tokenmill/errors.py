@@ -4,6 +4,7 @@
     ├── InputError                1   an input cannot be read as what it claims to be
     ├── EngineMismatch            1   the fast engine and the reference implementation disagree
     ├── UsageError                2   the options make no sense together, or a value is malformed
+    ├── LimitReached             10   the run's own limit (--max-time) is reached; it can go on
     ├── NoSpace                   9   the disk is, or would become, full
     ├── OutputInUse              11   another run holds the output folder
     ├── SpecMismatch             12   the folder holds another spec's or other inputs' dataset
@@ -76,6 +77,12 @@ class NoSpace(TokenmillError):
     exit_code = 9
 
 
+class LimitReached(TokenmillError):
+    """A limit that was set for this run is reached; the same command goes on."""
+
+    exit_code = 10
+
+
 class OutputInUse(TokenmillError):
     """Another run holds the lock on the output folder."""
 
@@ -104,9 +111,15 @@ class Interrupted(TokenmillError):
         self.exit_code = 130
 
     @classmethod
-    def by_signal(cls, number: int) -> Interrupted:
+    def by_signal(
+        cls,
+        number: int,
+        where: str | None = None,
+        why: str | None = None,
+        fix: str = "run the same command again",
+    ) -> Interrupted:
         """The error for signal ``number``; its exit code is 128 + number."""
-        name = {2: "Ctrl-C (SIGINT)", 15: "SIGTERM"}.get(number, f"signal {number}")
-        error = cls(f"stopped by {name}", None, None, "run the same command again")
+        name = {1: "SIGHUP", 2: "Ctrl-C (SIGINT)", 15: "SIGTERM"}.get(number, f"signal {number}")
+        error = cls(f"stopped by {name}", where, why, fix)
         error.exit_code = 128 + number
         return error

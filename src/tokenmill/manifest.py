@@ -7,6 +7,7 @@ same, byte for byte, too.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,23 @@ from tokenmill.errors import DamageFound
 
 MANIFEST = "manifest.json"
 SHA256SUMS = "SHA256SUMS"
+QUARANTINE = "quarantine.jsonl"
 VERSION = 1
+
+
+class Origin(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """Where a shard's first token comes from, so that it can be made again without the others.
+
+    Going on from the place (``file``, ``state``) in the inputs, it is the split's token number
+    ``skip``; there ``val_left`` tokens were still to go to val by position, and a document that
+    goes on belongs to ``open_split``.
+    """
+
+    file: int
+    state: dict[str, Any] | None
+    skip: int
+    val_left: int
+    open_split: str
 
 
 class Shard(msgspec.Struct, forbid_unknown_fields=True):
@@ -29,16 +46,28 @@ class Shard(msgspec.Struct, forbid_unknown_fields=True):
     documents: int
     bytes: int
     sha256: str
+    origin: Origin
 
 
 class Input(msgspec.Struct):
-    """One input file: ``modified`` is in nanoseconds since 1970."""
+    """One input file: ``modified`` is in nanoseconds since 1970, ``probe`` a hash of a few places
+    in it."""
 
     path: str
     kind: str
     compression: str | None
     size: int
     modified: int
+    probe: str
+
+
+class Quarantine(msgspec.Struct):
+    """The records left out: how many for each reason, and the hash of the file that has them
+    (None when there are none)."""
+
+    reasons: dict[str, int]
+    bytes: int
+    sha256: str | None
 
 
 class Manifest(msgspec.Struct):
@@ -57,6 +86,7 @@ class Manifest(msgspec.Struct):
     shards: list[Shard]
     counts: dict[str, int]
     check: dict[str, float | int | str]
+    quarantine: Quarantine
     warnings: list[str]
 
     def tokens(self, split: str) -> int:
@@ -76,8 +106,13 @@ class Manifest(msgspec.Struct):
         return json.dumps(plain, indent=2, ensure_ascii=False).encode() + b"\n"
 
     def sha256sums(self) -> bytes:
-        """The content of SHA256SUMS, for plain ``sha256sum -c``."""
-        return "".join(f"{shard.sha256}  {shard.name}\n" for shard in self.shards).encode()
+        """The content of SHA256SUMS, for plain ``sha256sum -c``: this manifest is in it too, so
+        that an edited one is found."""
+        hashes = [(shard.sha256, shard.name) for shard in self.shards]
+        if self.quarantine.sha256 is not None:
+            hashes.append((self.quarantine.sha256, QUARANTINE))
+        hashes.append((hashlib.sha256(self.to_json()).hexdigest(), MANIFEST))
+        return "".join(f"{digest}  {name}\n" for digest, name in hashes).encode()
 
 
 def load_manifest(folder: str | Path) -> Manifest:
@@ -103,7 +138,7 @@ def load_manifest(folder: str | Path) -> Manifest:
             "remove the folder, then prepare it again",
         ) from error
     for shard in manifest.shards:
-        if "/" in shard.name or "\0" in shard.name or shard.name in ("", ".", ".."):
+        if not is_plain_name(shard.name):
             raise DamageFound(
                 f"{MANIFEST} names a file outside its folder",
                 str(path),
@@ -111,3 +146,8 @@ def load_manifest(folder: str | Path) -> Manifest:
                 "do not use this folder: somebody changed its manifest",
             )
     return manifest
+
+
+def is_plain_name(name: str) -> bool:
+    """Is it the name of a file in a folder, and of none outside it?"""
+    return "/" not in name and "\0" not in name and name not in ("", ".", "..")

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenmill.errors import UsageError
@@ -59,6 +60,10 @@ class Budget:
                 fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
             )
         return cls(budget, wanted, need)
+
+    def shrunk(self, times: int) -> Budget:
+        """Two thirds of it, so many times over, but never less than the floor."""
+        return replace(self, total=max(self.floor, self.total * 2**times // 3**times))
 
     def is_reached(self, resident: int) -> bool:
         """Is no more left than what the blocks in flight may take?"""
@@ -132,28 +137,34 @@ def memory_limit() -> int:
 
 def _cgroup_limits() -> list[int]:
     """Every readable limit of cgroup v1 and v2, from this process's group up to the root."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return []
     limits = []
-    for line in lines:
-        _, controllers, group = line.split(":", 2)
-        if controllers == "":
-            root, name = Path("/sys/fs/cgroup"), "memory.max"
-        elif "memory" in controllers.split(","):
-            root, name = Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"
-        else:
-            continue
-        here = root / group.lstrip("/")
-        for folder in [here, *here.parents]:
-            if folder == root.parent:
-                break
+    for folder in cgroup_folders():
+        for name in ("memory.max", "memory.limit_in_bytes"):
             try:
                 limits.append(int((folder / name).read_text()))
             except (OSError, ValueError):
                 continue
     return limits
+
+
+def cgroup_folders() -> Iterator[Path]:
+    """The memory cgroups of this process, v2 and v1, from its own up to the root."""
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        root = Path("/sys/fs/cgroup")
+        if "memory" in controllers.split(","):
+            root /= "memory"
+        elif controllers:
+            continue
+        here = root / group.lstrip("/")
+        for folder in [here, *here.parents]:
+            if folder == root.parent:
+                break
+            yield folder
 
 
 def resident_bytes() -> int:

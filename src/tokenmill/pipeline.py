@@ -21,7 +21,8 @@ Result = TypeVar("Result")
 class OrderedMap(Generic[Item, Result]):
     """An iterable of ``function(item)`` for each item, computed by threads, in order.
 
-    ``make_function`` is called once in each thread. Close it when done.
+    ``make_function`` is called once in each thread. It ends early when ``is_over`` says so. Close
+    it when done.
     """
 
     def __init__(
@@ -31,11 +32,13 @@ class OrderedMap(Generic[Item, Result]):
         threads: int,
         window: int,
         weigh: Callable[[Item], int] = lambda item: 1,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self._make_function = make_function
         self._items = items
         self._window = window
         self._weigh = weigh
+        self._is_over = is_over
         self._weights: dict[int, int] = {}
         self._taken: SimpleQueue[tuple[int, Item] | None] = SimpleQueue()
         self._changed = threading.Condition()
@@ -100,9 +103,9 @@ class OrderedMap(Generic[Item, Result]):
         index = 0
         while True:
             with self._changed:
-                while index not in self._results and self._end != index:
+                while index not in self._results and self._end != index and not self._is_over():
                     self._changed.wait(0.2)
-                if index not in self._results:
+                if index not in self._results or self._is_over():
                     return
                 result, error = self._results.pop(index)
                 self._weights.pop(index, None)

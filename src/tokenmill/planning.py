@@ -75,6 +75,7 @@ class Plan:
                 "compression": file.compression,
                 "size": file.size,
                 "modified": file.modified,
+                "probe": file.probe,
             }
             for file in self.inputs.files
         ]

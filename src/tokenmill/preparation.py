@@ -1,61 +1,116 @@
 """``prepare``: the main job, from a corpus to a finished dataset.
 
-Plan, lock the folder, map ``encode`` over the blocks, write in order, publish, manifest last. On
-any failure everything that was written is removed, and nothing stands under a final name.
+Plan, lock the folder, go on from what an interrupted run left, map ``encode`` over the blocks,
+write in order, publish, manifest last. A run that fails or is stopped keeps what is durable, and
+the same command goes on from there; nothing stands under a final name before all is done.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import threading
+import shlex
+import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenmill import __version__
 from tokenmill.batches import TokenBatch
+from tokenmill.caches import CacheGovernor
+from tokenmill.care import careful
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
-from tokenmill.errors import DamageFound, InputError, SpecMismatch, TokenmillError, UsageError
+from tokenmill.errors import (
+    EngineMismatch,
+    InputError,
+    Interrupted,
+    LimitReached,
+    NoSpace,
+    TokenmillError,
+    UsageError,
+)
+from tokenmill.folder import OutputFolder
 from tokenmill.formats import Layout
+from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import check_unchanged
+from tokenmill.journal import VERSION as JOURNAL_VERSION
+from tokenmill.journal import Encoded, Journal, Log, RunBegun
 from tokenmill.manifest import (
     MANIFEST,
+    QUARANTINE,
     SHA256SUMS,
     VERSION,
     Input,
     Manifest,
     Shard,
-    load_manifest,
 )
-from tokenmill.memory import MIB, Budget, peak_resident_bytes, resident_bytes
+from tokenmill.memory import peak_resident_bytes
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
 from tokenmill.progress import Reporter, Status
-from tokenmill.quantities import format_bytes, format_count, format_seconds, parse_bytes
-from tokenmill.sources.block import BLOCK_BYTES, Block
+from tokenmill.quantities import (
+    format_bytes,
+    format_count,
+    format_seconds,
+    parse_bytes,
+    parse_seconds,
+)
+from tokenmill.sources.block import BLOCK_BYTES, START, Block, Position
 from tokenmill.spec import Spec, SpecOptions
 from tokenmill.storage import (
-    PARTIAL,
     STATE_FOLDER,
+    free_bytes,
     locked,
     make_folder,
     publish,
     remove_state,
     write_durably,
 )
-from tokenmill.tokenizers import make_engine
-from tokenmill.writer import DatasetWriter
+from tokenmill.supervision import Attempt, Hand
+from tokenmill.tokenizers import REFERENCE_ENGINE, make_engine
+from tokenmill.writer import DatasetWriter, quarantine_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 DEFAULT_CHECK = 0.0002
 """Measured: tiktoken takes about 70 ms for a MB, the whole run 2 to 6; this share costs 1 %."""
-_WORTH_DROPPING = 8 * MIB
-_RUN = "run.json"
+DEFAULT_MAX_BAD = 10_000
+_CHECKPOINT_SECONDS = 2.0
+_CAREFUL_BLOCKS = 64
+"""More than are ever in flight: by then, a careful run has passed what killed the others."""
+
+
+class StopRequest:
+    """How a signal asks a run to stop: at the next block, or at once where nothing is half done."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._is_deferred = False
+
+    def ask(self, number: int) -> None:
+        """Called by the signal's handler. Raises Interrupted where that is safe."""
+        self.signal = number
+        if not self._is_deferred:
+            raise Interrupted.by_signal(number)
+
+    def defer(self, is_deferred: bool) -> None:
+        """From now on the run looks for the request itself (or no longer)."""
+        self._is_deferred = is_deferred
+
+    def is_asked(self) -> bool:
+        """Was the run asked to stop?"""
+        return self.signal is not None
+
+
+class PastTrouble(TokenmillError):
+    """A careful run has come past what killed the runs before it."""
+
+
+def hand_path(out: Path) -> Path:
+    """Where a careful run notes what it has in hand."""
+    return out / STATE_FOLDER / "in-hand"
 
 
 class PrepareOptions(SpecOptions, total=False):
@@ -65,22 +120,33 @@ class PrepareOptions(SpecOptions, total=False):
     threads: int | None
     engine: str
     check: float
+    max_time: float | str | None
+    max_bad: int
+    overwrite: bool
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What changes no byte: budget, engine, share of documents checked, and what is shown.
+    """What changes no byte: budget, engine, share of documents checked, limits, what is shown.
 
-    ``tell`` gets the lines meant for a person.
+    ``max_time`` is in seconds or a text such as ``8h``; ``tell`` gets the lines meant for a
+    person, ``stop`` may be asked by a signal's handler, ``attempt`` tells of earlier deaths,
+    ``command`` is what a person would type to do it again.
     """
 
     memory: int | str | None = None
     threads: int | None = None
     engine: str = "auto"
     check: float = DEFAULT_CHECK
+    max_time: float | str | None = None
+    max_bad: int = DEFAULT_MAX_BAD
+    overwrite: bool = False
     quiet: bool = True
     as_json: bool = False
     tell: Callable[[str], None] = lambda line: None
+    stop: StopRequest = field(default_factory=StopRequest)
+    attempt: Attempt = field(default_factory=Attempt)
+    command: str = field(default_factory=lambda: shlex.join(["tokenmill", *sys.argv[1:]]))
 
 
 def prepare(
@@ -89,7 +155,8 @@ def prepare(
     """Turn a corpus into token shards in the folder ``out``; returns the manifest.
 
     ``options`` are those of the command line with underscores (``val_fraction=0.01``). A folder
-    that holds the finished dataset already is left as it is. Raises TokenmillError.
+    that holds the finished dataset already is left as it is, an interrupted run is gone on with.
+    Raises TokenmillError.
     """
     run, spec = _divide(options)
     return Preparation(plan_run(_paths(inputs), run, spec), Path(out), run).run()
@@ -108,7 +175,10 @@ def plan_run(paths: list[str], run: RunOptions, options: SpecOptions) -> Plan:
     if not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
     total = None if run.memory is None else parse_bytes(run.memory)
-    return make_plan(paths, Spec.of(options), run.engine, total, run.threads)
+    threads = 1 if run.attempt.is_careful else run.threads
+    found = make_plan(paths, Spec.of(options), run.engine, total, threads)
+    found.budget = found.budget.shrunk(run.attempt.shrink)
+    return found
 
 
 def _paths(inputs: str | Path | Iterable[str | Path]) -> list[str]:
@@ -131,104 +201,60 @@ class Preparation:
         self.out = out
         self.options = options
         self.status = Status(plan.input_bytes, plan.budget.total, plan.budget.threads)
+        self._caches = CacheGovernor(plan.budget)
+        self._blocks = 0
+        self.has_worked = False
+        seconds = None if options.max_time is None else parse_seconds(options.max_time)
+        self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def run(self) -> Manifest:
-        """Do it, or say that it was done before."""
+        """Do it, go on with it, or say that it was done before."""
         make_folder(self.out)
         with locked(self.out):
-            if (self.out / MANIFEST).exists():
-                return self._finished_before()
+            folder = OutputFolder(self.out, self.plan)
+            if self.options.overwrite:
+                for line in folder.overwrite():
+                    self.options.tell(f"overwrite: {line}")
+            manifest = folder.finished()
+            if manifest is not None:
+                self._tell_finished(manifest)
+                return manifest
+            log = folder.unfinished()
             try:
-                self._clear_leftovers()
-                self._announce()
-                manifest = self._work()
-            finally:
-                remove_state(self.out)
+                if log is None:
+                    folder.remove_leftovers()
+                    log = Log(self._begun())
+                self._announce(log)
+                manifest = self._work(log)
+            except BaseException:
+                folder.leave()
+                raise
+            remove_state(self.out)
+            self.has_worked = True
         self._conclude(manifest)
         return manifest
 
-    def _finished_before(self) -> Manifest:
-        remove_state(self.out)
-        manifest = load_manifest(self.out)
-        if manifest.fingerprint != self.plan.fingerprint():
-            raise SpecMismatch(
-                "the folder holds another dataset",
-                str(self.out),
-                "; ".join(self._differences(manifest)),
-                "choose another --out, or remove the folder",
-            )
-        lost = [shard.name for shard in manifest.shards if not self._is_whole(shard)]
-        if lost:
-            raise DamageFound(
-                "the finished dataset in this folder is damaged",
-                f"{self.out}: {', '.join(lost[:5])}",
-                "these files are missing or of another size",
-                "remove the folder, then run this again",
-            )
+    def _tell_finished(self, manifest: Manifest) -> None:
         self.options.tell(
             f"nothing to do: {self.out} holds this dataset, finished, with "
             f"{format_count(manifest.counts['tokens'])} tokens"
         )
-        return manifest
 
-    def _is_whole(self, shard: Shard) -> bool:
-        path = self.out / shard.name
-        return path.is_file() and path.stat().st_size == shard.bytes
-
-    def _differences(self, manifest: Manifest) -> list[str]:
-        """What differs from the dataset in the folder, in words."""
-        found = self.plan.spec.differences(manifest.spec)
-        if manifest.tokenizer != self.plan.vocabulary.describe():
-            mine = self.plan.vocabulary.describe()["name"]
-            found.append(f"the tokenizer is {mine}, was {manifest.tokenizer.get('name')}")
-        before = {entry.path: entry for entry in manifest.inputs}
-        now = {str(file.path): file for file in self.plan.inputs.files}
-        found += [f"{path} is new" for path in now if path not in before]
-        found += [f"{path} is missing" for path in before if path not in now]
-        for path in now.keys() & before.keys():
-            if (now[path].size, now[path].modified) != (before[path].size, before[path].modified):
-                found.append(f"{path} was changed")
-        return found or ["the order of the inputs differs"]
-
-    def _clear_leftovers(self) -> None:
-        """Remove what an earlier run of ours left unfinished; refuse to touch anything else."""
-        state = self.out / STATE_FOLDER / _RUN
-        ours: list[str] = []
-        if state.exists():
-            try:
-                ours = [str(name) for name in json.loads(state.read_text())["names"]]
-            except (ValueError, KeyError, TypeError):
-                ours = []
-        for name in ours:
-            if "/" not in name:
-                (self.out / name).unlink(missing_ok=True)
-        for path in self.out.glob("*" + PARTIAL):
-            if self._collides(path.name.removesuffix(PARTIAL)) and path.is_file():
-                path.unlink()
-        write_durably(state, json.dumps({"names": []}).encode())
-        taken = [path.name for path in self.out.iterdir() if self._collides(path.name)]
-        if taken:
-            raise TokenmillError(
-                "the folder holds files that this run would replace",
-                f"{self.out}: {', '.join(sorted(taken)[:5])}",
-                f"they belong to no dataset of tokenmill's (there is no {MANIFEST})",
-                "choose another --out, or move them away",
-            )
-
-    def _collides(self, name: str) -> bool:
-        layout, spec = self.plan.spec.layout, self.plan.spec
-        number = None if spec.shard_tokens is None else 0
-        firsts = [layout.file_name(spec.name, split, number) for split in ("train", "val")]
-        if number is None:
-            return name in firsts
-        stem = re.escape(layout.suffix)
-        return any(
-            re.fullmatch(re.escape(first.rsplit("_", 1)[0]) + r"_\d{6,}" + stem, name)
-            for first in firsts
+    def _begun(self) -> RunBegun:
+        plan = self.plan
+        return RunBegun(
+            JOURNAL_VERSION,
+            __version__,
+            plan.fingerprint(),
+            plan.spec.as_dict(),
+            plan.vocabulary.describe(),
+            [Input(**entry) for entry in plan.identities()],
+            sys.argv[1:],
+            datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
 
-    def _announce(self) -> None:
-        """Tell the plan in a line, and everything that will go wrong."""
+    def _announce(self, log: Log) -> None:
+        """Tell the plan in a line, what is kept, and everything that will go wrong."""
         tell, plan = self.options.tell, self.plan
         for path in plan.inputs.ignored[:5]:
             tell(f"ignored: {path} is of no known kind")
@@ -236,63 +262,164 @@ class Preparation:
             tell(f"ignored: {len(plan.inputs.ignored) - 5} more files of no known kind")
         for path in plan.inputs.repeated:
             tell(f"named twice, read once: {path}")
+        if log.checkpoint is not None:
+            kept = log.checkpoint.done_bytes
+            tell(
+                f"going on: {format_bytes(kept)} of {format_bytes(plan.input_bytes)} "
+                f"({kept / max(1, plan.input_bytes):.0%}) are done and kept, "
+                f"{format_count(log.checkpoint.counts['tokens'])} tokens in "
+                f"{log.checkpoint.shards + len(log.checkpoint.open)} files; that saves "
+                f"{format_seconds(log.checkpoint.seconds)}"
+            )
+            return
         plan.estimate = plan.make_estimate()
         tell(f"plan: {plan.summary()}")
         for warning in plan.check_disk(self.out) + plan.spec.layout.warnings(plan.layout()):
             tell(f"warning: {warning}")
 
-    def _work(self) -> Manifest:
-        plan = self.plan
-        writer = DatasetWriter(self.out, plan.spec, plan.dtype)
-        reporter = Reporter(self.status, self.options.quiet, self.options.as_json)
-        self.status.began = time.monotonic()
-        self._published: list[str] = []
+    def _work(self, log: Log) -> Manifest:
+        journal = Journal(self.out, log.size)
+        reporter = None
         try:
-            self._mill(writer, reporter)
+            if log.size == 0:
+                journal.append(log.run)
+            self.status.began = time.monotonic()
+            if log.checkpoint is not None:
+                self.status.restore(log.checkpoint)
+            reporter = Reporter(self.status, self.options.quiet, self.options.as_json)
+            shards = log.shards
+            if log.encoded is None:
+                shards, encoded = self._encode(log, journal, reporter)
+            else:
+                encoded = log.encoded
+            for file in self.plan.inputs.files:
+                check_unchanged(file)
+            return self._publish(shards, encoded)
+        except NoSpace as error:
+            raise self._with_missing_bytes(error) from error
+        finally:
+            if reporter is not None:
+                reporter.close()
+            journal.close()
+
+    def _encode(
+        self, log: Log, journal: Journal, reporter: Reporter
+    ) -> tuple[list[Shard], Encoded]:
+        """Everything that is not yet encoded, into whole files under partial names."""
+        writer = DatasetWriter(self.out, self.plan.spec, self.plan.dtype, journal)
+        try:
+            start = START
+            if log.checkpoint is not None:
+                writer.restore(log)
+                start = Position(log.checkpoint.file, log.checkpoint.state)
+            self._mill(writer, reporter, start)
             if not self.status.counts.documents:
                 raise InputError(
                     "the inputs hold no document",
-                    ", ".join(plan.arguments),
+                    ", ".join(self.plan.arguments),
                     f"{self.status.counts.null_documents} of them are null",
                     "check the inputs, --text-key and --documents",
                 )
-            return self._publish(writer)
-        except BaseException:
-            writer.discard()
-            for name in self._published:
-                (self.out / name).unlink(missing_ok=True)
+            encoded = writer.finish(self.status.counted())
+            return writer.shards(), encoded
+        finally:
+            writer.close()
+
+    def _mill(self, writer: DatasetWriter, reporter: Reporter, start: Position) -> None:
+        """Encode and write block by block; what is done when it stops is kept."""
+        stop, batches = self.options.stop, self._batches(start)
+        stop.defer(True)
+        try:
+            self._consume(batches, writer, reporter)
+            if stop.signal is not None:
+                raise Interrupted.by_signal(stop.signal, *self._kept())
+        except (InputError, EngineMismatch, Interrupted, LimitReached, PastTrouble):
+            writer.checkpoint(self.status.counted(), wait=True)
             raise
         finally:
-            reporter.close()
-
-    def _mill(self, writer: DatasetWriter, reporter: Reporter) -> None:
-        budget = self.plan.budget
-        caches = CacheGovernor(budget, self.status)
-        reference = Reference(self.plan.vocabulary)
-        rules = self._rules()
-
-        def make_function() -> Callable[[Block], TokenBatch]:
-            engine = make_engine(self.plan.engine, self.plan.vocabulary)
-            encoder = BlockEncoder(rules, engine, reference, caches.look)
-            caches.watch(encoder)
-            return encoder.encode
-
-        batches = OrderedMap(
-            make_function,
-            self.plan.blocks(),
-            budget.threads,
-            budget.window,
-            lambda block: max(1, block.text_bytes // BLOCK_BYTES),
-        )
-        try:
-            for batch in batches:
-                began = time.perf_counter()
-                writer.write(batch)
-                self.status.add(batch, time.perf_counter() - began)
-                reporter.update()
-                del batch
-        finally:
             batches.close()
+            stop.defer(False)
+
+    def _consume(
+        self,
+        batches: OrderedMap[Block, tuple[TokenBatch, Position]],
+        writer: DatasetWriter,
+        reporter: Reporter,
+    ) -> None:
+        # At once where nothing is kept yet; a run that goes on first works for a while, so that
+        # a block that kills it is seen to kill it again and again.
+        due = time.monotonic() + (_CHECKPOINT_SECONDS if self.status.kept_bytes else 0)
+        for batch, end in batches:
+            began = time.perf_counter()
+            writer.write(batch, end)
+            self.status.add(batch, time.perf_counter() - began)
+            self._stop_if_drowning(writer)
+            now = time.monotonic()
+            if now >= due and not writer.is_checkpointing:
+                writer.checkpoint(self.status.counted())
+                due = now + _CHECKPOINT_SECONDS
+            reporter.update()
+            self._stop_if_past_trouble()
+            if self._deadline is not None and now >= self._deadline:
+                raise LimitReached(f"--max-time {self.options.max_time} is over", *self._kept())
+            del batch
+
+    def _kept(self) -> tuple[str, str, str]:
+        """Where, why and fix of an error after which the run can go on."""
+        status = self.status
+        return (
+            str(self.out),
+            f"{format_bytes(status.done_bytes)} of {format_bytes(status.total_bytes)} are done "
+            "and kept",
+            f"to go on, run the same command again: {self.options.command}",
+        )
+
+    def _stop_if_past_trouble(self) -> None:
+        self._blocks += 1
+        if self.options.attempt.is_careful and self._blocks >= _CAREFUL_BLOCKS:
+            raise PastTrouble("past what killed", None, None, "go on as usual")
+
+    def _stop_if_drowning(self, writer: DatasetWriter) -> None:
+        count = sum(writer.reasons.values())
+        if count > self.options.max_bad:
+            worst = ", ".join(f"{n} {reason}" for reason, n in writer.reasons.most_common(3))
+            raise InputError(
+                f"more than {self.options.max_bad} records cannot be used (--max-bad)",
+                f"see {self.out / (QUARANTINE + '.partial')}",
+                worst,
+                "check --text-key, --documents and the inputs; or go on with a larger --max-bad",
+            )
+
+    def _batches(self, start: Position) -> OrderedMap[Block, tuple[TokenBatch, Position]]:
+        budget, rules = self.plan.budget, self._rules()
+        reference = Reference(self.plan.vocabulary)
+
+        def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
+            engine = make_engine(self.plan.engine, self.plan.vocabulary)
+            encoder = BlockEncoder(rules, engine, reference, self._caches.look)
+            self._caches.watch(encoder)
+            encode: Callable[[Block], TokenBatch] = encoder.encode
+            if self.options.attempt.is_careful:
+                encode = self._careful(encoder, rules, reference)
+            return lambda block: (encode(block), block.end)
+
+        return OrderedMap(
+            make_function,
+            self.plan.blocks(start),
+            budget.threads,
+            1 if self.options.attempt.is_careful else budget.window,
+            lambda block: max(1, block.text_bytes // BLOCK_BYTES),
+            self.options.stop.is_asked,
+        )
+
+    def _careful(
+        self, encoder: BlockEncoder, rules: EncodingRules, reference: Reference
+    ) -> Callable[[Block], TokenBatch]:
+        engine = make_engine(REFERENCE_ENGINE, self.plan.vocabulary)
+        slow = BlockEncoder(rules, engine, reference)
+        hand = Hand(hand_path(self.out))
+        is_strict = getattr(self.plan.spec, "on_bad", "stop") == "stop"
+        return careful(encoder, slow, engine, self.options.attempt, hand, is_strict)
 
     def _rules(self) -> EncodingRules:
         plan, spec = self.plan, self.plan.spec
@@ -308,18 +435,22 @@ class Preparation:
             call_bytes=plan.budget.call_bytes,
         )
 
-    def _publish(self, writer: DatasetWriter) -> Manifest:
-        """Everything is encoded: complete the shards, name them, and say so."""
-        for file in self.plan.inputs.files:
-            check_unchanged(file)
-        shards = writer.finish()
+    def _publish(self, shards: list[Shard], encoded: Encoded) -> Manifest:
+        """Everything is encoded: name the files, and say so. Can be done again from the middle."""
+        manifest = self._manifest(shards, encoded)
         names = [shard.name for shard in shards]
-        state = self.out / STATE_FOLDER / _RUN
-        write_durably(state, json.dumps({"names": names}).encode())
-        self._published = [MANIFEST, *names, SHA256SUMS]  # the manifest goes first
+        if encoded.quarantine_sha256 is not None:
+            names.append(QUARANTINE)
         publish(self.out, names)
-        plan, status = self.plan, self.status
-        counts = {**vars(status.counts), "input_bytes": plan.input_bytes, "quarantined": 0}
+        write_durably(self.out / SHA256SUMS, manifest.sha256sums())
+        write_durably(self.out / MANIFEST, manifest.to_json())
+        return manifest
+
+    def _manifest(self, shards: list[Shard], encoded: Encoded) -> Manifest:
+        plan, at = self.plan, encoded.at
+        quarantine = quarantine_of(encoded)
+        bad = sum(quarantine.reasons.values())
+        counts = {**at.counts, "input_bytes": plan.input_bytes, "quarantined": bad}
         manifest = Manifest(
             manifest_version=VERSION,
             tokenmill_version=__version__,
@@ -336,17 +467,26 @@ class Preparation:
             check={
                 "reference": "tiktoken",
                 "share": self.options.check,
-                "documents": status.checked_documents,
-                "bytes": status.checked_bytes,
+                "documents": at.checked_documents,
+                "bytes": at.checked_bytes,
                 "differences": 0,
             },
+            quarantine=quarantine,
             warnings=[],
         )
         layout = Layout(manifest.shard_tokens(), plan.vocabulary.end_of_text, exact=True)
         manifest.warnings = plan.spec.layout.warnings(layout)
-        write_durably(self.out / SHA256SUMS, manifest.sha256sums())
-        write_durably(self.out / MANIFEST, manifest.to_json())
         return manifest
+
+    def _with_missing_bytes(self, error: NoSpace) -> TokenmillError:
+        """Say how much more room the rest of the run needs, as far as that can be told."""
+        status, dtype = self.status, self.plan.dtype
+        share = status.done_bytes / max(1, status.total_bytes)
+        written = status.counts.tokens * item_bytes(dtype)
+        need = written * (1 - share) / share if share else 0
+        missing = max(0, need - free_bytes(self.out))
+        about = f"about {format_bytes(missing)} more are needed" if share else error.why
+        return NoSpace(error.what, error.where, f"{error.why}; {about}", error.fix)
 
     def _conclude(self, manifest: Manifest) -> None:
         tell, status = self.options.tell, self.status
@@ -358,53 +498,21 @@ class Preparation:
                 f"note: <|endoftext|> is written {manifest.counts['special_text']} times in the "
                 "documents and was kept as text (--special-text)"
             )
+        if manifest.counts["quarantined"]:
+            reasons = manifest.quarantine.reasons.items()
+            tell(
+                f"warning: {manifest.counts['quarantined']} records were left out and are in "
+                f"{self.out / QUARANTINE}: {', '.join(f'{n} {reason}' for reason, n in reasons)}"
+            )
         busy = ", ".join(f"{stage} {share:.0%}" for stage, share in status.busy().items())
+        done = status.done_bytes - status.kept_bytes
+        drops, checked = self._caches.drops, manifest.check["documents"]
         tell(
             f"done: {manifest.counts['documents']:,} documents, {manifest.counts['tokens']:,} "
             f"tokens in {len(manifest.shards)} files; {format_seconds(seconds)}, "
-            f"{format_bytes(self.plan.input_bytes / max(seconds, 1e-9))}/s (busy: {busy}); peak "
+            f"{format_bytes(done / max(seconds, 1e-9))}/s (busy: {busy}); peak "
             f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
-            f"{f', caches dropped {status.cache_drops} times' if status.cache_drops else ''}; "
-            f"{status.checked_documents or 'no'} documents checked by tiktoken"
-            f"{', no difference' if status.checked_documents else ' (too few to draw one)'}"
+            f"{f', caches dropped {drops} times' if drops else ''}; "
+            f"{checked or 'no'} documents checked by tiktoken"
+            f"{', no difference' if checked else ' (too few to draw one)'}"
         )
-
-
-class CacheGovernor:
-    """Drops an engine's caches when the process nears its budget: the fullest ones first."""
-
-    def __init__(self, budget: Budget, status: Status) -> None:
-        self._budget = budget
-        self._status = status
-        self._encoders: list[BlockEncoder] = []
-        self._baseline = 0
-        self._lock = threading.Lock()
-
-    def watch(self, encoder: BlockEncoder) -> None:
-        """Take care of one more encoder, whose caches are empty."""
-        with self._lock:
-            self._encoders.append(encoder)
-            self._baseline = max(self._baseline, resident_bytes())
-
-    def look(self, encoder: BlockEncoder) -> None:
-        """Called by an encoder, in its thread, after each call of its engine."""
-        resident = resident_bytes()
-        near = self._budget.is_near(resident, self._baseline) and self._is_fullest(encoder)
-        if near or self._budget.is_reached(resident):
-            encoder.drop_caches()
-            self._status.cache_drops += 1
-            self._learn(resident, resident_bytes())
-
-    def _learn(self, before: int, after: int) -> None:
-        """What a drop does not free is no cache: readers' buffers, the allocators' reserves.
-
-        Without this, a parquet reader's 80 MB counted as caches, and a 512 MB budget dropped
-        them all the time.
-        """
-        caches = (before - after) * (len(self._encoders) - 1)
-        with self._lock:
-            self._baseline = max(self._baseline, after - max(0, caches))
-
-    def _is_fullest(self, encoder: BlockEncoder) -> bool:
-        fullest = max(other.bytes_since_drop for other in self._encoders)
-        return encoder.bytes_since_drop >= max(_WORTH_DROPPING, fullest // 2)

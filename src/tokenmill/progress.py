@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from tokenmill.batches import Counts, TokenBatch
+from tokenmill.journal import Checkpoint
 from tokenmill.memory import resident_bytes
 from tokenmill.quantities import format_bytes, format_count, format_seconds
 
@@ -39,7 +40,27 @@ class Status:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"read": 0.0, "encode": 0.0, "write": 0.0}
     )
-    cache_drops: int = 0
+    kept_bytes: int = 0
+    kept_tokens: int = 0
+    kept_seconds: float = 0.0
+
+    def restore(self, at: Checkpoint) -> None:
+        """Go on counting from what an interrupted run had counted."""
+        self.done_bytes = self.kept_bytes = at.done_bytes
+        self.counts = Counts(**at.counts)
+        self.kept_tokens = self.counts.tokens
+        self.kept_seconds = at.seconds
+        self.checked_documents, self.checked_bytes = at.checked_documents, at.checked_bytes
+
+    def counted(self) -> dict[str, Any]:
+        """What a checkpoint keeps of this."""
+        return {
+            "done_bytes": self.done_bytes,
+            "counts": dict(vars(self.counts)),
+            "checked_documents": self.checked_documents,
+            "checked_bytes": self.checked_bytes,
+            "seconds": self.kept_seconds + time.monotonic() - self.began,
+        }
 
     def add(self, batch: TokenBatch, writing: float) -> None:
         """Account for one batch that was written in ``writing`` seconds."""
@@ -73,8 +94,8 @@ class Reporter:
         self._status = status
         self._json = as_json
         self._last = status.began
-        self._last_bytes = 0
-        self._last_tokens = 0
+        self._last_bytes = status.kept_bytes
+        self._last_tokens = status.kept_tokens
         self._live: Live | None = None
         terminal = sys.stderr.isatty()
         if as_json:
@@ -111,9 +132,11 @@ class Reporter:
             "documents": status.counts.documents,
             "tokens": tokens,
             "bytes_per_second": round((status.done_bytes - self._last_bytes) / lately),
-            "mean_bytes_per_second": round(status.done_bytes / max(1e-9, elapsed)),
+            "mean_bytes_per_second": round(
+                (status.done_bytes - status.kept_bytes) / max(1e-9, elapsed)
+            ),
             "tokens_per_second": round((tokens - self._last_tokens) / lately),
-            "mean_tokens_per_second": round(tokens / max(1e-9, elapsed)),
+            "mean_tokens_per_second": round((tokens - status.kept_tokens) / max(1e-9, elapsed)),
             "seconds_left": _seconds_left(status, elapsed),
             "resident_bytes": resident_bytes(),
             "memory_budget": status.budget,
@@ -130,9 +153,10 @@ class Reporter:
 
 
 def _seconds_left(status: Status, elapsed: float) -> float | None:
-    if not status.done_bytes:
+    done = status.done_bytes - status.kept_bytes
+    if done <= 0:
         return None
-    return round(elapsed * (status.total_bytes - status.done_bytes) / status.done_bytes, 1)
+    return round(elapsed * (status.total_bytes - status.done_bytes) / done, 1)
 
 
 def _start_live() -> Live:

@@ -93,6 +93,16 @@ class Spec:
             ),
         )
 
+    @classmethod
+    def restored(cls, plain: dict[str, Any]) -> Spec | None:
+        """The spec that ``as_dict`` gave; None when it is none of this release."""
+        try:
+            spec = cls(**plain)
+            find_format(spec.format)
+        except (TypeError, UsageError):
+            return None
+        return spec
+
     @property
     def layout(self) -> Format:
         """The format itself."""

@@ -12,6 +12,9 @@ import fcntl
 import hashlib
 import os
 import shutil
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,20 +25,16 @@ PARTIAL = ".partial"
 STATE_FOLDER = ".tokenmill"
 _WRITE_BACK = 16 * 1024 * 1024
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_LOCK_PATIENCE = 1.0
+"""A run that was killed lets go of its lock when the last of its processes is gone."""
 
 
 class StagedFile:
     """A file being written under ``NAME.partial``; ``sha256`` covers all that was written."""
 
     def __init__(self, final: Path, header: bytes = b"") -> None:
-        self.final = final
-        self.path = final.with_name(final.name + PARTIAL)
-        self.size = 0
-        self._header = header
-        self._hash = hashlib.sha256()
-        self._flushed = 0
-        with _explained(self.path):
-            self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._begin(final, header, os.O_CREAT | os.O_TRUNC)
+        self._hash_thread: threading.Thread | None = None
         if header:
             try:
                 self.write(memoryview(header))
@@ -43,14 +42,72 @@ class StagedFile:
                 self.discard()
                 raise
 
+    def _begin(self, final: Path, header: bytes, flags: int) -> None:
+        self.final = final
+        self.path = final.with_name(final.name + PARTIAL)
+        self.size = 0
+        self._header = header
+        self._hash = hashlib.sha256()
+        self._hash_lock = threading.Lock()
+        self._hash_problem: Exception | None = None
+        self._is_closing = False
+        self._flushed = 0
+        with _explained(self.path):
+            self._fd = os.open(self.path, os.O_RDWR | flags | os.O_NOFOLLOW, 0o666)
+
+    @classmethod
+    def reopen(cls, final: Path, size: int, sha256: str | None, header: bytes = b"") -> StagedFile:
+        """Go on with a partial file of an earlier run, cut back to its first ``size`` bytes.
+
+        Those are read again behind the back of the writing, for the hash, and must have the hash
+        ``sha256`` (None: it is not known). Raises TokenmillError when they are not there.
+        """
+        staged = cls.__new__(cls)
+        staged._begin(final, header, 0)
+        with _explained(staged.path):
+            found = os.fstat(staged._fd).st_size
+            if found < size:
+                os.close(staged._fd)
+                raise _changed(staged.path, f"it has {found} bytes, of which {size} were written")
+            os.ftruncate(staged._fd, size)
+            os.pwrite(staged._fd, header, 0)
+            os.lseek(staged._fd, size, os.SEEK_SET)
+        staged.size = staged._flushed = size
+        staged._hash_thread = threading.Thread(
+            target=staged._catch_up, args=(size, sha256), name="tokenmill-hash", daemon=True
+        )
+        staged._hash_thread.start()
+        return staged
+
+    def _catch_up(self, size: int, sha256: str | None) -> None:
+        """Hash what an earlier run wrote, then what was written meanwhile, until all of it is."""
+        position = 0
+        try:
+            while True:
+                with self._hash_lock:
+                    end = size if position < size else self.size
+                    if position == end or self._is_closing:
+                        self._hash_thread = None
+                        return
+                chunk = os.pread(self._fd, min(1024 * 1024, end - position), position)
+                self._hash.update(chunk)
+                position += len(chunk)
+                wrong = position == size and sha256 not in (None, self._hash.hexdigest())
+                if wrong or not chunk:
+                    raise _changed(self.path, "its hash is not the one noted when it was written")
+        except Exception as error:  # noqa: BLE001  raised again where the hash is wanted
+            self._hash_problem = error
+
     def write(self, data: memoryview) -> None:
         """Append all of ``data`` (bytes), however short the single writes are."""
-        self._hash.update(data)
         with _explained(self.path):
             done = 0
             while done < len(data):
                 done += os.write(self._fd, data[done:])
-        self.size += len(data)
+        with self._hash_lock:
+            if self._hash_thread is None:
+                self._hash.update(data)
+            self.size += len(data)
         if self.size - self._flushed >= _WRITE_BACK:
             self._start_write_back()
 
@@ -61,13 +118,28 @@ class StagedFile:
             os.posix_fadvise(self._fd, 0, self.size, os.POSIX_FADV_DONTNEED)
         self._flushed = self.size
 
-    def finish(self, header: bytes = b"") -> str:
+    def hash_so_far(self) -> str | None:
+        """The SHA-256 of all that was written; None while an earlier run's part is being read."""
+        with self._hash_lock:
+            return self._hash.hexdigest() if self._hash_thread is None else None
+
+    def sync(self) -> None:
+        """Make what was written durable."""
+        with _explained(self.path):
+            _sync_data(self._fd)
+
+    def finish(self, header: bytes | None = None) -> str:
         """Sync and close, still as ``.partial``; returns the sha256 of the content.
 
         ``header``, of the length of the one given first, replaces it when it differs.
         """
+        thread = self._hash_thread
+        if thread is not None:
+            thread.join()
+        if self._hash_problem is not None:
+            raise self._hash_problem
         with _explained(self.path):
-            if header != self._header:
+            if header is not None and header != self._header:
                 os.pwrite(self._fd, header, 0)
                 self._hash = hashlib.sha256()
                 os.lseek(self._fd, 0, os.SEEK_SET)
@@ -78,19 +150,70 @@ class StagedFile:
         self._fd = -1
         return self._hash.hexdigest()
 
-    def discard(self) -> None:
-        """Close and remove the partial file."""
+    def close(self) -> None:
+        """Close it as it is, to go on with later."""
+        with self._hash_lock:
+            thread, self._is_closing = self._hash_thread, True
+        if thread is not None:
+            thread.join()
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+    def discard(self) -> None:
+        """Close and remove the partial file."""
+        self.close()
         self.path.unlink(missing_ok=True)
 
 
+class AppendedFile:
+    """A file to which whole lines are added, each durable when ``append`` returns."""
+
+    def __init__(self, path: Path, size: int = 0) -> None:
+        """Open ``path``, cut back to its first ``size`` bytes."""
+        self._path = path
+        with _explained(path):
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+            os.ftruncate(self._fd, size)
+            os.fsync(self._fd)
+            sync_folder(path.parent)
+
+    def append(self, line: bytes) -> None:
+        """Add one line, durably."""
+        with _explained(self._path):
+            done = 0
+            while done < len(line):
+                done += os.write(self._fd, line[done:])
+            _sync_data(self._fd)
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)
+
+
+def _sync_data(fd: int) -> None:
+    getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def _changed(path: Path, why: str) -> TokenmillError:
+    return TokenmillError(
+        "an unfinished file is not what the interrupted run left",
+        str(path),
+        why,
+        "run the same command with --overwrite, which starts anew",
+    )
+
+
 def publish(folder: Path, names: list[str]) -> None:
-    """Give finished ``.partial`` files their final names, in order, durably."""
+    """Give finished ``.partial`` files their final names, in order, durably.
+
+    What an interrupted call has renamed already stays as it is.
+    """
     with _explained(folder):
         for name in names:
-            os.replace(folder / (name + PARTIAL), folder / name)
+            partial = folder / (name + PARTIAL)
+            if partial.exists() or not (folder / name).exists():
+                os.replace(partial, folder / name)
         sync_folder(folder)
 
 
@@ -108,11 +231,12 @@ def write_durably(path: Path, content: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Make renames and new names in ``folder`` durable."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with _explained(folder):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def free_bytes(folder: Path) -> int:
@@ -133,28 +257,57 @@ def locked(folder: Path) -> Iterator[None]:
 
     Raises OutputInUse, naming the holder, when another run has it.
     """
-    fd = _open_lock(folder)
+    fd = _lock(folder)
     try:
+        with _explained(folder):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(folder: Path) -> int:
+    deadline = time.monotonic() + _LOCK_PATIENCE
+    while True:
+        fd = _open_lock(folder)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            while not _is_current(fd, folder):  # a run that ended removed it after we opened it
-                os.close(fd)
-                fd = _open_lock(folder)
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = os.read(fd, 64).decode("ascii", "replace").strip() or "unknown"
+            holder = holder_of(fd)
+            os.close(fd)
+            if time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
             raise OutputInUse(
                 "the output folder is in use by another run",
                 where=str(folder),
                 why=f"process {holder} holds its lock",
                 fix="wait for that run, stop it, or choose another --out",
             ) from error
-        with _explained(folder):
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield
+        if _is_current(fd, folder):
+            return fd
+        os.close(fd)  # a run that ended removed it after we opened it
+
+
+def holder_of(fd: int) -> str:
+    """Who wrote the open lock file, in words."""
+    return os.pread(fd, 256, 0).decode("utf-8", "replace").strip() or "unknown"
+
+
+def lock_holder(folder: Path) -> str | None:
+    """Who holds the lock on the output folder now; None when nobody does."""
+    try:
+        fd = os.open(folder / STATE_FOLDER / "lock", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return holder_of(fd)
     finally:
         os.close(fd)
+    return None
 
 
 def _open_lock(folder: Path) -> int:
@@ -190,6 +343,16 @@ def _explained(path: Path) -> Iterator[None]:
                 why=f"{error.strerror}; {format_bytes(free_bytes(folder))} are free",
                 fix="free some space, or choose an --out on another disk, then run it again",
             ) from error
+        if error.errno == errno.EFBIG:
+            raise TokenmillError(
+                "a file of the output may not grow any further",
+                str(path),
+                f"{error.strerror}: a limit of the shell (ulimit -f) or of the file system",
+                "raise that limit (ulimit -f unlimited), then run it again",
+            ) from error
         raise TokenmillError(
-            "cannot write the output", str(path), error.strerror, "choose another --out"
+            "cannot write the output",
+            str(path),
+            error.strerror,
+            "mend that and run it again, or choose another --out",
         ) from error

@@ -1,26 +1,46 @@
-"""The one writer: takes token batches in order, routes runs to splits, cuts shards.
+"""The one writer: takes token batches in order, routes runs to splits, cuts shards, makes durable.
 
 It is the only writer of the dataset. Shards keep the suffix ``.partial`` until the whole run is
 done, and get their final names together, just before the manifest: a run that fails or is killed
-leaves no file that a trainer could take for a dataset.
+leaves no file that a trainer could take for a dataset. What it notes in the journal is on disk
+before the note is.
 """
 
 from __future__ import annotations
 
+import base64
+import json
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
-from tokenmill.batches import TRAIN, VAL, TokenBatch
+from tokenmill.batches import TRAIN, VAL, BadRecord, TokenBatch
 from tokenmill.formats import Format
-from tokenmill.manifest import Shard
+from tokenmill.journal import Checkpoint, Encoded, Journal, Log, OpenFile, ShardDone
+from tokenmill.manifest import QUARANTINE, Origin, Quarantine, Shard
+from tokenmill.sources.block import START, Position
 from tokenmill.spec import Spec
-from tokenmill.storage import StagedFile
+from tokenmill.storage import StagedFile, sync_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_MOST_UNFINISHED = 2
+"""Shards that wait for their sync, at most: then the disk is slower than the rest."""
+
+
+@dataclass
+class _OpenShard:
+    """A shard that is being filled: ``about`` counts what is in it."""
+
+    staged: StagedFile
+    about: Shard
+    header: bytes = b""
 
 
 class SplitWriter:
@@ -28,81 +48,72 @@ class SplitWriter:
 
     def __init__(self, split: str, folder: Path, spec: Spec, dtype: str, numbers: Numbers) -> None:
         self.split = split
-        self.tokens = 0
+        self.open_shard: _OpenShard | None = None
         self._folder = folder
         self._spec = spec
         self._layout: Format = spec.layout
         self._dtype = dtype
         self._numbers = numbers
-        self._staged: StagedFile | None = None
-        self._shard_tokens = 0
-        self._shard_documents = 0
-        self._finishing: list[tuple[Future[str], Shard, StagedFile]] = []
-        self._finisher = ThreadPoolExecutor(1)
+        self._tokens_of_block = 0
 
-    def append(self, ids: NDArray[Any], starts: NDArray[np.int64]) -> None:
-        """Write ``ids`` (of the shard's dtype); documents begin at ``starts``."""
+    def begin_block(self) -> None:
+        """What is appended from now on comes from another block."""
+        self._tokens_of_block = 0
+
+    def append(
+        self, ids: NDArray[Any], starts: NDArray[np.int64], origin: Origin, whole: list[_OpenShard]
+    ) -> None:
+        """Write ``ids`` (of the shard's dtype); documents begin at ``starts``.
+
+        Shards that are full go to the list ``whole``. ``origin`` is that of the block.
+        """
         limit = self._spec.shard_tokens
-        self.tokens += len(ids)
         done = 0
         while done < len(ids):
-            if self._staged is None:
-                self._open()
-            assert self._staged is not None
-            room = len(ids) - done if limit is None else limit - self._shard_tokens
+            if self.open_shard is None:
+                self._open(msgspec.structs.replace(origin, skip=self._tokens_of_block))
+            assert self.open_shard is not None
+            about = self.open_shard.about
+            room = len(ids) - done if limit is None else limit - about.tokens
             part = ids[done : done + room]
-            self._staged.write(part.data.cast("B"))
+            self.open_shard.staged.write(part.data.cast("B"))
             begins = np.searchsorted(starts, [done, done + len(part)])
-            self._shard_documents += int(begins[1] - begins[0])
-            self._shard_tokens += len(part)
+            about.documents += int(begins[1] - begins[0])
+            about.tokens += len(part)
             done += len(part)
-            if self._shard_tokens == limit:
-                self._finish_shard()
+            self._tokens_of_block += len(part)
+            if about.tokens == limit:
+                whole.append(self.take())
 
-    def _open(self) -> None:
+    def _open(self, origin: Origin) -> None:
         number = None if self._spec.shard_tokens is None else self._numbers.next(self.split)
         name = self._layout.file_name(self._spec.name, self.split, number)
-        header = self._layout.header(self._spec.shard_tokens or 0, self._dtype)
-        self._staged = StagedFile(self._folder / name, header)
+        staged = StagedFile(self._folder / name, self._first_header())
+        self.open_shard = _OpenShard(staged, Shard(name, self.split, 0, 0, 0, "", origin))
 
-    def _finish_shard(self) -> None:
-        """Sync in the background: the disk works while the next shard is filled."""
-        staged = self._staged
-        assert staged is not None
-        header = self._layout.header(self._shard_tokens, self._dtype)
-        shard = Shard(
-            name=staged.final.name,
-            split=self.split,
-            tokens=self._shard_tokens,
-            documents=self._shard_documents,
-            bytes=staged.size,
-            sha256="",
-        )
-        self._finishing.append((self._finisher.submit(staged.finish, header), shard, staged))
-        self._staged, self._shard_tokens, self._shard_documents = None, 0, 0
-        if len(self._finishing) > 1:
-            self._finishing[-2][0].result()
+    def _first_header(self) -> bytes:
+        return self._layout.header(self._spec.shard_tokens or 0, self._dtype)
 
-    def finish(self) -> list[Shard]:
-        """Complete every shard, still under its partial name. Files without shards always exist."""
-        if self._staged is None and self._spec.shard_tokens is None:
-            self._open()
-        if self._staged is not None:
-            self._finish_shard()
-        shards = []
-        for future, shard, _ in self._finishing:
-            shard.sha256 = future.result()
-            shards.append(shard)
-        self._finisher.shutdown()
-        return shards
+    def reopen(self, file: OpenFile) -> None:
+        """Go on with a shard that an interrupted run left."""
+        assert file.shard is not None
+        place = self._folder / file.name
+        staged = StagedFile.reopen(place, file.bytes, file.sha256, self._first_header())
+        self.open_shard = _OpenShard(staged, file.shard)
 
-    def discard(self) -> None:
-        """Remove what was written."""
-        self._finisher.shutdown(wait=True)
-        for _, _, staged in self._finishing:
-            staged.discard()
-        if self._staged is not None:
-            self._staged.discard()
+    def take(self) -> _OpenShard:
+        """Hand out the open shard, to be finished."""
+        assert self.open_shard is not None
+        taken, self.open_shard = self.open_shard, None
+        taken.about.bytes = taken.staged.size
+        taken.header = self._layout.header(taken.about.tokens, self._dtype)
+        return taken
+
+    def last(self, origin: Origin) -> _OpenShard | None:
+        """The shard that is not full, if any. A split that is one file always has it."""
+        if self.open_shard is None and self._spec.shard_tokens is None:
+            self._open(origin)
+        return self.take() if self.open_shard is not None else None
 
 
 class Numbers:
@@ -111,46 +122,211 @@ class Numbers:
 
     def __init__(self, shared: bool) -> None:
         self._shared = shared
-        self._next: dict[str, int] = {}
+        self.following: dict[str, int] = {}
 
     def next(self, split: str) -> int:
         """The next number for a split."""
         key = "" if self._shared else split
-        number = self._next.get(key, 0)
-        self._next[key] = number + 1
+        number = self.following.get(key, 0)
+        self.following[key] = number + 1
         return number
 
 
-class DatasetWriter:
-    """Routes runs of tokens to the splits' writers."""
+class QuarantineWriter:
+    """The file of the records left out; it exists only if there are any."""
 
-    def __init__(self, folder: Path, spec: Spec, dtype: str) -> None:
+    def __init__(self, folder: Path) -> None:
+        self._place = folder / QUARANTINE
+        self.staged: StagedFile | None = None
+        self.reasons: Counter[str] = Counter()
+
+    def append(self, records: list[BadRecord]) -> None:
+        """Add records, one line of JSON each."""
+        for record in records:
+            self.staged = self.staged or StagedFile(self._place)
+            fields = {**vars(record), "raw": base64.b64encode(record.raw).decode()}
+            line = json.dumps(fields, ensure_ascii=False) + "\n"
+            self.staged.write(memoryview(line.encode()))
+            self.reasons[record.reason] += 1
+
+    def reopen(self, file: OpenFile, reasons: dict[str, int]) -> None:
+        """Go on with the file that an interrupted run left."""
+        self.staged = StagedFile.reopen(self._place, file.bytes, file.sha256)
+        self.reasons = Counter(reasons)
+
+
+class DatasetWriter:
+    """Routes runs of tokens to the splits' writers, and notes what is durable.
+
+    All syncs and notes happen in one thread of its own, in order: while the disk works, blocks go
+    on being encoded and written.
+    """
+
+    def __init__(self, folder: Path, spec: Spec, dtype: str, journal: Journal) -> None:
+        self._folder = folder
         self._val_left = spec.val_tokens
         self._open_split = TRAIN
         splits = [VAL, TRAIN] if spec.val_fraction or spec.val_tokens else [TRAIN]
-        numbers = Numbers(shared=bool(spec.val_tokens))
-        self._splits = {split: SplitWriter(split, folder, spec, dtype, numbers) for split in splits}
+        self._numbers = Numbers(shared=bool(spec.val_tokens))
+        self._splits = {
+            split: SplitWriter(split, folder, spec, dtype, self._numbers) for split in splits
+        }
+        self._quarantine = QuarantineWriter(folder)
+        self._journal = journal
+        self._position = START
+        self._shards: list[Future[Shard]] = []
+        self._checkpoint: Future[None] | None = None
+        self._committer = ThreadPoolExecutor(1, "tokenmill-commit")
 
-    def write(self, batch: TokenBatch) -> None:
-        """Append one batch, in its turn."""
+    @property
+    def reasons(self) -> Counter[str]:
+        """Records left out so far, by reason."""
+        return self._quarantine.reasons
+
+    def restore(self, log: Log) -> None:
+        """Go on from the journal's last checkpoint. Raises TokenmillError."""
+        at = log.checkpoint
+        assert at is not None
+        self._val_left, self._open_split = at.val_left, at.open_split
+        self._numbers.following.update(at.numbers)
+        self._position = Position(at.file, at.state)
+        for shard in log.shards[: at.shards]:
+            done: Future[Shard] = Future()
+            done.set_result(shard)
+            self._shards.append(done)
+        for file in at.open:
+            if file.shard is None:
+                self._quarantine.reopen(file, at.reasons)
+            else:
+                self._splits[file.shard.split].reopen(file)
+
+    def write(self, batch: TokenBatch, end: Position) -> None:
+        """Append one batch, in its turn; the next block begins at ``end``."""
+        self._raise_failures()
+        self._quarantine.append(batch.bad)
+        for writer in self._splits.values():
+            writer.begin_block()
+        origin = self._origin()
+        whole: list[_OpenShard] = []
         for run in batch.runs:
             ids, starts = run.ids, run.starts
             if self._val_left:
                 head = ids[: self._val_left]
-                self._splits[VAL].append(head, starts[: np.searchsorted(starts, len(head))])
+                inside = starts[: np.searchsorted(starts, len(head))]
+                self._splits[VAL].append(head, inside, origin, whole)
                 self._val_left -= len(head)
                 ids, starts = ids[len(head) :], starts[starts >= len(head)] - len(head)
                 if not len(ids):
                     continue
             split = run.split or self._open_split
-            self._splits[split].append(ids, starts)
+            self._splits[split].append(ids, starts, origin, whole)
             self._open_split = split
+        for shard in whole:
+            self._finish(shard)
+        self._position = end
 
-    def finish(self) -> list[Shard]:
-        """Complete all shards; returns them in the order of their names in the manifest."""
-        return [shard for writer in self._splits.values() for shard in writer.finish()]
+    def _origin(self) -> Origin:
+        place = self._position
+        return Origin(place.file, place.state, 0, self._val_left, self._open_split)
 
-    def discard(self) -> None:
-        """Remove everything written."""
+    def _finish(self, shard: _OpenShard) -> None:
+        """Sync in the background: the disk works while the next shard is filled."""
+        self._shards.append(self._committer.submit(self._complete, shard))
+        if len(self._shards) > _MOST_UNFINISHED:
+            self._shards[-1 - _MOST_UNFINISHED].result()
+
+    def _complete(self, shard: _OpenShard) -> Shard:
+        shard.about.sha256 = shard.staged.finish(shard.header)
+        sync_folder(self._folder)
+        self._journal.append(ShardDone(shard.about))
+        return shard.about
+
+    def _raise_failures(self) -> None:
+        for future in [self._checkpoint, *self._shards[-1 - _MOST_UNFINISHED :]]:
+            if future is not None and future.done():
+                future.result()
+
+    @property
+    def is_checkpointing(self) -> bool:
+        """Is the last checkpoint not yet durable?"""
+        return self._checkpoint is not None and not self._checkpoint.done()
+
+    def checkpoint(self, counted: dict[str, Any], wait: bool = False) -> None:
+        """Make all that was written durable, and note it with ``counted``, the run's counts."""
+        entry = self._snapshot(counted)
+        files = [shard.staged for shard in self._open_shards()]
+        if self._quarantine.staged is not None:
+            files.append(self._quarantine.staged)
+        self._checkpoint = self._committer.submit(self._commit, entry, files)
+        if wait:
+            self._checkpoint.result()
+
+    def _commit(self, entry: Checkpoint, files: list[StagedFile]) -> None:
+        for file in files:
+            file.sync()
+        sync_folder(self._folder)
+        self._journal.append(entry)
+
+    def _open_shards(self) -> list[_OpenShard]:
+        found = [writer.open_shard for writer in self._splits.values()]
+        return [shard for shard in found if shard is not None]
+
+    def _snapshot(self, counted: dict[str, Any]) -> Checkpoint:
+        opened = [
+            OpenFile(
+                shard.about.name,
+                shard.staged.size,
+                shard.staged.hash_so_far(),
+                msgspec.structs.replace(shard.about),
+            )
+            for shard in self._open_shards()
+        ]
+        staged = self._quarantine.staged
+        if staged is not None:
+            opened.append(OpenFile(QUARANTINE, staged.size, staged.hash_so_far()))
+        return Checkpoint(
+            file=self._position.file,
+            state=self._position.state,
+            shards=len(self._shards),
+            open=opened,
+            val_left=self._val_left,
+            open_split=self._open_split,
+            numbers=dict(self._numbers.following),
+            reasons=dict(self._quarantine.reasons),
+            **counted,
+        )
+
+    def finish(self, counted: dict[str, Any]) -> Encoded:
+        """Complete all files, still under their partial names, and note that all is encoded."""
         for writer in self._splits.values():
-            writer.discard()
+            last = writer.last(self._origin())
+            if last is not None:
+                self._finish(last)
+        self.shards()
+        staged, sha256 = self._quarantine.staged, None
+        at = self._snapshot(counted)
+        if staged is not None:
+            sha256 = staged.finish()
+        sync_folder(self._folder)
+        encoded = Encoded(at, sha256)
+        self._journal.append(encoded)
+        return encoded
+
+    def shards(self) -> list[Shard]:
+        """All shards that are whole, in the order of the manifest: the splits one by one."""
+        found = [future.result() for future in self._shards]
+        return [shard for split in self._splits for shard in found if shard.split == split]
+
+    def close(self) -> None:
+        """Wait for the disk and let go of all files; what is in them stays."""
+        self._committer.shutdown(wait=True)
+        for shard in self._open_shards():
+            shard.staged.close()
+        if self._quarantine.staged is not None:
+            self._quarantine.staged.close()
+
+
+def quarantine_of(encoded: Encoded) -> Quarantine:
+    """What the manifest tells of the records left out."""
+    size = sum(file.bytes for file in encoded.at.open if file.shard is None)
+    return Quarantine(dict(sorted(encoded.at.reasons.items())), size, encoded.quarantine_sha256)

@@ -1,0 +1,212 @@
+"""The output folder as a run finds it: a finished dataset, an unfinished run, or foreign files.
+
+A run goes on only with what is its own: the same spec, tokenizer, inputs and release. Nothing
+that tokenmill did not write is ever removed, and ``--overwrite`` tells what it removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Any
+
+from tokenmill import __version__
+from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError
+from tokenmill.inputs import InputFile
+from tokenmill.journal import JOURNAL, Checkpoint, Log, read_journal
+from tokenmill.manifest import (
+    MANIFEST,
+    QUARANTINE,
+    SHA256SUMS,
+    Input,
+    Manifest,
+    Shard,
+    load_manifest,
+)
+from tokenmill.planning import Plan
+from tokenmill.quantities import format_bytes
+from tokenmill.spec import Spec
+from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_state
+
+
+class OutputFolder:
+    """The folder of one run, looked at under its lock."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self._plan = plan
+
+    def finished(self) -> Manifest | None:
+        """The manifest of this very dataset, if it is there, finished.
+
+        Raises SpecMismatch when it is another one, DamageFound when it is not whole.
+        """
+        if not (self.path / MANIFEST).exists():
+            return None
+        manifest = load_manifest(self.path)
+        if manifest.fingerprint != self._plan.fingerprint():
+            found = self._differences(manifest.spec, manifest.tokenizer, manifest.inputs)
+            raise SpecMismatch(
+                "the folder holds another dataset",
+                str(self.path),
+                "; ".join(found),
+                "choose another --out, or --overwrite to replace it",
+            )
+        lost = [shard.name for shard in manifest.shards if not self._is_whole(shard)]
+        if lost:
+            raise DamageFound(
+                "the finished dataset in this folder is damaged",
+                f"{self.path}: {', '.join(lost[:5])}",
+                "these files are missing or of another size",
+                "run the same command with --repair, which makes only these again",
+            )
+        remove_state(self.path)
+        return manifest
+
+    def _is_whole(self, shard: Shard) -> bool:
+        path = self.path / shard.name
+        return path.is_file() and path.stat().st_size == shard.bytes
+
+    def unfinished(self) -> Log | None:
+        """What an interrupted run of the same command left, if it is worth going on with.
+
+        Raises SpecMismatch when there is one of another spec, over other inputs or by another
+        release.
+        """
+        log = read_journal(self.path)
+        if log is None or log.checkpoint is None or not _is_worth_keeping(log.checkpoint):
+            return None
+        run = log.run
+        found = []
+        if run.tokenmill_version != __version__:
+            found.append(f"tokenmill is {__version__}, was {run.tokenmill_version}")
+        if run.fingerprint != self._plan.fingerprint():
+            found += self._differences(run.spec, run.tokenizer, run.inputs)
+        if found:
+            raise SpecMismatch(
+                "the folder holds an unfinished run of another kind",
+                str(self.path),
+                "; ".join(found),
+                "repeat the command that began it (tokenmill status shows it), choose another "
+                "--out, or --overwrite to begin anew",
+            )
+        return log
+
+    def _differences(
+        self, spec: dict[str, Any], tokenizer: dict[str, str | int], inputs: list[Input]
+    ) -> list[str]:
+        """What differs from what was asked before, in words."""
+        plan = self._plan
+        found = plan.spec.differences(spec)
+        if tokenizer != plan.vocabulary.describe():
+            mine = plan.vocabulary.describe()["name"]
+            found.append(f"the tokenizer is {mine}, was {tokenizer.get('name')}")
+        before = {entry.path: entry for entry in inputs}
+        now = {str(file.path): file for file in plan.inputs.files}
+        found += [f"{path} is new" for path in now if path not in before]
+        found += [f"{path} is missing" for path in before if path not in now]
+        for path, file in now.items():
+            if path in before:
+                found += _changes(file, before[path])
+        return found or ["the order of the inputs differs"]
+
+    def remove_leftovers(self) -> None:
+        """Remove what a run left before its first checkpoint; refuse where foreign files are in
+        the way."""
+        specs = [self._plan.spec]
+        log = read_journal(self.path)
+        before = Spec.restored(log.run.spec) if log is not None else None
+        if before is not None:
+            specs.append(before)
+        for spec in specs:
+            for path in self._partials(spec):
+                path.unlink(missing_ok=True)
+        (self.path / STATE_FOLDER / JOURNAL).unlink(missing_ok=True)
+        mine = self._plan.spec
+        taken = [path.name for path in self._entries() if _would_write(mine, path.name)]
+        if taken:
+            raise TokenmillError(
+                "the folder holds files that this run would replace",
+                f"{self.path}: {', '.join(sorted(taken)[:5])}",
+                f"they belong to no dataset of tokenmill's (there is no {MANIFEST})",
+                "choose another --out, or move them away",
+            )
+
+    def leave(self) -> None:
+        """After a failure: what is worth going on with stays, anything less is removed."""
+        log = read_journal(self.path)
+        if log is not None and log.checkpoint is not None and _is_worth_keeping(log.checkpoint):
+            return
+        with contextlib.suppress(OSError, TokenmillError):
+            if log is not None:
+                self.remove_leftovers()
+            remove_state(self.path)
+
+    def overwrite(self) -> list[str]:
+        """Remove a dataset or an unfinished run; returns what was removed, in words."""
+        manifest = self.path / MANIFEST
+        names: list[str] = []
+        if manifest.exists():
+            try:
+                names = [shard.name for shard in load_manifest(self.path).shards]
+            except DamageFound:
+                mine = self._plan.spec
+                names = [path.name for path in self._entries() if _would_write(mine, path.name)]
+            names += [SHA256SUMS, QUARANTINE]
+        log = read_journal(self.path)
+        if log is not None:
+            names += [name + suffix for name in sorted(log.names) for suffix in ("", PARTIAL)]
+            names += [SHA256SUMS, QUARANTINE, SHA256SUMS + PARTIAL, MANIFEST + PARTIAL]
+        names += [path.name for path in self._partials(self._plan.spec)]
+        places = [self.path / name for name in dict.fromkeys(names)]
+        present = [place for place in places if place.is_file() or place.is_symlink()]
+        size = sum(place.lstat().st_size for place in present)
+        manifest.unlink(missing_ok=True)  # first: without it nothing claims to be a dataset
+        for place in present:
+            place.unlink(missing_ok=True)
+        (self.path / STATE_FOLDER / JOURNAL).unlink(missing_ok=True)
+        return [f"removed {len(present)} files, {format_bytes(size)}, of {self.path}"]
+
+    def _entries(self) -> list[Path]:
+        return [path for path in self.path.iterdir() if path.is_file() or path.is_symlink()]
+
+    def _partials(self, spec: Spec) -> list[Path]:
+        """Unfinished files that a run with that spec would write itself."""
+        side = {name + PARTIAL for name in (MANIFEST, SHA256SUMS, QUARANTINE)}
+        return [
+            path
+            for path in self._entries()
+            if path.name in side
+            or (path.name.endswith(PARTIAL) and _would_write(spec, path.name.removesuffix(PARTIAL)))
+        ]
+
+
+def _is_worth_keeping(at: Checkpoint) -> bool:
+    return bool(at.counts.get("documents") or at.reasons)
+
+
+def _would_write(spec: Spec, name: str) -> bool:
+    """Would a run with that spec write a file of that name?"""
+    layout = spec.layout
+    number = None if spec.shard_tokens is None else 0
+    firsts = [layout.file_name(spec.name, split, number) for split in ("train", "val")]
+    if number is None:
+        return name in firsts
+    stem = re.escape(layout.suffix)
+    return any(
+        re.fullmatch(re.escape(first.rsplit("_", 1)[0]) + r"_\d{6,}" + stem, name)
+        for first in firsts
+    )
+
+
+def _changes(file: InputFile, before: Input) -> list[str]:
+    """How a file differs from what it was, in words."""
+    found = []
+    if file.size != before.size:
+        found.append(f"{file.path} has {file.size} bytes, had {before.size}")
+    elif file.modified != before.modified:
+        found.append(f"{file.path} was modified since")
+    elif file.probe != before.probe:
+        found.append(f"{file.path} has another content")
+    return found

@@ -1,0 +1,173 @@
+"""The journal: what of an unfinished run is durable; continuing rests on nothing else.
+
+``.tokenmill/journal`` has one line an entry: a checksum, a space, JSON. An entry is added only
+after everything that it refers to is on disk. Reading stops at the first line that is torn or
+changed, so a journal cut off anywhere is still one, of an earlier moment.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import xxhash
+
+from tokenmill.errors import TokenmillError
+from tokenmill.manifest import Input, Shard, is_plain_name
+from tokenmill.storage import STATE_FOLDER, AppendedFile
+
+JOURNAL = "journal"
+VERSION = 1
+
+
+class RunBegun(msgspec.Struct, tag="run"):
+    """The first entry: what the run was asked to do, and by which command, for a person."""
+
+    journal_version: int
+    tokenmill_version: str
+    fingerprint: str
+    spec: dict[str, Any]
+    tokenizer: dict[str, str | int]
+    inputs: list[Input]
+    command: list[str]
+    began: str
+
+
+class ShardDone(msgspec.Struct, tag="shard"):
+    """A shard is whole and durable, still as ``.partial``."""
+
+    shard: Shard
+
+
+class OpenFile(msgspec.Struct):
+    """A file that is being written: its first ``bytes`` are durable and have that hash.
+
+    ``shard`` is what it will be, without its hash; None for the quarantine file.
+    """
+
+    name: str
+    bytes: int
+    sha256: str | None
+    shard: Shard | None = None
+
+
+class Checkpoint(msgspec.Struct, tag="checkpoint"):
+    """All blocks before a position (``file``, ``state``) in the inputs are durable.
+
+    ``shards`` is the number of shards that were whole, ``open`` the files being written,
+    ``seconds`` the time it all took, and the rest what the writer and the counting go on from.
+    """
+
+    file: int
+    state: dict[str, Any] | None
+    shards: int
+    open: list[OpenFile]
+    val_left: int
+    open_split: str
+    numbers: dict[str, int]
+    done_bytes: int
+    counts: dict[str, int]
+    reasons: dict[str, int]
+    checked_documents: int
+    checked_bytes: int
+    seconds: float
+
+
+class Encoded(msgspec.Struct, tag="encoded"):
+    """Everything is encoded, and every file of the dataset whole and durable."""
+
+    at: Checkpoint
+    quarantine_sha256: str | None
+
+
+Entry = RunBegun | ShardDone | Checkpoint | Encoded
+
+
+@dataclass
+class Log:
+    """What a journal tells. ``size`` is the length in bytes of the part that is whole."""
+
+    run: RunBegun
+    shards: list[Shard] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
+    encoded: Encoded | None = None
+    size: int = 0
+    names: set[str] = field(default_factory=set)
+
+    def add(self, entry: Entry) -> None:
+        """Take in one more entry."""
+        if isinstance(entry, ShardDone):
+            self.shards.append(entry.shard)
+            self.names.add(entry.shard.name)
+        elif isinstance(entry, Checkpoint):
+            self.checkpoint = entry
+            self.names |= {file.name for file in entry.open}
+        elif isinstance(entry, Encoded):
+            self.checkpoint, self.encoded = entry.at, entry
+
+
+class Journal:
+    """The journal of the run that is under way."""
+
+    def __init__(self, folder: Path, size: int = 0) -> None:
+        """Write on after the first ``size`` bytes."""
+        self._file = AppendedFile(folder / STATE_FOLDER / JOURNAL, size)
+
+    def append(self, entry: Entry) -> None:
+        """Add an entry; it is durable on return."""
+        text = msgspec.json.encode(entry)
+        self._file.append(f"{xxhash.xxh3_64_hexdigest(text)} ".encode() + text + b"\n")
+
+    def close(self) -> None:
+        """No more entries."""
+        self._file.close()
+
+
+def read_journal(folder: Path) -> Log | None:
+    """What the journal in an output folder tells; None when no run left one that begins whole.
+
+    Raises TokenmillError when it names a file outside the folder.
+    """
+    try:
+        content = (folder / STATE_FOLDER / JOURNAL).read_bytes()
+    except OSError:
+        return None
+    log: Log | None = None
+    size = 0
+    for line in content.splitlines(keepends=True):
+        entry = _parse(line)
+        if entry is None or (log is None) != isinstance(entry, RunBegun):
+            break
+        size += len(line)
+        if isinstance(entry, RunBegun):
+            log = Log(entry)
+        elif log is not None:
+            log.add(entry)
+    if log is not None:
+        log.size = size
+        _check_names(log, folder)
+    return log
+
+
+def _parse(line: bytes) -> Entry | None:
+    checksum, _, text = line.rstrip(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or checksum != xxhash.xxh3_64_hexdigest(text).encode():
+        return None
+    try:
+        entry: Entry = msgspec.json.decode(text, type=Entry)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return entry
+
+
+def _check_names(log: Log, folder: Path) -> None:
+    for name in log.names:
+        if not is_plain_name(name):
+            raise TokenmillError(
+                "the journal of the unfinished run names a file outside its folder",
+                str(folder / STATE_FOLDER / JOURNAL),
+                repr(name),
+                "do not use this folder: somebody changed its journal",
+            )

@@ -1,0 +1,250 @@
+"""The light parent of ``prepare``: it watches the process that works, and lets it go on when it
+dies.
+
+Native code can abort and the kernel can kill; the work is then done again from the last
+checkpoint, by a new process, and the user is told what happened in plain words. A piece of input
+that kills the process again and again is found by working with one thread that notes what it has
+in hand; its records are then encoded one by one by the reference engine, and one that still kills
+is treated as a bad record. A death from outside (an unexplained SIGKILL) is never blamed on the
+input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+AGAIN = 97
+"""Exit code of a careful worker that has come past the trouble: go on as usual."""
+MOST_DEATHS = 12
+"""Without any progress between them."""
+_CRASHES = {
+    getattr(signal, name)
+    for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS")
+    if hasattr(signal, name)
+}
+_FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass
+class Attempt:
+    """What a worker is told about the workers before it.
+
+    ``shrink`` is how often the budget is to be cut to two thirds, ``suspects`` are the blocks
+    that killed, ``condemned`` the records (block, number) that the reference engine died of, too
+    (number None: the block cannot even be read).
+    """
+
+    number: int = 0
+    shrink: int = 0
+    is_careful: bool = False
+    suspects: set[str] = field(default_factory=set)
+    condemned: set[tuple[str, int | None]] = field(default_factory=set)
+
+
+class Watch:
+    """What the parent has seen so far, and what it concludes."""
+
+    def __init__(self, progress: Callable[[], str], in_hand: Callable[[], str | None]) -> None:
+        self.attempt = Attempt()
+        self._progress = progress
+        self._in_hand = in_hand
+        self._last = progress()
+        self._deaths = 0
+        self._crashes = 0
+
+    def died(self, number: int, was_oom: bool) -> bool:
+        """A worker was killed by signal ``number``. Is it worth another attempt?"""
+        before, attempt = self._last, self.attempt
+        self._last = self._progress()
+        if self._last != before:
+            self._deaths = self._crashes = 0
+        self._deaths += 1
+        attempt.number += 1
+        attempt.shrink += was_oom
+        if not was_oom and number not in _CRASHES:
+            return self._deaths < MOST_DEATHS
+        self._crashes += 1
+        if self._crashes >= 3 and attempt.is_careful:
+            if not self._learn():
+                return False
+            self._deaths = 0
+        attempt.is_careful = self._crashes >= 2
+        return self._deaths < MOST_DEATHS
+
+    def _learn(self) -> bool:
+        """From what the careful worker had in hand; False when it tells nothing new."""
+        note, attempt = self._in_hand(), self.attempt
+        if note is None:
+            return False
+        block, _, number = note.rpartition("\t")
+        record = int(number) if number else None
+        if block not in attempt.suspects:
+            attempt.suspects.add(block)
+            return True
+        known = (block, record) in attempt.condemned
+        attempt.condemned.add((block, record))
+        return not known
+
+    def passed(self) -> None:
+        """The careful worker is past the trouble."""
+        self.attempt.is_careful = False
+        self._deaths = self._crashes = 0
+        self._last = self._progress()
+
+
+def supervise(watch: Watch, tell: Callable[[str], None], where: Path) -> Attempt:
+    """Fork a worker and watch it; returns in the worker only. The parent exits as it does."""
+    while True:
+        oom_kills = _oom_kills()
+        reading, writing = os.pipe()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        worker = os.fork()
+        if worker == 0:
+            os.close(writing)
+            _die_with_parent(reading)
+            return watch.attempt
+        os.close(reading)
+        with _forwarding(worker):
+            _, status = os.waitpid(worker, 0)
+        os.close(writing)
+        if not os.WIFSIGNALED(status):
+            code = os.WEXITSTATUS(status)
+            if code != AGAIN:
+                _leave(code)
+            watch.passed()
+            continue
+        number = os.WTERMSIG(status)
+        was_oom = number == signal.SIGKILL and _oom_kills() > oom_kills
+        goes_on = watch.died(number, was_oom)
+        tell(f"warning: {_obituary(number, was_oom)}" + ("; going on" if goes_on else ""))
+        if not goes_on:
+            tell(
+                "error: the working process died again and again without coming any further\n"
+                f"  where: {where}\n"
+                f"  why: {_obituary(number, was_oom)}\n"
+                "  fix: run the same command with more --memory, or with --engine tiktoken; what "
+                "is done is kept"
+            )
+            _leave(1)
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _obituary(number: int, was_oom: bool) -> str:
+    """How the worker died, in plain words."""
+    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
+    why = ""
+    if was_oom:
+        from tokenmill.memory import memory_limit
+        from tokenmill.quantities import format_bytes
+
+        why = (
+            "; the kernel's out-of-memory killer took it (memory limit "
+            f"{format_bytes(memory_limit())})"
+        )
+    elif number == signal.SIGKILL:
+        why = "; another process sent it, or the machine ran out of memory"
+    elif number in _CRASHES:
+        why = "; native code crashed"
+    return f"the working process was killed by signal {number} ({name}){why}"
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for memory in this cgroup, as far as it tells."""
+    total = 0
+    from tokenmill.memory import cgroup_folders
+
+    for folder in cgroup_folders():
+        for name in ("memory.events", "memory.oom_control"):
+            with contextlib.suppress(OSError, ValueError):
+                for line in (folder / name).read_text().splitlines():
+                    key, _, value = line.partition(" ")
+                    if key == "oom_kill":
+                        total += int(value)
+    return total
+
+
+class _forwarding:
+    """While it lasts, signals sent to the parent go to the worker."""
+
+    def __init__(self, worker: int) -> None:
+        self._worker = worker
+        self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+
+    def __enter__(self) -> None:
+        for number in _FORWARDED:
+            handler = signal.getsignal(number)
+            if handler != signal.SIG_IGN:  # nohup
+                self._before[number] = handler
+                signal.signal(number, self._forward)
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._worker, number)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _die_with_parent(reading: int) -> None:
+    """A worker without its parent would hold the output folder: it ends when the pipe does."""
+
+    def wait() -> None:
+        os.read(reading, 1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="tokenmill-parent", daemon=True).start()
+
+
+class Hand:
+    """What a careful worker has in hand, noted where its parent finds it after its death."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+
+    def note(self, block: str, record: int | None = None) -> None:
+        """Take up a block, or one record of it."""
+        text = f"{block}\t{'' if record is None else record}".encode()
+        os.pwrite(self._fd, len(text).to_bytes(8, "little") + text, 0)
+
+
+def in_hand(path: Path) -> str | None:
+    """What was noted last."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    length = int.from_bytes(content[:8], "little")
+    return content[8 : 8 + length].decode() or None
+
+
+class Repeats:
+    """A signal that comes twice at the same moment, from the terminal and from the parent, is
+    one."""
+
+    def __init__(self, seconds: float = 0.1) -> None:
+        self._seconds = seconds
+        self._first: float | None = None
+
+    def is_second(self) -> bool | None:
+        """Is this signal another one than the first? None when it is the same one again."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+            return False
+        return True if now - self._first > self._seconds else None
