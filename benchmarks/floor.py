@@ -63,8 +63,10 @@ class Held:
 
 
 def consume(plan: Plan, make_function: Callable[[], Callable[[Any], Any]], items: Any) -> None:
-    for _ in OrderedMap(make_function, items, plan.budget.threads, plan.budget.window):
+    mapped = OrderedMap(make_function, items, plan.budget.threads, plan.budget.window)
+    for _ in mapped:
         pass
+    mapped.close()  # threads that still hold a parquet file at the interpreter's exit abort it
 
 
 def held_blocks(plan: Plan) -> Iterator[Held]:

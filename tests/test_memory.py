@@ -6,6 +6,7 @@ budget several times over. The kernel's own high-water mark is read, not what th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import string
@@ -60,21 +61,32 @@ def write_one_row_group(path: Path, text: str) -> Path:
 
 
 def peak_of(command: list[str]) -> tuple[int, int]:
-    """(exit code, largest resident size in bytes) of a command run as a process of its own.
+    """(exit code, most resident bytes) of a command and all its children together.
 
     VmHWM begins anew when the command begins; ru_maxrss would keep the size of this process.
     """
-    status = Path("/proc/self/status")
-    if not status.exists():
+    if not Path("/proc/self/status").exists():
         pytest.skip("needs /proc to read a process's high-water mark")
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    peak = 0
+    peaks: dict[int, int] = {}
     while process.poll() is None:
-        lines = Path(f"/proc/{process.pid}/status").read_text().splitlines()
-        found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
-        peak = max([peak, *found])
+        for pid in tree(process.pid):
+            with contextlib.suppress(OSError):
+                lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+                found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
+                peaks[pid] = max([0, *found])
         time.sleep(0.02)
-    return process.returncode, peak
+    return process.returncode, sum(peaks.values())
+
+
+def tree(pid: int) -> list[int]:
+    """A process and its descendants."""
+    found = [pid]
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += tree(int(child))
+    return found
 
 
 @pytest.mark.parametrize("write", [write_text, write_jsonl, write_one_row_group])

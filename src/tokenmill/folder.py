@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ class OutputFolder:
         found = []
         if run.tokenmill_version != __version__:
             found.append(f"tokenmill is {__version__}, was {run.tokenmill_version}")
-        if run.fingerprint != self._plan.fingerprint():
+        if run.fingerprint not in (self._plan.fingerprint(), self._before_quarantine()):
             found += self._differences(run.spec, run.tokenizer, run.inputs)
         if found:
             raise SpecMismatch(
@@ -92,6 +93,14 @@ class OutputFolder:
                 "--out, or --overwrite to begin anew",
             )
         return log
+
+    def _before_quarantine(self) -> str | None:
+        """The fingerprint of a run that may go on as this one: it stopped at the first bad record,
+        so that up to there it wrote what this one would have written."""
+        spec = self._plan.spec
+        if spec.on_bad != "quarantine":
+            return None
+        return self._plan.fingerprint(replace(spec, on_bad="stop"))
 
     def _differences(
         self, spec: dict[str, Any], tokenizer: dict[str, str | int], inputs: list[Input]

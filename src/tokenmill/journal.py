@@ -23,7 +23,10 @@ VERSION = 1
 
 
 class RunBegun(msgspec.Struct, tag="run"):
-    """The first entry: what the run was asked to do, and by which command, for a person."""
+    """The first entry: what the run was asked to do, and by which command, for a person.
+
+    A later one replaces it, where a run goes on in a way that writes the same bytes up to there.
+    """
 
     journal_version: int
     tokenmill_version: str
@@ -98,7 +101,9 @@ class Log:
 
     def add(self, entry: Entry) -> None:
         """Take in one more entry."""
-        if isinstance(entry, ShardDone):
+        if isinstance(entry, RunBegun):
+            self.run = entry
+        elif isinstance(entry, ShardDone):
             self.shards.append(entry.shard)
             self.names.add(entry.shard.name)
         elif isinstance(entry, Checkpoint):
@@ -138,13 +143,15 @@ def read_journal(folder: Path) -> Log | None:
     size = 0
     for line in content.splitlines(keepends=True):
         entry = _parse(line)
-        if entry is None or (log is None) != isinstance(entry, RunBegun):
+        if entry is None:
+            break
+        if log is not None:
+            log.add(entry)
+        elif isinstance(entry, RunBegun):
+            log = Log(entry)
+        else:
             break
         size += len(line)
-        if isinstance(entry, RunBegun):
-            log = Log(entry)
-        elif log is not None:
-            log.add(entry)
     if log is not None:
         log.size = size
         _check_names(log, folder)

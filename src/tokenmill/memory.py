@@ -61,9 +61,11 @@ class Budget:
             )
         return cls(budget, wanted, need)
 
-    def shrunk(self, times: int) -> Budget:
-        """Two thirds of it, so many times over, but never less than the floor."""
-        return replace(self, total=max(self.floor, self.total * 2**times // 3**times))
+    def shrunk(self, times: int, beside: int) -> Budget:
+        """Two thirds of it, so many times over, less what a process beside this one needs; but
+        never less than the floor, which has a margin for that."""
+        left = self.total * 2**times // 3**times - beside
+        return replace(self, total=max(self.floor, left))
 
     def is_reached(self, resident: int) -> bool:
         """Is no more left than what the blocks in flight may take?"""

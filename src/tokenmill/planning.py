@@ -80,9 +80,9 @@ class Plan:
             for file in self.inputs.files
         ]
 
-    def fingerprint(self) -> str:
-        """SHA-256 over all that decides the bytes."""
-        return fingerprint(self.spec, self.vocabulary.describe(), self.identities())
+    def fingerprint(self, spec: Spec | None = None) -> str:
+        """SHA-256 over all that decides the bytes; with another spec in this one's place."""
+        return fingerprint(spec or self.spec, self.vocabulary.describe(), self.identities())
 
     def split_rule(self) -> str:
         """How the validation split is drawn, in words, for the manifest."""

@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 DEFAULT_CHECK = 0.0002
 """Measured: tiktoken takes about 70 ms for a MB, the whole run 2 to 6; this share costs 1 %."""
 DEFAULT_MAX_BAD = 10_000
-_CHECKPOINT_SECONDS = 2.0
+DEFAULT_CHECKPOINT_SECONDS = 2.0
 _CAREFUL_BLOCKS = 64
 """More than are ever in flight: by then, a careful run has passed what killed the others."""
 
@@ -123,6 +123,7 @@ class PrepareOptions(SpecOptions, total=False):
     max_time: float | str | None
     max_bad: int
     overwrite: bool
+    checkpoint_seconds: float
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ class RunOptions:
     max_time: float | str | None = None
     max_bad: int = DEFAULT_MAX_BAD
     overwrite: bool = False
+    checkpoint_seconds: float = DEFAULT_CHECKPOINT_SECONDS
     quiet: bool = True
     as_json: bool = False
     tell: Callable[[str], None] = lambda line: None
@@ -177,7 +179,7 @@ def plan_run(paths: list[str], run: RunOptions, options: SpecOptions) -> Plan:
     total = None if run.memory is None else parse_bytes(run.memory)
     threads = 1 if run.attempt.is_careful else run.threads
     found = make_plan(paths, Spec.of(options), run.engine, total, threads)
-    found.budget = found.budget.shrunk(run.attempt.shrink)
+    found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     return found
 
 
@@ -281,8 +283,8 @@ class Preparation:
         journal = Journal(self.out, log.size)
         reporter = None
         try:
-            if log.size == 0:
-                journal.append(log.run)
+            if log.size == 0 or log.run.fingerprint != self.plan.fingerprint():
+                journal.append(self._begun())
             self.status.began = time.monotonic()
             if log.checkpoint is not None:
                 self.status.restore(log.checkpoint)
@@ -346,9 +348,10 @@ class Preparation:
         writer: DatasetWriter,
         reporter: Reporter,
     ) -> None:
-        # At once where nothing is kept yet; a run that goes on first works for a while, so that
+        # Soon where nothing is kept yet; a run that goes on first works for a while, so that
         # a block that kills it is seen to kill it again and again.
-        due = time.monotonic() + (_CHECKPOINT_SECONDS if self.status.kept_bytes else 0)
+        every = self.options.checkpoint_seconds
+        due = time.monotonic() + (every if self.status.kept_bytes else min(every, 0.2))
         for batch, end in batches:
             began = time.perf_counter()
             writer.write(batch, end)
@@ -357,7 +360,7 @@ class Preparation:
             now = time.monotonic()
             if now >= due and not writer.is_checkpointing:
                 writer.checkpoint(self.status.counted())
-                due = now + _CHECKPOINT_SECONDS
+                due = now + every
             reporter.update()
             self._stop_if_past_trouble()
             if self._deadline is not None and now >= self._deadline:

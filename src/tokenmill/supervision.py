@@ -24,6 +24,8 @@ from types import FrameType
 
 AGAIN = 97
 """Exit code of a careful worker that has come past the trouble: go on as usual."""
+PARENT_BYTES = 16 * 1024 * 1024
+"""Resident memory of the parent, measured: of the budget, the worker has that much less."""
 MOST_DEATHS = 12
 """Without any progress between them."""
 _CRASHES = {
@@ -38,11 +40,12 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Attempt:
     """What a worker is told about the workers before it.
 
-    ``shrink`` is how often the budget is to be cut to two thirds, ``suspects`` are the blocks
+    ``parent_bytes`` is what the parent itself needs, ``shrink`` is how often the budget is to be cut to two thirds, ``suspects`` are the blocks
     that killed, ``condemned`` the records (block, number) that the reference engine died of, too
     (number None: the block cannot even be read).
     """
 
+    parent_bytes: int = 0
     number: int = 0
     shrink: int = 0
     is_careful: bool = False
@@ -112,6 +115,7 @@ def supervise(watch: Watch, tell: Callable[[str], None], where: Path) -> Attempt
         if worker == 0:
             os.close(writing)
             _die_with_parent(reading)
+            watch.attempt.parent_bytes = PARENT_BYTES
             return watch.attempt
         os.close(reading)
         with _forwarding(worker):
