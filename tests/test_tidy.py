@@ -22,6 +22,7 @@ LAYERS: list[dict[str, set[str]]] = [
     {
         "ground": {
             "errors", "quantities", "batches", "cuts", "memory", "storage", "inputs", "compression",
+            "utf8", "reading",
         }
     },
     {
