@@ -26,6 +26,7 @@ def seen(plan: Plan, start: Position) -> list[tuple[Any, ...]]:
             (
                 each.where, each.end, each.size, each.seam_before, each.seam_after,
                 batch.documents, batch.continues, batch.unfinished, batch.split, batch.counts,
+                batch.bad,
             )
         )  # fmt: skip
     return found

@@ -16,6 +16,23 @@ if TYPE_CHECKING:
 
 TRAIN, VAL = "train", "val"
 
+INVALID_UTF8 = "invalid-utf8"
+NOT_JSON = "not-json"
+NO_TEXT = "no-text"
+TOO_DEEP = "too-deep"
+TOO_LARGE = "too-large"
+CORRUPT_COMPRESSION = "corrupt-compression"
+CORRUPT_PARQUET = "corrupt-parquet"
+SPECIAL_TEXT = "special-text"
+CRASH = "crash"
+REASONS = (
+    INVALID_UTF8, NOT_JSON, NO_TEXT, TOO_DEEP, TOO_LARGE, CORRUPT_COMPRESSION, CORRUPT_PARQUET,
+    SPECIAL_TEXT, CRASH,
+)  # fmt: skip
+"""Every reason that a BadRecord can have."""
+RAW_BYTES = 64 * 1024
+"""Of a bad record, at most so many bytes are kept."""
+
 
 @dataclass
 class Counts:
@@ -28,14 +45,13 @@ class Counts:
     text_bytes: int = 0
     byte_order_marks: int = 0
     special_text: int = 0
+    replaced: int = 0
+    """U+FFFD put in for what was not UTF-8."""
 
     def add(self, other: Counts) -> None:
         """Add ``other`` to this, field by field."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
-
-
-RAW_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tokenmill.batches import RAW_BYTES, BadRecord, DocumentBatch, TokenBatch
+from tokenmill.batches import CRASH, RAW_BYTES, BadRecord, DocumentBatch, TokenBatch
 from tokenmill.encode import BlockEncoder
 from tokenmill.errors import InputError
 from tokenmill.sources.block import Block
 from tokenmill.supervision import Attempt, Hand
 from tokenmill.tokenizers import Engine
-
-CRASH = "crash"
-"""The reason of a record that kills the reference engine, too."""
 
 
 @dataclass(kw_only=True)

@@ -76,6 +76,15 @@ def _spec_options(command: _Command) -> _Command:
             help="What <|endoftext|> written in a document becomes: "
             "text (default; counted), token, error.",
         ),
+        click.option(
+            "--on-bad",
+            help="What cannot become tokens: stop (default), or quarantine: "
+            "go on without it, and keep it with its place and reason.",
+        ),
+        click.option(
+            "--invalid-utf8",
+            help="Bytes that are not UTF-8: error (default), or replace by U+FFFD, counted.",
+        ),
     ]
     for option in reversed(options):
         command = option(command)

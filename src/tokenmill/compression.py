@@ -2,7 +2,8 @@
 
 gzip and bzip2 files may hold several members, zstd files several frames, xz files several
 streams; all are read. A file that ends early, a wrong checksum and bytes after the end that are
-not another member are errors: short data is never passed on as if it were all. Zero padding after
+not another member are errors: short data is never passed on as if it were all; or, where that was
+asked for, the text ends there and the damage is told. Zero padding after
 the last member is allowed where the command-line tools allow it (gzip, xz).
 """
 
@@ -10,10 +11,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from tokenmill.errors import InputError, unreadable
+from tokenmill.reading import read_patiently
 
 READ_BYTES = 256 * 1024
 _XZ_MEMORY = 128 * 1024 * 1024
@@ -70,21 +73,73 @@ COMPRESSIONS: dict[str, Callable[[], Decompressor]] = {
 _PADDED = (".gz", ".xz")
 
 
-class DecompressedFile:
-    """Sequential reading of one compressed file; ``position`` is the place in the file on disk."""
+@dataclass(frozen=True)
+class Damage:
+    """What is wrong with a compressed file: ``offset`` is in bytes of the file on disk, and
+    follows the last byte that gave text; ``text_bytes`` came out before."""
 
-    def __init__(self, path: Path, suffix: str) -> None:
+    what: str
+    why: str
+    offset: int
+    text_bytes: int
+
+
+class DecompressedFile:
+    """Sequential reading of one compressed file; ``position`` is the place in the file on disk.
+
+    Damage is an error, or, with ``keeps_damaged``, the end of the text, told in ``damage``.
+    """
+
+    def __init__(self, path: Path, suffix: str, keeps_damaged: bool = False) -> None:
         self._path = path
         self._suffix = suffix
-        self._file: IO[bytes] = path.open("rb", buffering=0)
+        self._keeps_damaged = keeps_damaged
         self._new = COMPRESSIONS[suffix]
+        self._file: IO[bytes] = path.open("rb", buffering=0)
+        self._byte_by_byte_from: int | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        self._file.seek(0)
         self._member: Decompressor | None = None
         self._pending = b""
         self._members = 0
+        self._text_bytes = self._gave_text_at = self._chunk_at = 0
         self.position = 0
+        self.damage: Damage | None = None
 
     def read(self, size: int) -> bytes:
         """Between 1 and ``size`` bytes of text; b"" at the end. Raises InputError on damage."""
+        if self.damage:
+            return b""
+        try:
+            text = self._read(size)
+        except _Damaged as error:
+            if not self._keeps_damaged:
+                raise self._error(*error.args) from error
+            if self._byte_by_byte_from is None:
+                return self._come_closer(size)
+            what, why = error.args
+            self.damage = Damage(what, why, self._gave_text_at, self._text_bytes)
+            return b""
+        return self._given(text)
+
+    def _given(self, text: bytes) -> bytes:
+        self._text_bytes += len(text)
+        if text:
+            self._gave_text_at = self.position - len(self._pending)
+        return text
+
+    def _come_closer(self, size: int) -> bytes:
+        """Read the file again, and from where the damage is near, byte by byte: a decompressor
+        that fails does not hand over what it had decoded just before."""
+        given, self._byte_by_byte_from = self._text_bytes, self._chunk_at
+        self._begin()
+        while self._text_bytes < given:
+            self._given(self._read(min(size, given - self._text_bytes)))
+        return self.read(size)
+
+    def _read(self, size: int) -> bytes:
         while True:
             if self._member is None and not self._next_member():
                 return b""
@@ -93,7 +148,7 @@ class DecompressedFile:
             try:
                 text = self._member.decompress(data, size)
             except Exception as error:
-                raise self._damage("the compressed data is corrupt", str(error)) from error
+                raise _Damaged("the compressed data is corrupt", str(error)) from error
             if self._member.eof:
                 self._pending = self._member.unused_data
                 self._member = None
@@ -108,9 +163,7 @@ class DecompressedFile:
             return b""
         data = self._read_file()
         if not data:
-            raise self._damage(
-                "the compressed file ends early", "its last member or frame has no end"
-            )
+            raise _Damaged("the compressed file ends early", "its last member or frame has no end")
         return data
 
     def _next_member(self) -> bool:
@@ -123,21 +176,26 @@ class DecompressedFile:
             self._pending = self._pending.lstrip(b"\0")
         if not self._pending:
             if self._members == 0:
-                raise self._damage("the compressed file is empty", "even no text has a member")
+                raise _Damaged("the compressed file is empty", "even no text has a member")
             return False
         self._member = self._new()
         self._members += 1
         return True
 
     def _read_file(self) -> bytes:
+        size, near = READ_BYTES, self._byte_by_byte_from
+        if near is not None:
+            size = min(size, near - self.position) if self.position < near else 1
         try:
-            data = self._file.read(READ_BYTES)
+            data = read_patiently(lambda: self._file.read(size))
         except OSError as error:
             raise unreadable(f"{self._path}, byte {self.position}", error) from error
+        if data:
+            self._chunk_at = self.position
         self.position += len(data)
         return data
 
-    def _damage(self, what: str, why: str) -> InputError:
+    def _error(self, what: str, why: str) -> InputError:
         return InputError(
             what,
             f"{self._path}, at or before byte {self.position - len(self._pending)} of the file",
@@ -148,3 +206,7 @@ class DecompressedFile:
     def __del__(self) -> None:
         if hasattr(self, "_file"):
             self._file.close()
+
+
+class _Damaged(Exception):
+    """What and why, before it is decided whether that is an error."""

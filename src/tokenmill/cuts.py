@@ -20,15 +20,21 @@ run. Seams are looked for only inside runs of one kind of character, which every
 pattern takes as one piece on both sides; docs/decisions/2026-11-21-cuts.md has the argument.
 
 Every cut is a function of the text and of the previous cut only: never of threads or memory.
+
+The text may hold bytes that are not UTF-8 (``tokenmill.utf8``), which are later replaced by
+U+FFFD or taken out. The pieces joined are then the *repaired* text, and so are the characters that
+the rules look at. Where bytes are taken out, their neighbours meet: no cut is made there.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
+
+from tokenmill import utf8
 
 WINDOW = 64 * 1024
 """Bytes looked at in one step of the search for a provable cut."""
@@ -40,6 +46,8 @@ of what was looked at are those of a shorter run."""
 _GRAPHIC_SPACE_GRAPHIC = re.compile(rb"[!-~] (?=[!-~])")
 _MAY_HOLD_A_CUT = re.compile(r"\w\W|\W\w|\d\D|\D\d|_| ")
 """What every provable cut has around it: only a quick way to know that there is none."""
+_INVALID = re.compile("[\udc80-\udcff]")
+"""What the decoder makes of each byte that is not UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -94,25 +102,27 @@ def find_cut(
     seams: Callable[[], SeamEncoder],
     unbreakable: tuple[bytes, ...] = (),
     limit: int | None = None,
+    replacement: str = "",
 ) -> Cut | None:
     """The next safe cut for a piece that begins at ``start`` (itself a safe cut).
 
     Looks first at and after ``target``, then back towards ``floor``, then for a seam at or after
     ``floor``; a run that cannot be cut there is followed further. ``unbreakable`` strings are
-    never cut in two. Returns None when the text ends before a cut is found; raises UnbrokenRun
+    never cut in two. ``replacement`` is what will stand in the place of each sequence that is not
+    UTF-8. Returns None when the text ends before a cut is found; raises UnbrokenRun
     after ``limit`` bytes.
     """
     while True:
         ahead = view.peek(target, target + WINDOW)
-        found = _provable_in(view, target, target + WINDOW, unbreakable)
+        found = _provable_in(view, target, target + WINDOW, unbreakable, replacement)
         if found is None:
-            found = _provable_before(view, floor, target, unbreakable)
+            found = _provable_before(view, floor, target, unbreakable, replacement)
         if found is not None:
             return Cut(found)
         if len(ahead) < WINDOW:
             return None
-        seam = _seam(view, start, floor, seams())
-        if seam is not None and not _breaks(view, seam.position, unbreakable):
+        seam = _seam(view, start, floor, seams(), replacement)
+        if seam is not None and not _breaks(view, seam.position, unbreakable, replacement):
             return seam
         floor, target = target, start + 2 * (target - start)
         if limit is not None and target - start > limit:
@@ -120,44 +130,54 @@ def find_cut(
 
 
 def _provable_before(
-    view: TextView, floor: int, target: int, unbreakable: tuple[bytes, ...]
+    view: TextView, floor: int, target: int, unbreakable: tuple[bytes, ...], replacement: str
 ) -> int | None:
     for high in range(target, floor, -WINDOW):
-        found = _provable_in(view, max(floor, high - WINDOW), high, unbreakable)
+        low = max(floor, high - WINDOW)
+        found = _provable_in(view, low, high, unbreakable, replacement)
         if found is not None:
             return found
     return None
 
 
-def _provable_in(view: TextView, low: int, high: int, unbreakable: tuple[bytes, ...]) -> int | None:
+def _provable_in(
+    view: TextView, low: int, high: int, unbreakable: tuple[bytes, ...], replacement: str
+) -> int | None:
     """The first provable cut in [low, high)."""
     origin = max(0, low - 8)
     window = view.peek(origin, high + 8)
     for match in _GRAPHIC_SPACE_GRAPHIC.finditer(window, max(0, low - origin - 1)):
         cut = origin + match.start() + 1
-        if low <= cut < high and not _breaks(view, cut, unbreakable):
+        if low <= cut < high and not _breaks(view, cut, unbreakable, replacement):
             return cut
-    return _provable_unicode(view, window, origin, low, high, unbreakable)
-
-
-def _provable_unicode(
-    view: TextView, window: bytes, origin: int, low: int, high: int, unbreakable: tuple[bytes, ...]
-) -> int | None:
-    # The window may begin and end inside a character: those few bytes are skipped.
-    head = next((i for i, byte in enumerate(window[:4]) if byte & 0xC0 != 0x80), 0)
-    text = window[head:].decode("utf-8", "ignore")
-    if not _MAY_HOLD_A_CUT.search(text):
-        return None
-    position = origin + head
-    for index in range(len(text) - 1):
-        inside = index > 0 and low <= position < high
-        if inside and _is_provable(text, index) and not _breaks(view, position, unbreakable):
-            return position
-        position += len(text[index].encode())
+    for cut in _provable_unicode(window, origin, replacement):
+        if low <= cut < high and not _breaks(view, cut, unbreakable, replacement):
+            return cut
     return None
 
 
-def _is_provable(text: str, index: int) -> bool:
+def _provable_unicode(window: bytes, origin: int, replacement: str) -> Iterator[int]:
+    # The window may begin and end inside a character: those few bytes are skipped, or, at the
+    # end, look like invalid ones, so far behind what is asked for that it makes no difference.
+    head = next((i for i, byte in enumerate(window[:4]) if byte & 0xC0 != 0x80), 0)
+    # Each invalid byte becomes a lone surrogate, so that the characters tell their lengths.
+    text = window[head:].decode("utf-8", "surrogateescape")
+    if not _MAY_HOLD_A_CUT.search(text):
+        return
+    position = origin + head
+    for index in range(len(text) - 1):
+        if index > 0 and _is_provable(text, index, replacement):
+            yield position
+        position += len(text[index].encode("utf-8", "surrogateescape"))
+
+
+def _is_provable(text: str, index: int, replacement: str = "") -> bool:
+    around = text[index - 1 : index + 2]
+    if _INVALID.search(around):
+        if not replacement:
+            return False
+        around = _INVALID.sub(replacement, around)
+        return _is_provable(around, 1)
     before, after = text[index - 1], text[index]
     if after == " " and not before.isspace() and not text[index + 1].isspace():
         return True
@@ -170,18 +190,62 @@ def _is_provable(text: str, index: int) -> bool:
     return left[0] in "LN" and right[0] not in "LNM" and right != "Cn" and after != "'"
 
 
-def _breaks(view: TextView, cut: int, unbreakable: tuple[bytes, ...]) -> bool:
-    """Does a string that must stay whole straddle ``cut``?"""
+def _breaks(view: TextView, cut: int, unbreakable: tuple[bytes, ...], replacement: str) -> bool:
+    """Does a string that must stay whole straddle ``cut``, or might it when bytes are taken out?"""
     for text in unbreakable:
         reach = len(text) - 1
         if reach > 0 and text in view.peek(max(0, cut - reach), cut + reach):
             return True
+    reach = max(map(len, unbreakable), default=0)
+    return not replacement and _is_invalid_near(view, cut, reach)
+
+
+def _is_invalid_near(view: TextView, cut: int, reach: int) -> bool:
+    around = view.peek(max(0, cut - reach - 3), cut + reach + 3)
+    head = next((i for i, byte in enumerate(around[:4]) if byte & 0xC0 != 0x80), 0)
+    try:
+        _whole_characters(around[head:]).decode()
+    except UnicodeDecodeError:
+        return True
     return False
 
 
-def _seam(view: TextView, start: int, floor: int, encoder: SeamEncoder) -> Cut | None:
+def _seam(
+    view: TextView, start: int, floor: int, encoder: SeamEncoder, replacement: str = ""
+) -> Cut | None:
     """The first seam at or after ``floor``, seen from ``start``; None if none is known to hold."""
     text = _whole_characters(view.peek(start, floor + _SEAM_CONTEXT))
+    if not utf8.is_utf8(text):
+        return _seam_in_repaired(text, start, floor, encoder, replacement)
+    return _seam_in(text, start, floor, encoder)
+
+
+def _seam_in_repaired(
+    raw: bytes, start: int, floor: int, encoder: SeamEncoder, replacement: str
+) -> Cut | None:
+    """A seam of the repaired text, at its place in the raw one."""
+    faults = utf8.repair(raw, replacement).faults if replacement else utf8.places(raw)
+    if not replacement and len(faults) > utf8.MOST_PLACES:
+        return None
+    length = len(replacement.encode())
+    text = utf8.repair(raw, replacement).text.encode()
+    moved = 0  # how much further back a place of the raw text is in the repaired one
+    for low, high in faults:
+        if low >= floor - start:
+            break
+        moved += length - (high - low)
+    seam = _seam_in(text, start, floor + moved, encoder)
+    if seam is None:
+        return None
+    position = seam.position - start
+    for low, high in faults:
+        if low + length > position:
+            break
+        position += (high - low) - length
+    return Cut(start + position, seam.seam)
+
+
+def _seam_in(text: bytes, start: int, floor: int, encoder: SeamEncoder) -> Cut | None:
     tokens = encoder.encode_piece(text)
     position = len(text)
     candidates = []
@@ -253,4 +317,4 @@ def _is_pure_tail(text: bytes, cut: int, kind: str) -> bool:
 
 def provable_cut(text: bytes, low: int, high: int) -> int | None:
     """The first cut in [low, high) that is safe whatever the tokenizer's merges are."""
-    return _provable_in(BytesView(text), low, high, ())
+    return _provable_in(BytesView(text), low, high, (), "")

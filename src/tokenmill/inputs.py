@@ -12,13 +12,15 @@ import glob
 import os
 import stat
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import xxhash
 
-from tokenmill.compression import COMPRESSIONS, READ_BYTES, DecompressedFile
+from tokenmill.compression import COMPRESSIONS, READ_BYTES, Damage, DecompressedFile
 from tokenmill.errors import InputError, unreadable
+from tokenmill.reading import read_patiently
 
 KINDS = {
     ".txt": "text",
@@ -224,6 +226,10 @@ class ByteStream(Protocol):
     def disk_position(self, position: int) -> int:
         """Bytes of the file on disk that were read to come to ``position`` of the text."""
 
+    @property
+    def damage(self) -> Damage | None:
+        """Why the text ended before the file did; known once its end was seen."""
+
 
 @dataclass
 class Excerpt:
@@ -271,15 +277,18 @@ class PlainStream:
     def disk_position(self, position: int) -> int:
         return position
 
+    damage = None
+
 
 class CompressedStream:
     """A compressed file, decompressed once from front to back, held from the last release on."""
 
-    def __init__(self, file: InputFile) -> None:
+    def __init__(self, file: InputFile, keeps_damaged: bool) -> None:
         assert file.compression is not None
-        self._source = DecompressedFile(file.path, file.compression)
+        self._source = DecompressedFile(file.path, file.compression, keeps_damaged)
         self._buffer = bytearray()
         self._origin = 0
+        self._disk = 0
         self._ended = False
 
     def peek(self, start: int, stop: int) -> bytes:
@@ -302,15 +311,29 @@ class CompressedStream:
         return Excerpt(start, start + len(text), None, text)
 
     def disk_position(self, position: int) -> int:
-        return self._source.position
+        # Where damage is near, the file is read a second time.
+        self._disk = max(self._disk, self._source.position)
+        return self._disk
+
+    @property
+    def damage(self) -> Damage | None:
+        return self._source.damage
 
 
-def open_stream(file: InputFile) -> ByteStream:
-    """The file's text, decompressed where it is compressed."""
+def open_stream(file: InputFile, keeps_damaged: bool = False) -> ByteStream:
+    """The file's text, decompressed where it is compressed.
+
+    With ``keeps_damaged`` the text of a damaged file ends where the damage begins.
+    """
     try:
-        return CompressedStream(file) if file.compression else PlainStream(file)
+        return CompressedStream(file, keeps_damaged) if file.compression else PlainStream(file)
     except OSError as error:
         raise unreadable(str(file.path), error) from error
+
+
+def read_head(file: InputFile, start: int, size: int) -> bytes:
+    """At most ``size`` bytes of the file on disk, from ``start`` on."""
+    return PlainStream(file).peek(start, start + size)
 
 
 def _read_range(fd: int, start: int, stop: int, file: InputFile) -> bytes:
@@ -319,9 +342,10 @@ def _read_range(fd: int, start: int, stop: int, file: InputFile) -> bytes:
     if start >= stop:
         return b""
     try:
-        data = os.pread(fd, stop - start, start)
+        data = read_patiently(lambda: os.pread(fd, stop - start, start))
         while len(data) < stop - start:
-            more = os.pread(fd, stop - start - len(data), start + len(data))
+            at = start + len(data)
+            more = read_patiently(partial(os.pread, fd, stop - at, at))
             if not more:
                 raise InputError(
                     "the input became shorter while it was read",

@@ -123,6 +123,9 @@ class Plan:
             (END_OF_TEXT.encode(),),
             self.budget.record_bytes,
             self.position_split,
+            self.spec.on_bad == "quarantine",
+            self.spec.invalid_utf8 == "replace",
+            END_OF_TEXT.encode() if self.spec.special_text == "error" else None,
         )
 
     def make_estimate(self) -> Estimate:
@@ -238,13 +241,15 @@ def _position_split(spec: Spec, files: list[InputFile]) -> int | None:
     one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
     if not one or not spec.val_fraction:
         return None
-    size = files[0].size if files[0].compression is None else _text_size(files[0])
+    size = files[0].size
+    if files[0].compression is not None:
+        size = _text_size(files[0], spec.on_bad == "quarantine")
     return max(1, size - round(size * spec.val_fraction))
 
 
-def _text_size(file: InputFile) -> int:
+def _text_size(file: InputFile, keeps_damaged: bool) -> int:
     """Bytes of a compressed text, by decompressing it once."""
-    stream, position, step = open_stream(file), 0, 4 * 1024 * 1024
+    stream, position, step = open_stream(file, keeps_damaged), 0, 4 * 1024 * 1024
     while length := len(stream.peek(position, position + step)):
         position += length
         stream.release(position)

@@ -421,7 +421,7 @@ class Preparation:
         engine = make_engine(REFERENCE_ENGINE, self.plan.vocabulary)
         slow = BlockEncoder(rules, engine, reference)
         hand = Hand(hand_path(self.out))
-        is_strict = getattr(self.plan.spec, "on_bad", "stop") == "stop"
+        is_strict = self.plan.spec.on_bad == "stop"
         return careful(encoder, slow, engine, self.options.attempt, hand, is_strict)
 
     def _rules(self) -> EncodingRules:

@@ -19,6 +19,8 @@ from tokenmill.quantities import parse_count
 
 SPECIAL_TEXT = ("text", "token", "error")
 DELIMITERS = ("before", "after", "none")
+ON_BAD = ("stop", "quarantine")
+INVALID_UTF8 = ("error", "replace")
 
 
 class SpecOptions(TypedDict, total=False):
@@ -37,6 +39,8 @@ class SpecOptions(TypedDict, total=False):
     name: str | None
     eot: str | None
     special_text: str
+    on_bad: str
+    invalid_utf8: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class Spec:
     name: str
     eot: str
     special_text: str
+    on_bad: str
+    invalid_utf8: str
 
     @classmethod
     def of(cls, options: SpecOptions) -> Spec:
@@ -90,6 +96,10 @@ class Spec:
             eot=_one_of("eot", options.get("eot") or layout.delimiter, DELIMITERS),
             special_text=_one_of(
                 "special_text", options.get("special_text") or "text", SPECIAL_TEXT
+            ),
+            on_bad=_one_of("on_bad", options.get("on_bad") or "stop", ON_BAD),
+            invalid_utf8=_one_of(
+                "invalid_utf8", options.get("invalid_utf8") or "error", INVALID_UTF8
             ),
         )
 

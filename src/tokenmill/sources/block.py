@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tokenmill.batches import DocumentBatch
+from tokenmill import utf8
+from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, BadRecord, DocumentBatch
 from tokenmill.cuts import SeamEncoder
 from tokenmill.errors import InputError
-from tokenmill.inputs import InputFile
+from tokenmill.inputs import ByteStream, InputFile, read_head
 from tokenmill.quantities import format_bytes
 
 BLOCK_BYTES = 2 * 1024 * 1024
@@ -26,7 +27,9 @@ class SourceOptions:
     ``documents`` is the text mode, ``text_key`` the JSON field or parquet column, ``seams`` makes
     the encoder that cuts unbroken runs, ``unbreakable`` are strings that no cut may divide,
     ``record_bytes`` is the largest record that memory allows, ``position_split`` the byte at which
-    a corpus of one document turns from train to val.
+    a corpus of one document turns from train to val. ``quarantines`` is ``--on-bad quarantine``,
+    ``replaces`` is ``--invalid-utf8 replace``; ``refused`` is the special text that makes a
+    document bad.
     """
 
     documents: str
@@ -35,6 +38,14 @@ class SourceOptions:
     unbreakable: tuple[bytes, ...] = ()
     record_bytes: int = 64 * 1024 * 1024
     position_split: int | None = None
+    quarantines: bool = False
+    replaces: bool = False
+    refused: bytes | None = None
+
+    @property
+    def refused_when_kept(self) -> bytes | None:
+        """The special text that a source itself has to look for: else encoding refuses it."""
+        return self.refused if self.quarantines else None
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,29 @@ class Block(ABC):
         """Its documents. Called once, from any thread. Raises InputError."""
 
 
+@dataclass(kw_only=True)
+class BadBlock(Block):
+    """A piece of input with nothing in it but a bad record."""
+
+    record: BadRecord
+    continues: bool = False
+    split: str | None = None
+
+    @property
+    def where(self) -> str:
+        place = f"row {self.record.row}" if self.record.offset is None else ""
+        return f"{self.record.file}, {place or f'byte {self.record.offset}'}"
+
+    @property
+    def text_bytes(self) -> int:
+        return 0
+
+    def read(self) -> DocumentBatch:
+        # A document that was going on ends here: an empty rest.
+        documents = [b""] if self.continues else []
+        return DocumentBatch(documents, self.continues, split=self.split, bad=[self.record])
+
+
 class Source(Protocol):
     """One input file, as blocks."""
 
@@ -117,29 +151,56 @@ def record_too_large(file: InputFile, where: str, size: int, noun: str) -> Input
 
 def check_utf8(text: bytes, file: InputFile, offset: int) -> None:
     """Raise InputError, with the byte's place, unless ``text`` is valid UTF-8."""
-    import pyarrow as pa
-
-    # Arrow checks 20 GB/s of ASCII and 1 GB/s of other text, without making a str and without
-    # the interpreter's lock; bytes.decode() does 0.5 to 0.8.
-    buffers = [None, pa.py_buffer(_int64_pair(len(text))), pa.py_buffer(text)]
-    array = pa.Array.from_buffers(pa.large_string(), 1, buffers)
+    if utf8.is_utf8(text):
+        return
     try:
-        array.validate(full=True)
-    except pa.ArrowInvalid:
-        try:
-            text.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"invalid UTF-8: byte 0x{text[error.start]:02x}",
-                f"{file.path}, byte {offset + error.start}",
-                error.reason,
-                "convert the file to UTF-8 (iconv -f latin1 -t utf-8), or remove the bad bytes",
-            ) from None
-        raise
+        text.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"invalid UTF-8: byte 0x{text[error.start]:02x}",
+            f"{file.path}, byte {offset + error.start}",
+            error.reason,
+            "convert the file to UTF-8 (iconv -f latin1 -t utf-8), or remove the bad bytes",
+        ) from None
 
 
-def _int64_pair(length: int) -> bytes:
-    return (0).to_bytes(8, "little") + length.to_bytes(8, "little")
+def bad_record(
+    file: InputFile,
+    reason: str,
+    detail: str,
+    raw: bytes,
+    *,
+    offset: int | None = None,
+    line: int | None = None,
+    row: int | None = None,
+    length: int | None = None,
+) -> BadRecord:
+    """A bad record of ``file``; its length is that of ``raw`` unless told."""
+    size = len(raw) if length is None else length
+    return BadRecord(reason, detail, str(file.path), offset, line, row, size, raw[:RAW_BYTES])
+
+
+def damage_block(
+    file: InputFile, stream: ByteStream, before: State, continues: bool = False
+) -> BadBlock | None:
+    """What of a compressed file could not be decompressed, as its last block; None if all was."""
+    damage = stream.damage
+    if damage is None:
+        return None
+    detail = (
+        f"{damage.what} ({damage.why}): bytes {damage.offset} to {file.size} of the compressed "
+        f"file on disk gave no text; the {damage.text_bytes} bytes of text before were read"
+    )
+    record = bad_record(
+        file,
+        CORRUPT_COMPRESSION,
+        detail,
+        read_head(file, damage.offset, RAW_BYTES),
+        offset=damage.offset,
+        length=file.size - damage.offset,
+    )
+    size = file.size - before["disk"]
+    return BadBlock(size=size, after={**before, "ended": True}, record=record, continues=continues)
 
 
 def texts_of(array: Any) -> list[bytes]:

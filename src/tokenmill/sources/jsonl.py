@@ -15,29 +15,58 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from tokenmill.batches import Counts, DocumentBatch
+from tokenmill import utf8
+from tokenmill.batches import (
+    INVALID_UTF8,
+    NO_TEXT,
+    NOT_JSON,
+    RAW_BYTES,
+    SPECIAL_TEXT,
+    TOO_DEEP,
+    TOO_LARGE,
+    BadRecord,
+    Counts,
+    DocumentBatch,
+)
 from tokenmill.errors import InputError, UsageError
 from tokenmill.inputs import ByteStream, Excerpt, InputFile, open_stream
 from tokenmill.sources.block import (
     BLOCK_BYTES,
+    BadBlock,
     Block,
     Sample,
     SourceOptions,
     State,
+    bad_record,
+    damage_block,
     record_too_large,
 )
 from tokenmill.sources.text import BYTE_ORDER_MARK
 
 _STEP = 64 * 1024
 _LARGEST_SAMPLE = 16 * 1024 * 1024
+_HALF = "\ud800"
+_HALVES = re.compile("[\ud800-\udfff]")
 
 
 class NoText(ValueError):
     """Valid JSON, but without a text in its place."""
+
+
+class BadLine(Exception):
+    """A line that cannot become a document: reason, what, place in the line, why."""
+
+    def __init__(self, reason: str, what: str, place: int = 0, why: str | None = None) -> None:
+        super().__init__(reason, what, place, why)
+        self.reason = reason
+        self.what = what
+        self.place = place
+        self.why = why
 
 
 @dataclass(kw_only=True)
@@ -58,18 +87,18 @@ class JsonlBlock(Block):
 
     def read(self) -> DocumentBatch:
         text = self.excerpt.take()
-        counts = Counts()
+        batch = DocumentBatch([])
         offset = self.excerpt.start
         if offset == 0 and text.startswith(BYTE_ORDER_MARK):
             text = text[len(BYTE_ORDER_MARK) :]
             offset = len(BYTE_ORDER_MARK)
-            counts.byte_order_marks = 1
-        documents = self._decode_block(text)
+            batch.counts.byte_order_marks = 1
+        documents = _deeper(lambda: self._decode_block(text))
         if documents is None:
-            found = list(self._decode_lines(text, offset))
-            documents = [document for document in found if document is not None]
-            counts.null_documents = len(found) - len(documents)
-        return DocumentBatch(documents, counts=counts)
+            self._decode_lines(text, offset, batch)
+        else:
+            batch.documents = documents
+        return batch
 
     def _decode_block(self, text: bytes) -> list[bytes] | None:
         """All texts at once; None when anything at all is unusual."""
@@ -81,40 +110,63 @@ class JsonlBlock(Block):
             documents = [record.text.encode() for record in records]
         except Exception:  # noqa: BLE001  whatever it is, the line-by-line path names it
             return None
+        refused = self.source.options.refused_when_kept
+        if refused and any(refused in document for document in documents):
+            return None
         return documents if len(documents) == lines else None
 
-    def _decode_lines(self, text: bytes, offset: int) -> Iterator[bytes | None]:
+    def _decode_lines(self, text: bytes, offset: int, batch: DocumentBatch) -> None:
         """Line by line; a line's outcome does not depend on its neighbours."""
         for number, line in enumerate(_lines(text)):
             if line.strip(b" \t\r\n"):
-                yield self._decode_line(line, offset, number)
+                try:
+                    document = self._decode_line(line, batch.counts)
+                except BadLine as bad:
+                    if not self.source.options.quarantines:
+                        raise self._error(bad, offset, number) from None
+                    batch.bad.append(self._record(bad, line, offset, number))
+                else:
+                    if document is None:
+                        batch.counts.null_documents += 1
+                    else:
+                        batch.documents.append(document)
             offset += len(line)
 
-    def _decode_line(self, line: bytes, offset: int, number: int) -> bytes | None:
+    def _decode_line(self, line: bytes, counts: Counts) -> bytes | None:
         try:
             text = self.source.decoder.decode(line).text
-            return None if text is None else text.encode()
+            document = None if text is None else text.encode()
         except Exception:  # noqa: BLE001  whatever it is, the reference decides
-            return self._decode_slowly(line, offset, number)
+            document = self._decode_slowly(line, counts)
+        refused = self.source.options.refused_when_kept
+        if document and refused and refused in document:
+            raise BadLine(SPECIAL_TEXT, f"the text contains {refused.decode()}")
+        return document
 
-    def _decode_slowly(self, line: bytes, offset: int, number: int) -> bytes | None:
+    def _decode_slowly(self, line: bytes, counts: Counts) -> bytes | None:
+        # Bytes that are not UTF-8 matter only where they are in the text itself: the fast
+        # decoders do not look into the other fields either. Until the text is known, half a
+        # surrogate pair stands for each sequence of them.
+        repaired = utf8.repair(line, _HALF)
         try:
-            # Bytes that are not UTF-8 matter only where they are in the text itself: the fast
-            # decoders do not look into the other fields either.
-            value = json.loads(line.decode("utf-8", "surrogateescape"))
-            text = self._text_of(value)
-            return None if text is None else text.encode()
+            text = self._text_of(json.loads(repaired.text))
+            if text is None:
+                return None
+            if self.source.options.replaces:
+                text, replaced = _HALVES.subn(utf8.REPLACEMENT, text)
+                counts.replaced += replaced
+            return text.encode()
         except UnicodeEncodeError:
-            raise self._not_utf8(line, offset, number) from None
+            raise _not_utf8(line, repaired) from None
         except RecursionError:
-            raise self._bad("the JSON is nested too deeply", offset, number) from None
+            raise BadLine(TOO_DEEP, "the JSON is nested too deeply") from None
         except NoText as error:
-            raise self._bad(str(error), offset, number) from None
+            raise BadLine(NO_TEXT, str(error)) from None
         except json.JSONDecodeError as error:
-            place = offset + len(error.doc[: error.pos].encode("utf-8", "surrogateescape"))
-            raise self._bad("not a JSON object", place, number, error.msg) from None
+            place = _raw_place(repaired, error.pos)
+            raise BadLine(NOT_JSON, "not a JSON object", place, error.msg) from None
         except ValueError as error:  # an integer of more digits than Python reads
-            raise self._bad("not readable as JSON", offset, number, str(error)) from None
+            raise BadLine(NOT_JSON, "not readable as JSON", 0, str(error)) from None
 
     def _text_of(self, value: Any) -> str | None:
         key = self.source.text_key
@@ -128,20 +180,50 @@ class JsonlBlock(Block):
         text: str | None = value[key]
         return text
 
-    def _not_utf8(self, line: bytes, offset: int, number: int) -> InputError:
-        try:
-            line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            what = f"invalid UTF-8: byte 0x{line[error.start]:02x}"
-            return self._bad(what, offset + error.start, number)
-        return self._bad("the text holds half a surrogate pair", offset, number)
+    def _line_number(self, number: int) -> int:
+        return self.source.line_number(self.excerpt.start, self.lines_before) + number
 
-    def _bad(self, what: str, place: int, number: int, why: str | None = None) -> InputError:
-        line = self.source.line_number(self.excerpt.start, self.lines_before) + number
-        fix = "correct or remove that line"
-        if "no field" in what:
+    def _error(self, bad: BadLine, offset: int, number: int) -> InputError:
+        place = f"{self.source.file.path}:{self._line_number(number)}, byte {offset + bad.place}"
+        fix = "correct or remove that line, or go on without it: --on-bad quarantine"
+        if "no field" in bad.what:
             fix = "name the text's field with --text-key"
-        return InputError(f"{what}", f"{self.source.file.path}:{line}, byte {place}", why, fix)
+        return InputError(bad.what, place, bad.why, fix)
+
+    def _record(self, bad: BadLine, line: bytes, offset: int, number: int) -> BadRecord:
+        """The line without its line feed."""
+        detail = f"{bad.what}{f': {bad.why}' if bad.why else ''} (byte {offset + bad.place})"
+        return bad_record(
+            self.source.file,
+            bad.reason,
+            detail,
+            line.removesuffix(b"\n"),
+            offset=offset,
+            line=self._line_number(number),
+        )
+
+
+def _not_utf8(line: bytes, repaired: utf8.Repaired) -> BadLine:
+    if repaired.faults:
+        place = repaired.faults[0][0]
+        return BadLine(INVALID_UTF8, f"invalid UTF-8: byte 0x{line[place]:02x}", place)
+    return BadLine(INVALID_UTF8, "the text holds half a surrogate pair")
+
+
+def _raw_place(repaired: utf8.Repaired, position: int) -> int:
+    """The place in the line of a character of its repaired text."""
+    place = len(repaired.text[:position].encode("utf-8", "surrogatepass"))
+    for low, high in repaired.faults:
+        if low >= place:
+            break
+        place += (high - low) - len(_HALF.encode("utf-8", "surrogatepass"))
+    return place
+
+
+def _deeper(call: Callable[[], Any], frames: int = 16) -> Any:
+    """``call()`` with less of the interpreter's stack left than line by line there is: what is
+    nested almost too deeply for it is then decided line by line, whatever stands around it."""
+    return _deeper(call, frames - 1) if frames else call()
 
 
 def _lines(text: bytes) -> list[bytes]:
@@ -183,7 +265,7 @@ class JsonlSource:
         self.file = file
         self.text_key = options.text_key
         self.decoder = _decoder(options.text_key)
-        self._options = options
+        self.options = options
 
     def line_number(self, start: int, lines_before: int | None) -> int:
         """The number, from 1, of the line that begins at byte ``start``."""
@@ -195,16 +277,27 @@ class JsonlSource:
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         state = state or {"position": 0, "disk": 0, "lines": 0}
-        stream = open_stream(self.file)
-        while True:
+        stream = open_stream(self.file, self.options.quarantines)
+        while "ended" not in state:
             start, lines = state["position"], state["lines"]
             stream.release(start)
-            excerpt = stream.excerpt(start, self._line_end(stream, start))
+            end = self._line_end(stream, start)
+            if end is None:
+                skipped = self._skip_line(stream, state)
+                state = skipped.after
+                yield skipped
+                continue
+            excerpt = stream.excerpt(start, end)
             if excerpt.stop == start:
+                damaged = damage_block(self.file, stream, state)
+                if damaged:
+                    yield damaged
                 return
             disk, before = stream.disk_position(excerpt.stop), state["disk"]
-            lines_before = lines if excerpt.is_held else None
-            if lines_before is not None:
+            # Records tell their line; to count from the start for each block would take forever.
+            is_counted = excerpt.is_held or self.options.quarantines
+            lines_before = lines if is_counted else None
+            if is_counted:
                 lines += stream.peek(start, excerpt.stop).count(b"\n")
             state = {"position": excerpt.stop, "disk": disk, "lines": lines}
             yield JsonlBlock(
@@ -215,8 +308,9 @@ class JsonlSource:
                 lines_before=lines_before,
             )
 
-    def _line_end(self, stream: ByteStream, start: int) -> int:
-        """The end of the first line that ends at or after ``start`` + BLOCK_BYTES."""
+    def _line_end(self, stream: ByteStream, start: int) -> int | None:
+        """The end of the first line that ends at or after ``start`` + BLOCK_BYTES; or, before a
+        line that is too large, the end of the one before. None if it is the first that is."""
         at = start + BLOCK_BYTES - 1
         while True:
             window = stream.peek(at, at + _STEP)
@@ -228,13 +322,44 @@ class JsonlSource:
                     return at + len(window)
                 return start + len(stream.peek(start, at))
             at += _STEP
-            if at - start > BLOCK_BYTES + self._options.record_bytes:
-                raise record_too_large(
-                    self.file, f"in the lines after byte {start}", at - start, "a JSON line"
-                )
+            if at - start > BLOCK_BYTES + self.options.record_bytes:
+                if not self.options.quarantines:
+                    raise record_too_large(
+                        self.file, f"in the lines after byte {start}", at - start, "a JSON line"
+                    )
+                last = stream.peek(start, at).rfind(b"\n")
+                return start + last + 1 if last >= 0 else None
+
+    def _skip_line(self, stream: ByteStream, before: State) -> BadBlock:
+        """A line too large to hold, walked over a little at a time."""
+        start = stop = before["position"]
+        raw = stream.peek(start, start + RAW_BYTES)
+        while True:
+            window = stream.peek(stop, stop + _STEP)
+            found = window.find(b"\n")
+            stop += len(window) if found < 0 else found
+            stream.release(stop)
+            if found >= 0 or not window:
+                break
+        record = bad_record(
+            self.file,
+            TOO_LARGE,
+            f"a JSON line of {stop - start} bytes is too large for the memory budget",
+            raw,
+            offset=start,
+            line=before["lines"] + 1,
+            length=stop - start,
+        )
+        stop += found >= 0
+        disk = stream.disk_position(stop)
+        return BadBlock(
+            size=disk - before["disk"],
+            after={"position": stop, "disk": disk, "lines": before["lines"] + (found >= 0)},
+            record=record,
+        )
 
     def sample(self, position: float, size: int) -> Sample:
-        stream = open_stream(self.file)
+        stream = open_stream(self.file, self.options.quarantines)
         start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
         text = stream.peek(start, start + size)
         while b"\n" not in text[:-1] and len(text) == size and size < _LARGEST_SAMPLE:

@@ -12,15 +12,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tokenmill.batches import Counts, DocumentBatch
+from tokenmill import utf8
+from tokenmill.batches import (
+    CORRUPT_PARQUET,
+    INVALID_UTF8,
+    RAW_BYTES,
+    SPECIAL_TEXT,
+    TOO_LARGE,
+    BadRecord,
+    DocumentBatch,
+)
 from tokenmill.errors import InputError, UsageError
-from tokenmill.inputs import InputFile
+from tokenmill.inputs import InputFile, check_unchanged, read_head
 from tokenmill.sources.block import (
     BLOCK_BYTES,
+    BadBlock,
     Block,
     Sample,
     SourceOptions,
     State,
+    bad_record,
     record_too_large,
     texts_of,
 )
@@ -39,12 +50,12 @@ _DICTIONARY_BATCH_ROWS = 64
 
 @dataclass(kw_only=True)
 class ParquetBlock(Block):
-    """Row groups of a file, or rows of one that were read already (``arrays``)."""
+    """Row groups of a file, or rows of one that were read already (``pieces``)."""
 
     source: ParquetSource
     row_groups: list[int]
     first_row: int
-    arrays: list[pa.Array] | None = None
+    pieces: list[Piece] | None = None
 
     @property
     def where(self) -> str:
@@ -52,49 +63,88 @@ class ParquetBlock(Block):
 
     @property
     def text_bytes(self) -> int:
-        if self.arrays is not None:
-            return sum(array.nbytes for array in self.arrays)
+        if self.pieces is not None:
+            return sum(piece.array.nbytes for piece in self.pieces if not piece.bad)
         return sum(self.source.text_bytes(group) for group in self.row_groups)
 
     def read(self) -> DocumentBatch:
-        arrays, self.arrays = self.arrays, None
-        if arrays is None:
-            arrays = list(self.source.read_rows(self.row_groups, self.first_row))
-        batch = DocumentBatch([], counts=Counts())
-        row = self.first_row
-        for array in arrays:
-            batch.documents += self._documents(array, row)
-            batch.counts.null_documents += array.null_count
-            row += len(array)
+        pieces, self.pieces = self.pieces, None
+        if pieces is None:
+            pieces = list(self.source.read_groups(self.row_groups, self.first_row))
+        batch = DocumentBatch([])
+        for piece in pieces:
+            if piece.bad:
+                batch.bad.append(piece.bad)
+            else:
+                self._add(piece.array, piece.row, batch)
+                batch.counts.null_documents += piece.array.null_count
         return batch
 
-    def _documents(self, array: pa.Array, row: int) -> list[bytes]:
+    def _add(self, array: pa.Array, row: int, batch: DocumentBatch) -> None:
         """The rows of one array as bytes, nulls left out, checked to be UTF-8."""
         import numpy as np
         import pyarrow as pa
 
+        options = self.source.options
         rows = np.arange(row, row + len(array))
         if array.null_count:
             rows = rows[array.is_valid().to_numpy(zero_copy_only=False)]
             array = array.drop_null()
         documents = texts_of(array)
+        refused = options.refused_when_kept
         try:
             array.cast(pa.large_binary()).cast(pa.large_string())
+            is_clean = not (refused and any(refused in document for document in documents))
         except pa.ArrowInvalid:
-            for place, document in zip(rows.tolist(), documents, strict=True):
-                self._check(document, place)
-        return documents
+            is_clean = False
+        if is_clean:
+            batch.documents += documents
+            return
+        for place, document in zip(rows.tolist(), documents, strict=True):
+            if options.replaces:
+                document, count = utf8.replace(document)
+                batch.counts.replaced += count
+            fault = _fault(document, refused)
+            if fault is None:
+                batch.documents.append(document)
+            elif options.quarantines:
+                reason, what, _ = fault
+                batch.bad.append(bad_record(self.source.file, reason, what, document, row=place))
+            else:
+                raise self._error(fault, place)
 
-    def _check(self, document: bytes, row: int) -> None:
-        try:
-            document.decode()
-        except UnicodeDecodeError as error:
-            raise InputError(
-                f"invalid UTF-8: byte 0x{document[error.start]:02x} at {error.start} of the text",
-                f"{self.source.file.path}, row {row}",
-                error.reason,
-                "write the file again with its text as UTF-8",
-            ) from None
+    def _error(self, fault: tuple[str, str, str | None], row: int) -> InputError:
+        _, what, why = fault
+        return InputError(
+            what,
+            f"{self.source.file.path}, row {row}",
+            why,
+            "write the file again with its text as UTF-8, or go on without that row: "
+            "--on-bad quarantine",
+        )
+
+
+def _fault(document: bytes, refused: bytes | None) -> tuple[str, str, str | None] | None:
+    """What is wrong with a cell: reason, what, why."""
+    try:
+        document.decode()
+    except UnicodeDecodeError as error:
+        byte, at = document[error.start], error.start
+        what = f"invalid UTF-8: byte 0x{byte:02x} at {at} of the text"
+        return INVALID_UTF8, what, error.reason
+    if refused and refused in document:
+        return SPECIAL_TEXT, f"the text contains {refused.decode()}", None
+    return None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """``rows`` neighbouring rows from ``row`` on: their column, or the record of their loss."""
+
+    row: int
+    rows: int
+    array: Any
+    bad: BadRecord | None = None
 
 
 class ParquetSource:
@@ -103,15 +153,37 @@ class ParquetSource:
     def __init__(self, file: InputFile, options: SourceOptions) -> None:
         self.file = file
         self.column = options.text_key
-        self._options = options
+        self.options = options
         self._threads = threading.local()
+        self._lost: BadRecord | None = None
         try:
             self._metadata = self._open(None).metadata
-        except InputError:
-            raise
+            self._schema = self._metadata.schema.to_arrow_schema()
         except Exception as error:
-            raise self._damage("cannot read the parquet file's footer", error) from error
-        self._column_index = self._find_column()
+            what = "cannot read the parquet file's footer"
+            if not self._is_content(error):
+                raise self._damage(what, error) from error
+            self._lost = bad_record(
+                file,
+                CORRUPT_PARQUET,
+                f"{what}: {_first_line(error)}; the whole file is left out",
+                read_head(file, 0, RAW_BYTES),
+                offset=0,
+                length=file.size,
+            )
+        else:
+            self._column_index = self._find_column()
+
+    def _is_content(self, error: Exception) -> bool:
+        """Is that the fault of what the file holds, which may be left out?
+
+        Not when the system cannot read it (Arrow passes its error number on), nor when the file
+        is not the one that the plan saw.
+        """
+        if not self.options.quarantines or getattr(error, "errno", None) is not None:
+            return False
+        check_unchanged(self.file)
+        return True
 
     def _open(self, metadata: Any) -> pq.ParquetFile:
         import pyarrow.parquet as pq
@@ -127,7 +199,7 @@ class ParquetSource:
         )
 
     def _find_column(self) -> int:
-        schema = self._metadata.schema.to_arrow_schema()
+        schema = self._schema
         names = schema.names
         if self.column not in names:
             raise UsageError(
@@ -154,8 +226,93 @@ class ParquetSource:
         handle: pq.ParquetFile = self._threads.file
         return handle
 
-    def read_rows(self, row_groups: list[int], first_row: int) -> Iterator[pa.Array]:
-        """The text column of the row groups, a few rows at a time."""
+    def read_groups(self, groups: list[int], first_row: int) -> Iterator[Piece]:
+        """The text column of row groups that follow one another, a few rows at a time.
+
+        Where bad records are kept, each group is read by itself, so that what cannot be read of
+        one takes nothing from its neighbours.
+        """
+        if not self.options.quarantines:
+            yield from self._read_rows(groups, first_row)
+            return
+        row = first_row
+        for group in groups:
+            yield from self._read_what_can_be_read(group, row)
+            row += self._metadata.row_group(group).num_rows
+
+    def _read_what_can_be_read(self, group: int, first_row: int) -> Iterator[Piece]:
+        row, end = first_row, first_row + self._metadata.row_group(group).num_rows
+        try:
+            for piece in self._read_rows([group], first_row):
+                yield from self._without_large_cells(piece)
+                row += piece.rows
+        except _UnreadableRows as error:
+            if not self._is_content(error.cause):
+                raise
+            yield Piece(row, end - row, None, self._lost_rows(group, row, end, error.cause))
+
+    def _without_large_cells(self, piece: Piece) -> Iterator[Piece]:
+        """The rows, less cells that memory cannot hold, or less all when together they are."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        limit = self.options.record_bytes
+        if piece.array.nbytes <= limit:
+            yield piece
+            return
+        array = piece.array.cast(pa.large_binary())
+
+        def part(low: int, high: int) -> Piece:
+            # A copy, for a slice would keep the large cells in memory.
+            return Piece(piece.row + low, high - low, array.take(pa.array(np.arange(low, high))))
+
+        sizes = pc.fill_null(pc.binary_length(array), 0).to_pylist()
+        start, rest = 0, sum(size for size in sizes if size <= limit)
+        for index, size in enumerate(sizes):
+            if size > limit or rest > limit:
+                if index > start:
+                    yield part(start, index)
+                yield Piece(piece.row + index, 1, None, self._too_large(array, index, piece.row))
+                start = index + 1
+        if len(sizes) > start:
+            yield part(start, len(sizes))
+
+    def _too_large(self, array: pa.Array, index: int, first_row: int) -> BadRecord:
+        """The record of a cell, which is looked at in Arrow's own memory."""
+        value = array[index].as_buffer()
+        size = value.size if value is not None else 0
+        return bad_record(
+            self.file,
+            TOO_LARGE,
+            f"a cell of {size} bytes is, or with its neighbours would be, too large for the "
+            "memory budget",
+            value.slice(0, min(size, RAW_BYTES)).to_pybytes() if value is not None else b"",
+            row=first_row + index,
+            length=size,
+        )
+
+    def _lost_rows(self, group: int, row: int, end: int, error: Exception) -> BadRecord:
+        column = self._metadata.row_group(group).column(self._column_index)
+        start = column.data_page_offset
+        if column.has_dictionary_page and column.dictionary_page_offset:
+            start = min(start, column.dictionary_page_offset)
+        size = column.total_compressed_size
+        detail = (
+            f"rows {row} to {end - 1} ({end - row} rows) of row group {group} cannot be read: "
+            f"{_first_line(error)}; the column's bytes are {start} to {start + size} of the file"
+        )
+        return bad_record(
+            self.file,
+            CORRUPT_PARQUET,
+            detail,
+            read_head(self.file, start, min(size, RAW_BYTES)),
+            offset=start,
+            row=row,
+            length=size,
+        )
+
+    def _read_rows(self, row_groups: list[int], first_row: int) -> Iterator[Piece]:
         import pyarrow as pa
 
         text_bytes = sum(self.text_bytes(group) for group in row_groups)
@@ -173,14 +330,18 @@ class ParquetSource:
                 array = batch.column(0)
                 if pa.types.is_dictionary(array.type):
                     array = array.dictionary_decode()
-                self._check_size(array, row)
-                yield array
+                if not self.options.quarantines:
+                    self._check_size(array, row)
+                yield Piece(row, len(array), array)
                 row += len(array)
+            if row != first_row + rows:
+                raise pa.ArrowInvalid(f"there are {row - first_row} rows, {rows} were announced")
         except (pa.ArrowException, OSError) as error:
-            raise self._damage(f"cannot read the rows from row {row} on", error) from error
+            what = f"cannot read the rows from row {row} on"
+            raise _UnreadableRows.of(self._damage(what, error), error) from error
 
     def _check_size(self, array: pa.Array, row: int) -> None:
-        if array.nbytes > self._options.record_bytes:
+        if array.nbytes > self.options.record_bytes:
             noun = f"a cell, or {len(array)} neighbouring ones together,"
             raise record_too_large(self.file, f"from row {row} on", array.nbytes, noun)
 
@@ -191,6 +352,11 @@ class ParquetSource:
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         state = state or {"group": 0, "row": 0, "skip": 0}
+        if self._lost:
+            if not state.get("ended"):
+                after = {"group": 0, "row": 0, "skip": 0, "ended": True}
+                yield BadBlock(size=self.file.size, after=after, record=self._lost)
+            return
         start, row, skip = state["group"], state["row"], state["skip"]
         groups: list[int] = []
         held = 0
@@ -235,27 +401,27 @@ class ParquetSource:
     def _stream(self, group: int, first_row: int, skip: int) -> Iterator[Block]:
         """A large row group, decoded in sequence into blocks of about BLOCK_BYTES; its first
         ``skip`` rows are decoded only to come to the others."""
-        arrays: list[pa.Array] = []
+        pieces: list[Piece] = []
         done, held_rows, held_bytes = 0, 0, 0
-        for array in self.read_rows([group], first_row):
+        for piece in self.read_groups([group], first_row):
             if done < skip:
-                done += len(array)
+                done += piece.rows
                 continue
-            arrays.append(array)
-            held_rows += len(array)
-            held_bytes += array.nbytes
+            pieces.append(piece)
+            held_rows += piece.rows
+            held_bytes += 0 if piece.bad else piece.array.nbytes
             if held_bytes >= BLOCK_BYTES:
-                yield self._part_of_group(group, first_row, done, arrays)
+                yield self._part_of_group(group, first_row, done, pieces)
                 done += held_rows
-                arrays, held_rows, held_bytes = [], 0, 0
-        if arrays:
-            yield self._part_of_group(group, first_row, done, arrays)
+                pieces, held_rows, held_bytes = [], 0, 0
+        if pieces:
+            yield self._part_of_group(group, first_row, done, pieces)
 
     def _part_of_group(
-        self, group: int, first_row: int, done: int, arrays: list[pa.Array]
+        self, group: int, first_row: int, done: int, pieces: list[Piece]
     ) -> ParquetBlock:
-        """The rows of ``arrays``, which follow the first ``done`` rows of a group."""
-        total, rows = self._metadata.row_group(group).num_rows, sum(map(len, arrays))
+        """The rows of ``pieces``, which follow the first ``done`` rows of a group."""
+        total, rows = self._metadata.row_group(group).num_rows, sum(piece.rows for piece in pieces)
         after = {"group": group, "row": first_row, "skip": done + rows}
         if done + rows == total:
             after = {"group": group + 1, "row": first_row + total, "skip": 0}
@@ -265,27 +431,44 @@ class ParquetSource:
             first_row=first_row + done,
             size=(self._place(group + 1) - self._place(group)) * rows // max(1, total),
             after=after,
-            arrays=arrays,
+            pieces=pieces,
         )
 
     def _damage(self, what: str, error: Exception) -> InputError:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return InputError(what, str(self.file.path), reason, "fetch or write the file again")
+        where = str(self.file.path)
+        return InputError(what, where, _first_line(error), "fetch or write the file again")
 
     def sample(self, position: float, size: int) -> Sample:
-        groups = self._metadata.num_row_groups
+        groups = 0 if self._lost else self._metadata.num_row_groups
         if groups == 0:
             return Sample([], 0)
         group = min(groups - 1, int(position * groups))
         documents: list[bytes] = []
         rows = 0
-        for array in self.read_rows([group], 0):
-            documents += texts_of(array.drop_null())
-            rows += len(array)
+        for piece in self.read_groups([group], 0):
+            if not piece.bad:
+                documents += [utf8.replace(text)[0] for text in texts_of(piece.array.drop_null())]
+            rows += piece.rows
             if sum(map(len, documents)) >= size:
                 break
         share = rows / max(1, self._metadata.num_rows)
         return Sample(documents, self.file.size * share)
+
+
+class _UnreadableRows(InputError):
+    """Rows that cannot be read; ``cause`` is Arrow's or the system's own error."""
+
+    cause: Exception
+
+    @classmethod
+    def of(cls, error: InputError, cause: Exception) -> _UnreadableRows:
+        found = cls(error.what, error.where, error.why, error.fix)
+        found.cause = cause
+        return found
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _is_text(kind: Any) -> bool:

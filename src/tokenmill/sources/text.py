@@ -11,17 +11,29 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tokenmill.batches import TRAIN, VAL, Counts, DocumentBatch
+from tokenmill import utf8
+from tokenmill.batches import (
+    INVALID_UTF8,
+    RAW_BYTES,
+    SPECIAL_TEXT,
+    TRAIN,
+    VAL,
+    Counts,
+    DocumentBatch,
+)
 from tokenmill.cuts import Cut, UnbrokenRun, find_cut
 from tokenmill.errors import UsageError
 from tokenmill.inputs import ByteStream, Excerpt, InputFile, open_stream
 from tokenmill.sources.block import (
     BLOCK_BYTES,
+    BadBlock,
     Block,
     Sample,
     SourceOptions,
     State,
+    bad_record,
     check_utf8,
+    damage_block,
     record_too_large,
 )
 
@@ -69,6 +81,14 @@ def divider_of(documents: str) -> Divider | None:
     )
 
 
+class _Unreadable(Exception):
+    """Up to ``stop``, there is invalid UTF-8 and no safe cut."""
+
+    def __init__(self, stop: int) -> None:
+        super().__init__(stop)
+        self.stop = stop
+
+
 @dataclass(kw_only=True)
 class TextBlock(Block):
     """A byte range of a text."""
@@ -89,18 +109,50 @@ class TextBlock(Block):
 
     def read(self) -> DocumentBatch:
         text = self.excerpt.take()
-        check_utf8(text, self.source.file, self.excerpt.start)
         first, counts = self.excerpt.start == 0, Counts()
+        offset = self.excerpt.start
+        is_clean = self.source.is_clean(text, offset)
         if first and text.startswith(BYTE_ORDER_MARK):
             text = text[len(BYTE_ORDER_MARK) :]
+            offset = len(BYTE_ORDER_MARK)
             counts.byte_order_marks = 1
         divider = self.source.divider
         documents = divider.split(text) if divider else [text]
+        offsets = [] if is_clean else [offset + start for start in _starts(text, divider)]
         if divider and not self.unfinished and not documents[-1]:
             documents.pop()  # a divider at the end ends the last document and begins none
         if divider and first and not divider.leading and documents[:1] == [b""]:
             del documents[0]
-        return DocumentBatch(documents, self.continues, self.unfinished, self.split, counts)
+            del offsets[:1]
+        batch = DocumentBatch(documents, self.continues, self.unfinished, self.split, counts)
+        if not is_clean:
+            pairs = zip(documents, offsets, strict=False)
+            batch.documents = [self.source.cleaned(raw, start, batch) for raw, start in pairs]
+        return batch
+
+
+def _starts(text: bytes, divider: Divider | None) -> list[int]:
+    """Where the documents begin that ``Divider.split`` gives."""
+    return [0, *(match.end() for match in divider.pattern.finditer(text))] if divider else [0]
+
+
+def _occurrences(raw: bytes, taken: list[tuple[int, int]], wanted: bytes) -> list[tuple[int, int]]:
+    """Where ``wanted`` stands in ``raw`` when ``taken`` is out of it, which may have made it."""
+    text = utf8.without(raw, taken)
+    found, place = [], text.find(wanted)
+    while place >= 0:
+        found.append((_raw(place, taken), _raw(place + len(wanted) - 1, taken) + 1))
+        place = text.find(wanted, place + len(wanted))
+    return found
+
+
+def _raw(position: int, taken: list[tuple[int, int]]) -> int:
+    """The place in the raw text of what stands at ``position`` when ``taken`` is out of it."""
+    for low, high in taken:
+        if low > position:
+            break
+        position += high - low
+    return position
 
 
 class TextSource:
@@ -114,22 +166,62 @@ class TextSource:
         if self.divider:
             self._unbreakable += self.divider.unbreakable
 
+    def is_clean(self, text: bytes, offset: int) -> bool:
+        """Is there nothing to take out or to replace? Raises InputError for invalid UTF-8 unless
+        something else was asked for."""
+        options = self._options
+        if not (options.quarantines or options.replaces):
+            check_utf8(text, self.file, offset)
+            return True
+        refused = options.refused_when_kept
+        return utf8.is_utf8(text) and not (refused and refused in text)
+
+    def cleaned(self, raw: bytes, offset: int, batch: DocumentBatch) -> bytes:
+        """A document, or a part of one, as valid UTF-8; ``batch`` gets what that took."""
+        ranges = [] if self._options.replaces else utf8.places(raw)
+        reason = dict.fromkeys(ranges, INVALID_UTF8)
+        refused = self._options.refused_when_kept
+        while refused and (found := _occurrences(raw, ranges, refused)):
+            reason.update(dict.fromkeys(found, SPECIAL_TEXT))
+            ranges = utf8.join_ranges(sorted(ranges + found), -1)
+        for low, high in ranges:
+            record = bad_record(
+                self.file,
+                reason.get((low, high), SPECIAL_TEXT),
+                f"bytes {offset + low} to {offset + high} were taken out of the document",
+                raw[low:high],
+                offset=offset + low,
+            )
+            batch.bad.append(record)
+        kept, count = utf8.replace(utf8.without(raw, ranges))
+        batch.counts.replaced += count
+        return kept
+
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         state = state or {"position": 0, "disk": 0, "continues": False, "seam": None}
-        stream = open_stream(self.file)
+        stream = open_stream(self.file, self._options.quarantines)
         while "ended" not in state:
             start = state["position"]
             stream.release(start)
-            cut, inside = self._next(stream, start)
+            try:
+                cut, inside = self._next(stream, start)
+            except _Unreadable as stretch:
+                block = self._skip(stream, state, stretch.stop)
+                state = block.after
+                yield block
+                continue
             excerpt = stream.excerpt(start, cut.position if cut else _END)
-            if excerpt.stop == start and start > 0:
+            if excerpt.stop == start and (start > 0 or stream.damage):
+                damaged = damage_block(self.file, stream, state, state["continues"])
+                if damaged:
+                    yield damaged
                 return
             disk, before = stream.disk_position(excerpt.stop), state
             state = {"ended": True}
-            if cut is not None:
-                seam = cut.seam[1] if cut.seam else None
+            if cut is not None or stream.damage:
+                seam = cut.seam[1] if cut and cut.seam else None
                 state = {
-                    "position": cut.position, "disk": disk, "continues": inside, "seam": seam
+                    "position": excerpt.stop, "disk": disk, "continues": inside, "seam": seam
                 }  # fmt: skip
             yield TextBlock(
                 source=self,
@@ -173,13 +265,56 @@ class TextSource:
 
     def _cut(self, stream: ByteStream, start: int, target: int, floor: int) -> Cut | None:
         options = self._options
-        limit = max(options.record_bytes, 2 * BLOCK_BYTES)
+        replacement = utf8.REPLACEMENT if options.replaces else ""
+
+        def find(limit: int) -> Cut | None:
+            return find_cut(
+                stream, start, target, floor, options.seams, self._unbreakable, limit, replacement
+            )
+
         try:
-            return find_cut(stream, start, target, floor, options.seams, self._unbreakable, limit)
+            return find(2 * BLOCK_BYTES)
+        except UnbrokenRun as run:
+            # No matter how much memory there is: what is taken out must not depend on it.
+            self._check_stretch(stream.peek(start, start + run.length), start)
+        try:
+            return find(max(options.record_bytes, 2 * BLOCK_BYTES))
         except UnbrokenRun as run:
             raise record_too_large(
                 self.file, f"byte {run.start}", run.length, "an unbroken run of text"
             ) from None
+
+    def _check_stretch(self, text: bytes, start: int) -> None:
+        """A stretch without a cut that holds invalid UTF-8 is an error, or is taken out whole."""
+        if self._options.replaces or utf8.is_utf8(text):
+            return
+        if not self._options.quarantines:
+            check_utf8(text, self.file, start)
+        back = next(i for i in range(1, 5) if i == 4 or text[-i] & 0xC0 != 0x80)
+        raise _Unreadable(start + len(text) - back)
+
+    def _skip(self, stream: ByteStream, before: State, stop: int) -> BadBlock:
+        """A stretch that holds invalid UTF-8 and no safe cut: the document ends before it, and
+        another begins after it."""
+        start = before["position"]
+        record = bad_record(
+            self.file,
+            INVALID_UTF8,
+            f"bytes {start} to {stop}: text that is not UTF-8 and cannot be cut; another document "
+            "begins after it",
+            stream.peek(start, start + RAW_BYTES),
+            offset=start,
+            length=stop - start,
+        )
+        disk = stream.disk_position(stop)
+        return BadBlock(
+            size=disk - before["disk"],
+            after={"position": stop, "disk": disk, "continues": False, "seam": None},
+            record=record,
+            continues=before["continues"],
+            split=self._split_at(start),
+            seam_before=None,
+        )
 
     def _divided(self, stream: ByteStream, divider: Divider, start: int, target: int) -> int | None:
         """The end of the first divider that surely begins at or after ``target``, if one is near.
@@ -208,7 +343,7 @@ class TextSource:
 
     def sample(self, position: float, size: int) -> Sample:
         start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
-        stream = open_stream(self.file)
+        stream = open_stream(self.file, self._options.quarantines)
         text = stream.peek(start, start + size)
         share = stream.disk_position(len(text)) / max(1, len(text)) if start == 0 else 1.0
         documents = [text.decode("utf-8", "ignore").encode()]
