@@ -217,12 +217,12 @@ class Preparation:
             if self.options.overwrite:
                 for line in folder.overwrite():
                     self.options.tell(f"overwrite: {line}")
-            manifest = folder.finished()
-            if manifest is not None:
-                self._tell_finished(manifest)
-                return manifest
-            log = folder.unfinished()
             try:
+                manifest = folder.finished()
+                if manifest is not None:
+                    self._tell_finished(manifest)
+                    return manifest
+                log = folder.unfinished()
                 if log is None:
                     folder.remove_leftovers()
                     log = Log(self._begun())
@@ -364,7 +364,8 @@ class Preparation:
             reporter.update()
             self._stop_if_past_trouble()
             if self._deadline is not None and now >= self._deadline:
-                raise LimitReached(f"--max-time {self.options.max_time} is over", *self._kept())
+                where, why, fix = self._kept()
+                raise LimitReached(f"--max-time {self.options.max_time} is over", where, why, fix)
             del batch
 
     def _kept(self) -> tuple[str, str, str]:

@@ -40,9 +40,9 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Attempt:
     """What a worker is told about the workers before it.
 
-    ``parent_bytes`` is what the parent itself needs, ``shrink`` is how often the budget is to be cut to two thirds, ``suspects`` are the blocks
-    that killed, ``condemned`` the records (block, number) that the reference engine died of, too
-    (number None: the block cannot even be read).
+    ``parent_bytes`` is what the parent itself needs, ``shrink`` is how often the budget is to be
+    cut to two thirds, ``suspects`` are the blocks that killed, ``condemned`` the records (block,
+    number) that the reference engine died of, too (number None: the block cannot even be read).
     """
 
     parent_bytes: int = 0
