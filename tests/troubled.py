@@ -1,0 +1,144 @@
+"""The command with trouble built in: `python tests/troubled.py prepare ...`.
+
+The environment variable TROUBLE says which, as a JSON object:
+
+* `block`: bytes of text in a block, so that a small corpus has many of them;
+* `checkpoint`: seconds between two checkpoints;
+* `pause`: seconds that each call of the fast engine takes longer;
+* `die`: {engine: "abort", "segfault" or "hog"}, of a document that contains `marker`; a hog takes
+  memory until it is killed, but not where the budget was cut;
+* `manifest`: "kill": worker and parent die when all is encoded and named but the manifest;
+* `alone`: no parent watches the work, so that one death is the end of the run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenmill import cli, preparation, storage, tokenizers
+from tokenmill.memory import Budget
+from tokenmill.sources import block, jsonl, parquet, text
+from tokenmill.supervision import Attempt
+from tokenmill.tokenizers import Engine, Tokens, Vocabulary
+
+Make = Callable[[Vocabulary], Engine]
+_hogs = True
+
+
+def shrink_blocks(size: int) -> None:
+    """Blocks of about `size` bytes, and all other sizes of the sources to go with that."""
+    for module in (block, text, jsonl, parquet, preparation):
+        vars(module)["BLOCK_BYTES"] = size
+    vars(text).update(HASHED_BYTES=size // 2, _REACH=size // 2)
+    vars(parquet).update(LARGE_ROW_GROUP=4 * size, _BATCH_BYTES=size // 2)
+
+
+def hog() -> None:
+    """Take memory until the kernel ends it."""
+    held = []
+    while _hogs:
+        held.append(b"x" * 16_000_000)
+
+
+DEATHS: dict[str, Callable[[], object]] = {
+    "abort": os.abort,
+    "segfault": lambda: ctypes.string_at(0),
+    "hog": hog,
+}
+
+
+class Troubled:
+    """An engine that waits, and dies of a marker."""
+
+    def __init__(self, engine: Engine, pause: float, marker: bytes, die: Callable[[], object]):
+        self.name = engine.name
+        self.token_bytes = engine.token_bytes
+        self.drop_caches = engine.drop_caches
+        self._engine = engine
+        self._pause = pause
+        self._marker = marker
+        self._die = die
+
+    def encode(self, documents: Sequence[bytes]) -> Tokens:
+        time.sleep(self._pause)
+        if any(self._marker in document for document in documents):
+            self._die()
+        return self._engine.encode(documents)
+
+    def encode_piece(self, text: bytes) -> list[int]:
+        if self._marker in text:
+            self._die()
+        return self._engine.encode_piece(text)
+
+
+def trouble_engines(wanted: dict[str, Any]) -> None:
+    """Wrap the engines in ENGINES as wanted."""
+    marker = wanted.get("marker", "no marker at all").encode()
+    for name, make in list(tokenizers.ENGINES.items()):
+        pause = wanted.get("pause", 0) if name == tokenizers.DEFAULT_ENGINE else 0
+        die = DEATHS.get(wanted.get("die", {}).get(name), lambda: None)
+
+        def wrapped(
+            vocabulary: Vocabulary,
+            make: Make = make,
+            pause: float = pause,
+            die: Callable[[], object] = die,
+        ) -> Engine:
+            return Troubled(make(vocabulary), pause, marker, die)
+
+        tokenizers.ENGINES[name] = wrapped
+
+
+def spare_small_budgets() -> None:
+    """From now on nothing hogs once the budget was cut."""
+    shrunk = Budget.shrunk
+
+    def told(budget: Budget, times: int) -> Budget:
+        global _hogs
+        _hogs = not times
+        return shrunk(budget, times)
+
+    Budget.shrunk = told  # type: ignore[method-assign]
+
+
+def die_before_manifest() -> None:
+    """Worker and parent die when the manifest is to be written."""
+
+    def dying(path: Path, content: bytes) -> None:
+        if path.name == "manifest.json":
+            os.kill(os.getppid(), signal.SIGKILL)
+            os.kill(os.getpid(), signal.SIGKILL)
+        storage.write_durably(path, content)
+
+    vars(preparation)["write_durably"] = dying
+
+
+def main() -> None:
+    """Make the trouble, then be the command."""
+    wanted = json.loads(os.environ.get("TROUBLE", "{}"))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if "block" in wanted:
+        shrink_blocks(wanted["block"])
+    if "checkpoint" in wanted:
+        vars(preparation)["_CHECKPOINT_SECONDS"] = wanted["checkpoint"]
+    if "manifest" in wanted:
+        die_before_manifest()
+    if wanted.get("alone"):
+        vars(cli)["_supervised"] = lambda out, is_quiet: Attempt()
+    spare_small_budgets()
+    trouble_engines(wanted)
+    cli.main()
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "tokenmill"
+    main()
