@@ -367,6 +367,8 @@ def main() -> NoReturn:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        from tokenmill.progress import silence
+
+        silence(sys.stdout)
         sys.exit(1)
     sys.exit(0)

@@ -90,7 +90,9 @@ Entry = RunBegun | ShardDone | Checkpoint | Encoded
 
 @dataclass
 class Log:
-    """What a journal tells. ``size`` is the length in bytes of the part that is whole."""
+    """What a journal tells, up to its last checkpoint. ``size`` is the length in bytes of that
+    part: a shard noted after it will be made again, and noted again.
+    """
 
     run: RunBegun
     shards: list[Shard] = field(default_factory=list)
@@ -108,6 +110,7 @@ class Log:
             self.names.add(entry.shard.name)
         elif isinstance(entry, Checkpoint):
             self.checkpoint = entry
+            del self.shards[entry.shards :]
             self.names |= {file.name for file in entry.open}
         elif isinstance(entry, Encoded):
             self.checkpoint, self.encoded = entry.at, entry
@@ -152,8 +155,9 @@ def read_journal(folder: Path) -> Log | None:
         else:
             break
         size += len(line)
+        if not isinstance(entry, ShardDone):
+            log.size = size
     if log is not None:
-        log.size = size
         _check_names(log, folder)
     return log
 

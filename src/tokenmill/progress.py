@@ -6,11 +6,13 @@ from the consumer of the pipeline, four times a second at most, never from the h
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tokenmill.batches import Counts, TokenBatch
 from tokenmill.journal import Checkpoint
@@ -114,12 +116,16 @@ class Reporter:
         if now - self._last < self._interval:
             return
         figures = self._figures(now)
-        if self._json:
-            print(json.dumps({"type": "progress", **figures}), flush=True)
-        elif self._live is not None:
-            self._live.update(_block(figures))
-        else:
-            print(_line(figures), file=sys.stderr, flush=True)
+        try:
+            if self._json:
+                print(json.dumps({"type": "progress", **figures}), flush=True)
+            elif self._live is not None:
+                self._live.update(_block(figures))
+            else:
+                print(_line(figures), file=sys.stderr, flush=True)
+        except OSError:  # nobody reads any more, or the log's disk is full: the work goes on
+            silence(sys.stdout if self._json else sys.stderr)
+            self._interval = float("inf")
 
     def _figures(self, now: float) -> dict[str, Any]:
         status = self._status
@@ -150,6 +156,12 @@ class Reporter:
         """Take the live block away."""
         if self._live is not None:
             self._live.stop()
+
+
+def silence(stream: TextIO) -> None:
+    """What is still printed to ``stream`` goes nowhere, also at the interpreter's exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _seconds_left(status: Status, elapsed: float) -> float | None:

@@ -63,6 +63,9 @@ class StagedFile:
         ``sha256`` (None: it is not known). Raises TokenmillError when they are not there.
         """
         staged = cls.__new__(cls)
+        partial = final.with_name(final.name + PARTIAL)
+        if not partial.exists():
+            raise _changed(partial, "it is not there any more")
         staged._begin(final, header, 0)
         with _explained(staged.path):
             found = os.fstat(staged._fd).st_size

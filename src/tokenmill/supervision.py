@@ -118,7 +118,7 @@ def supervise(watch: Watch, tell: Callable[[str], None], where: Path) -> Attempt
             watch.attempt.parent_bytes = PARENT_BYTES
             return watch.attempt
         os.close(reading)
-        with _forwarding(worker):
+        with Forwarding(worker) as forwarding:
             _, status = os.waitpid(worker, 0)
         os.close(writing)
         if not os.WIFSIGNALED(status):
@@ -128,6 +128,10 @@ def supervise(watch: Watch, tell: Callable[[str], None], where: Path) -> Attempt
             watch.passed()
             continue
         number = os.WTERMSIG(status)
+        asked = forwarding.asked or (number if number in _FORWARDED else None)
+        if asked is not None:  # it was to stop, and had no time to say so
+            tell(f"error: stopped by signal {asked}\n  fix: run the same command again")
+            _leave(128 + asked)
         was_oom = number == signal.SIGKILL and _oom_kills() > oom_kills
         goes_on = watch.died(number, was_oom)
         tell(f"warning: {_obituary(number, was_oom)}" + ("; going on" if goes_on else ""))
@@ -182,21 +186,24 @@ def _oom_kills() -> int:
     return total
 
 
-class _forwarding:
-    """While it lasts, signals sent to the parent go to the worker."""
+class Forwarding:
+    """While it lasts, signals sent to the parent go to the worker; ``asked`` is the first."""
 
     def __init__(self, worker: int) -> None:
+        self.asked: int | None = None
         self._worker = worker
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Forwarding:
         for number in _FORWARDED:
             handler = signal.getsignal(number)
             if handler != signal.SIG_IGN:  # nohup
                 self._before[number] = handler
                 signal.signal(number, self._forward)
+        return self
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
+        self.asked = self.asked or number
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._worker, number)
 

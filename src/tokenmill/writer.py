@@ -9,8 +9,10 @@ before the note is.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ import msgspec
 import numpy as np
 
 from tokenmill.batches import TRAIN, VAL, BadRecord, TokenBatch
+from tokenmill.errors import TokenmillError
 from tokenmill.formats import Format
 from tokenmill.journal import Checkpoint, Encoded, Journal, Log, OpenFile, ShardDone
 from tokenmill.manifest import QUARANTINE, Origin, Quarantine, Shard
@@ -176,6 +179,7 @@ class DatasetWriter:
         self._position = START
         self._shards: list[Future[Shard]] = []
         self._checkpoint: Future[None] | None = None
+        self._has_failed = False
         self._committer = ThreadPoolExecutor(1, "tokenmill-commit")
 
     @property
@@ -235,7 +239,28 @@ class DatasetWriter:
         if len(self._shards) > _MOST_UNFINISHED:
             self._shards[-1 - _MOST_UNFINISHED].result()
 
+    @contextlib.contextmanager
+    def _in_order(self) -> Iterator[None]:
+        """After a failure nothing more is made durable or noted: a sync that failed must not be
+        tried again and believed, nor a note be added to half of another."""
+        if self._has_failed:
+            raise TokenmillError(
+                "the output could not be made durable",
+                str(self._folder),
+                "an earlier write or sync failed",
+                "mend that, then run the same command again",
+            )
+        try:
+            yield
+        except BaseException:
+            self._has_failed = True
+            raise
+
     def _complete(self, shard: _OpenShard) -> Shard:
+        with self._in_order():
+            return self._completed(shard)
+
+    def _completed(self, shard: _OpenShard) -> Shard:
         shard.about.sha256 = shard.staged.finish(shard.header)
         sync_folder(self._folder)
         self._journal.append(ShardDone(shard.about))
@@ -262,10 +287,11 @@ class DatasetWriter:
             self._checkpoint.result()
 
     def _commit(self, entry: Checkpoint, files: list[StagedFile]) -> None:
-        for file in files:
-            file.sync()
-        sync_folder(self._folder)
-        self._journal.append(entry)
+        with self._in_order():
+            for file in files:
+                file.sync()
+            sync_folder(self._folder)
+            self._journal.append(entry)
 
     def _open_shards(self) -> list[_OpenShard]:
         found = [writer.open_shard for writer in self._splits.values()]
@@ -298,6 +324,8 @@ class DatasetWriter:
 
     def finish(self, counted: dict[str, Any]) -> Encoded:
         """Complete all files, still under their partial names, and note that all is encoded."""
+        if self._checkpoint is not None:
+            self._checkpoint.result()
         for writer in self._splits.values():
             last = writer.last(self._origin())
             if last is not None:
