@@ -13,6 +13,7 @@ Promises:
 | `peers` | English against a tiktoken loop, a tiktoken process pool and datatrove |
 | `scaling` | time and memory from 1/150 of the size to the size itself (100 MB to 15 GB) |
 | `budgets` | what `--memory` costs |
+| `checkpoints` | what it costs to lose no work |
 | `threads` | what `--threads` brings |
 
     python benchmarks/bench.py speed --work WORK              # as required: 2 GB, three rounds
@@ -286,7 +287,8 @@ def measure_peers(bench: Bench, options: argparse.Namespace) -> None:
 
 
 def measure_scaling(bench: Bench, options: argparse.Namespace) -> None:
-    """Time must grow linearly and memory stay flat.
+    """Time must grow linearly and memory stay flat, with `--memory 512MB`: without a budget the
+    engines' caches of words grow with the text, up to the default budget.
 
     A large file does not fit the page cache, so every size starts with a cold one (`--cache`).
     "from the row above" is the speed on the bytes that this row has more: start-up left out, it
@@ -300,7 +302,7 @@ def measure_scaling(bench: Bench, options: argparse.Namespace) -> None:
     first_peak = 0.0
     for part in SCALING_PARTS:
         grown = grow(bench.place, corpus, kind, round(bench.size * part))
-        (runs,) = bench.run(bench.prepare("tokenmill", grown.path, "--format", "nanogpt"))
+        (runs,) = bench.run(bench.prepare("tokenmill", grown.path, "--memory", "512MB"))
         seconds = Spread.of([run.seconds for run in runs])
         more_bytes, more_time = grown.text_bytes - before[0], seconds.median - before[1]
         first_peak = first_peak or peak_of(runs).median
@@ -325,6 +327,13 @@ def measure_budgets(bench: Bench, options: argparse.Namespace) -> None:
     budgets = {"unlimited": f"{ram // 10**6}MB", **{budget: budget for budget in BUDGETS}}
     headers = ["--memory", "MB/s", "speed / unlimited", "peak MB", "required", "", "same bytes"]
     compare_options(bench, options, headers, "--memory", budgets, peak_required=True)
+
+
+def measure_checkpoints(bench: Bench, options: argparse.Namespace) -> None:
+    """What the checkpoints cost: every two seconds (the default) and more often, against none."""
+    headers = ["--checkpoint-seconds", "MB/s", "speed / none", "peak MB", "same bytes"]
+    values = {"none": "inf", "2": "2", "0.5": "0.5"}
+    compare_options(bench, options, headers, "--checkpoint-seconds", values, peak_required=False)
 
 
 def measure_threads(bench: Bench, options: argparse.Namespace) -> None:
@@ -381,6 +390,7 @@ MEASUREMENTS: tuple[tuple[str, Measurement, str, int, str], ...] = (
     ("peers", measure_peers, "2GB", 1, "warm"),
     ("scaling", measure_scaling, "15GB", 1, "cold"),
     ("budgets", measure_budgets, "2GB", 3, "warm"),
+    ("checkpoints", measure_checkpoints, "2GB", 5, "warm"),
     ("threads", measure_threads, "2GB", 3, "warm"),
 )
 
