@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -328,7 +329,7 @@ def test_every_byte_is_kept_or_in_a_record(name: str, tmp_path: Path) -> None:
 def test_a_text_in_another_encoding_does_not_become_a_million_records(tmp_path: Path) -> None:
     path = tmp_path / "c.txt"
     sentence = texts.SENTENCES["russian"].encode("cp1251")
-    path.write_bytes(b"good text. " * 1000 + sentence * 20_000 + b" good text" * 1000)
+    path.write_bytes(b"good text. " * 1000 + sentence * 40_000 + b" good text" * 1000)
     found = read(path, **QUARANTINE)
     assert len(found.bad) < 100
     kept = b"".join(found.documents)
@@ -385,8 +386,9 @@ def check_damage(data: bytes, whole: bytes, path: Path) -> Reading:
     assert last.reason == "corrupt-compression"
     assert last.offset is not None and last.offset + last.length == len(data)
     assert last.raw == data[last.offset :][: batches.RAW_BYTES]
-    text_bytes = int(last.detail.partition("the ")[2].split()[0])
-    kept = whole[:text_bytes]
+    told = re.search(r"the (\d+) bytes of text", last.detail)
+    assert told
+    kept = whole[: int(told[1])]
     assert len(found.documents) == kept.count(b"\n"), "a whole line that was decoded is kept"
     broken = kept.rpartition(b"\n")[2]
     assert [(r.raw, r.reason) for r in lines] == ([(broken, "not-json")] if broken else [])
@@ -427,7 +429,7 @@ def test_a_flipped_bit(suffix: str, tmp_path: Path) -> None:
     assert found.bad[-1].reason == "corrupt-compression"
     # gzip notices only later that bits are wrong: what came out before may be changed.
     good = {json.loads(line)["text"].encode() for line in whole.splitlines()}
-    assert len(good & set(found.documents)) > (1000 if suffix != ".bz2" else 0)
+    assert len(good & set(found.documents)) >= (1000 if suffix != ".bz2" else 0)
 
 
 @pytest.mark.parametrize("suffix", corpora.COMPRESSORS)
