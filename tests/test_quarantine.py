@@ -53,7 +53,8 @@ class Reading:
 
 def plan_of(*paths: Path, **options: Any) -> Plan:
     # With tiktoken, for gigatoken takes 40 ms to begin again before each unbroken run.
-    spec = Spec.of({"val_fraction": 0.0, **options})
+    spec_options: Any = {"val_fraction": 0.0, **options}
+    spec = Spec.of(spec_options)
     return make_plan([str(path) for path in paths], spec, "tiktoken")
 
 
@@ -93,6 +94,8 @@ def small_records(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- the policy, as a table --------------------------------------------------------------------
+
+GOOD = b'{"text": "good"}\n'
 
 # One line of JSONL: the documents it gives, and the reason why it is bad if it is.
 LINES: dict[str, tuple[bytes, list[str], str | None]] = {
@@ -139,7 +142,6 @@ PLACES: dict[str, Callable[[bytes], tuple[bytes, int, list[str], list[str]]]] = 
     "after a blank line": lambda line: (b"\n" + line + b"\n" + GOOD, 1, [], ["good"]),
     "last, no line feed": lambda line: (GOOD + line, len(GOOD), ["good"], []),
 }
-GOOD = b'{"text": "good"}\n'
 
 
 @pytest.mark.parametrize("place", PLACES)
