@@ -6,9 +6,11 @@ records.
 
 from __future__ import annotations
 
+import functools
 import gzip
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,7 +54,8 @@ class Reading:
 
 def plan_of(*paths: Path, **options: Any) -> Plan:
     # With tiktoken, for gigatoken takes 40 ms to begin again before each unbroken run.
-    spec = Spec.of({"val_fraction": 0.0, **options})
+    spec_options: Any = {"val_fraction": 0.0, **options}
+    spec = Spec.of(spec_options)
     return make_plan([str(path) for path in paths], spec, "tiktoken")
 
 
@@ -92,6 +95,8 @@ def small_records(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- the policy, as a table --------------------------------------------------------------------
+
+GOOD = b'{"text": "good"}\n'
 
 # One line of JSONL: the documents it gives, and the reason why it is bad if it is.
 LINES: dict[str, tuple[bytes, list[str], str | None]] = {
@@ -138,7 +143,6 @@ PLACES: dict[str, Callable[[bytes], tuple[bytes, int, list[str], list[str]]]] = 
     "after a blank line": lambda line: (b"\n" + line + b"\n" + GOOD, 1, [], ["good"]),
     "last, no line feed": lambda line: (GOOD + line, len(GOOD), ["good"], []),
 }
-GOOD = b'{"text": "good"}\n'
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -169,7 +173,7 @@ def test_the_policy_for_a_line(name: str, place: str, tmp_path: Path) -> None:
 def test_nesting_is_judged_alike_whatever_the_neighbours(tmp_path: Path) -> None:
     """Near the decoders' limit: in a block of good lines, and in one that is read line by line."""
     path = tmp_path / "c.jsonl"
-    for depth in range(900, 1000, 3):
+    for depth in range(850, 1000):
         line = b'{"text": "a", "x": ' + b"[" * depth + b"]" * depth + b"}\n"
         outcomes = []
         for prefix in (b"", b"\n"):
@@ -328,7 +332,7 @@ def test_every_byte_is_kept_or_in_a_record(name: str, tmp_path: Path) -> None:
 def test_a_text_in_another_encoding_does_not_become_a_million_records(tmp_path: Path) -> None:
     path = tmp_path / "c.txt"
     sentence = texts.SENTENCES["russian"].encode("cp1251")
-    path.write_bytes(b"good text. " * 1000 + sentence * 20_000 + b" good text" * 1000)
+    path.write_bytes(b"good text. " * 1000 + sentence * 40_000 + b" good text" * 1000)
     found = read(path, **QUARANTINE)
     assert len(found.bad) < 100
     kept = b"".join(found.documents)
@@ -363,6 +367,7 @@ def test_special_text_goes_to_quarantine(tmp_path: Path) -> None:
 # --- compressed files --------------------------------------------------------------------------
 
 
+@functools.cache
 def lines_of(count: int) -> bytes:
     return corpora.jsonl(
         [f"{n} {texts.pseudo_random(60, 'abc def', str(n))}" for n in range(count)]
@@ -385,8 +390,9 @@ def check_damage(data: bytes, whole: bytes, path: Path) -> Reading:
     assert last.reason == "corrupt-compression"
     assert last.offset is not None and last.offset + last.length == len(data)
     assert last.raw == data[last.offset :][: batches.RAW_BYTES]
-    text_bytes = int(last.detail.partition("the ")[2].split()[0])
-    kept = whole[:text_bytes]
+    told = re.search(r"the (\d+) bytes of text", last.detail)
+    assert told
+    kept = whole[: int(told[1])]
     assert len(found.documents) == kept.count(b"\n"), "a whole line that was decoded is kept"
     broken = kept.rpartition(b"\n")[2]
     assert [(r.raw, r.reason) for r in lines] == ([(broken, "not-json")] if broken else [])
@@ -427,7 +433,7 @@ def test_a_flipped_bit(suffix: str, tmp_path: Path) -> None:
     assert found.bad[-1].reason == "corrupt-compression"
     # gzip notices only later that bits are wrong: what came out before may be changed.
     good = {json.loads(line)["text"].encode() for line in whole.splitlines()}
-    assert len(good & set(found.documents)) > (1000 if suffix != ".bz2" else 0)
+    assert len(good & set(found.documents)) >= (1000 if suffix != ".bz2" else 0)
 
 
 @pytest.mark.parametrize("suffix", corpora.COMPRESSORS)

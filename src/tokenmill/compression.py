@@ -76,7 +76,7 @@ _PADDED = (".gz", ".xz")
 @dataclass(frozen=True)
 class Damage:
     """What is wrong with a compressed file: ``offset`` is in bytes of the file on disk, and
-    follows the last byte that gave text; ``text_bytes`` came out before."""
+    follows the last byte that gave text or ended a member; ``text_bytes`` came out before."""
 
     what: str
     why: str
@@ -152,6 +152,7 @@ class DecompressedFile:
             if self._member.eof:
                 self._pending = self._member.unused_data
                 self._member = None
+                self._gave_text_at = self.position - len(self._pending)
             if text:
                 return text
 

@@ -224,11 +224,11 @@ def _seam_in_repaired(
     raw: bytes, start: int, floor: int, encoder: SeamEncoder, replacement: str
 ) -> Cut | None:
     """A seam of the repaired text, at its place in the raw one."""
-    faults = utf8.repair(raw, replacement).faults if replacement else utf8.places(raw)
+    faults = utf8.repair(raw, replacement).faults if replacement else utf8.invalid_ranges(raw)
     if not replacement and len(faults) > utf8.MOST_PLACES:
-        return None
+        return None  # more than these bytes will be taken out
     length = len(replacement.encode())
-    text = utf8.repair(raw, replacement).text.encode()
+    text = utf8.replace(raw)[0] if replacement else utf8.without(raw, faults)
     moved = 0  # how much further back a place of the raw text is in the repaired one
     for low, high in faults:
         if low >= floor - start:

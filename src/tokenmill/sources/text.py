@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from tokenmill import utf8
 from tokenmill.batches import (
     INVALID_UTF8,
-    RAW_BYTES,
     SPECIAL_TEXT,
     TRAIN,
     VAL,
@@ -26,7 +25,6 @@ from tokenmill.errors import UsageError
 from tokenmill.inputs import ByteStream, Excerpt, InputFile, open_stream
 from tokenmill.sources.block import (
     BLOCK_BYTES,
-    BadBlock,
     Block,
     Sample,
     SourceOptions,
@@ -82,7 +80,7 @@ def divider_of(documents: str) -> Divider | None:
 
 
 class _Unreadable(Exception):
-    """Up to ``stop``, there is invalid UTF-8 and no safe cut."""
+    """Up to ``stop`` there is invalid UTF-8 and no safe cut: the document ends there."""
 
     def __init__(self, stop: int) -> None:
         super().__init__(stop)
@@ -206,10 +204,7 @@ class TextSource:
             try:
                 cut, inside = self._next(stream, start)
             except _Unreadable as stretch:
-                block = self._skip(stream, state, stretch.stop)
-                state = block.after
-                yield block
-                continue
+                cut, inside = Cut(stretch.stop), False
             excerpt = stream.excerpt(start, cut.position if cut else _END)
             if excerpt.stop == start and (start > 0 or stream.damage):
                 damaged = damage_block(self.file, stream, state, state["continues"])
@@ -285,36 +280,16 @@ class TextSource:
             ) from None
 
     def _check_stretch(self, text: bytes, start: int) -> None:
-        """A stretch without a cut that holds invalid UTF-8 is an error, or is taken out whole."""
+        """A stretch without a safe cut that holds invalid UTF-8 is an error, or ends a document:
+        between two documents, any cut is safe."""
+        text = text[: 2 * BLOCK_BYTES]
         if self._options.replaces or utf8.is_utf8(text):
             return
         if not self._options.quarantines:
             check_utf8(text, self.file, start)
-        back = next(i for i in range(1, 5) if i == 4 or text[-i] & 0xC0 != 0x80)
-        raise _Unreadable(start + len(text) - back)
-
-    def _skip(self, stream: ByteStream, before: State, stop: int) -> BadBlock:
-        """A stretch that holds invalid UTF-8 and no safe cut: the document ends before it, and
-        another begins after it."""
-        start = before["position"]
-        record = bad_record(
-            self.file,
-            INVALID_UTF8,
-            f"bytes {start} to {stop}: text that is not UTF-8 and cannot be cut; another document "
-            "begins after it",
-            stream.peek(start, start + RAW_BYTES),
-            offset=start,
-            length=stop - start,
-        )
-        disk = stream.disk_position(stop)
-        return BadBlock(
-            size=disk - before["disk"],
-            after={"position": stop, "disk": disk, "continues": False, "seam": None},
-            record=record,
-            continues=before["continues"],
-            split=self._split_at(start),
-            seam_before=None,
-        )
+        back = next(i for i in range(5) if i == 4 or (i and text[-i] & 0xC0 != 0x80))
+        at_end = len(text) < 2 * BLOCK_BYTES
+        raise _Unreadable(start + len(text) - (0 if at_end else back))
 
     def _divided(self, stream: ByteStream, divider: Divider, start: int, target: int) -> int | None:
         """The end of the first divider that surely begins at or after ``target``, if one is near.
