@@ -19,7 +19,12 @@ from tests.outcome import Outcome, prepare
 from tokenmill.errors import InputError, SpecMismatch
 from tokenmill.sources import block, jsonl
 
-BAD_LINES = {7: b'{"text": 5}', 90: b"{nonsense", 91: b'{"text": "\xff\xfe"}', 240: b'{"other": 1}'}
+BAD_LINES = {
+    30: b'{"text": 5}',
+    90: b"{nonsense",
+    91: b'{"text": "\xff\xfe"}',
+    240: b'{"other": 1}',
+}
 
 
 @pytest.fixture
@@ -81,12 +86,11 @@ def test_the_command_leaves_out_counts_and_exits_with_3(
 def test_a_run_that_stopped_may_go_on_and_leave_out(corpus: Path, tmp_path: Path) -> None:
     """All that was done before the first bad record is what leaving out would have written."""
     out, other = tmp_path / "out", tmp_path / "other"
-    with pytest.raises(InputError, match="not a JSON object|not a string"):
+    with pytest.raises(InputError, match="not a string"):
         prepare(corpus, out, on_bad="stop", shard_tokens=2000)
-    said: list[str] = []
     with pytest.raises(SpecMismatch, match="--seed is 1, was 0"):
         prepare(corpus, out, on_bad="quarantine", shard_tokens=2000, seed=1)
-    assert (out / ".tokenmill" / "journal").exists(), said
+    assert (out / ".tokenmill" / "journal").exists()
     went_on = prepare(corpus, out, on_bad="quarantine", shard_tokens=2000)
     whole = prepare(corpus, other, on_bad="quarantine", shard_tokens=2000)
     assert went_on.hashes == whole.hashes
