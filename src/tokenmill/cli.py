@@ -112,6 +112,7 @@ def _run_options(command: _Command) -> _Command:
 @click.option("--max-time", help="Stop cleanly after this long, such as 8h, to go on later.")
 @click.option("--max-bad", type=int, help="Stop when more records than this are left out (10000).")
 @click.option("--overwrite", is_flag=True, help="Begin anew; tells what it removes.")
+@click.option("--repair", is_flag=True, help="Make only the damaged shards of DIR again.")
 def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     """Turn a corpus into token shards. Running it again goes on, or says that it is done.
 
@@ -265,7 +266,8 @@ def _spec(options: dict[str, Any]) -> Any:
 
 
 _RUN_NAMES = {
-    "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "as_json", "quiet",
+    "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
+    "as_json", "quiet",
 }  # fmt: skip
 
 
@@ -308,6 +310,7 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
         max_time=options.get("max_time"),
         max_bad=DEFAULT_MAX_BAD if max_bad is None else max_bad,
         overwrite=bool(options.get("overwrite")),
+        repair=bool(options.get("repair")),
         quiet=quiet,
         as_json=options["as_json"],
         tell=lambda line: _tell(line, quiet),
