@@ -36,6 +36,7 @@ LAYERS: list[dict[str, set[str]]] = [
     {
         "services": {
             "planning", "verification", "inspection", "progress", "dataset", "diagnosis", "folder",
+            "repair", "comparison", "status",
         }
     },
     {"preparation": {"preparation"}},

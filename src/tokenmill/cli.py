@@ -122,6 +122,7 @@ def _run_options(command: _Command) -> _Command:
 @click.option("--max-bad", type=int, help="Stop when more records than this are left out (10000).")
 @click.option("--checkpoint-seconds", type=float, default=2.0, hidden=True)
 @click.option("--overwrite", is_flag=True, help="Begin anew; tells what it removes.")
+@click.option("--repair", is_flag=True, help="Make only the damaged shards of DIR again.")
 def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     """Turn a corpus into token shards. Running it again goes on, or says that it is done.
 
@@ -275,7 +276,7 @@ def _spec(options: dict[str, Any]) -> Any:
 
 
 _RUN_NAMES = {
-    "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite",
+    "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
     "checkpoint_seconds", "as_json", "quiet",
 }  # fmt: skip
 
@@ -320,6 +321,7 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
         max_bad=DEFAULT_MAX_BAD if max_bad is None else max_bad,
         overwrite=bool(options.get("overwrite")),
         checkpoint_seconds=options.get("checkpoint_seconds", 2.0),
+        repair=bool(options.get("repair")),
         quiet=quiet,
         as_json=options["as_json"],
         tell=lambda line: _tell(line, quiet),

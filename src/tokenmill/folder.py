@@ -43,6 +43,25 @@ class OutputFolder:
 
         Raises SpecMismatch when it is another one, DamageFound when it is not whole.
         """
+        manifest = self.manifest()
+        if manifest is None:
+            return None
+        lost = [shard.name for shard in manifest.shards if not self._is_whole(shard)]
+        if lost:
+            raise DamageFound(
+                "the finished dataset in this folder is damaged",
+                f"{self.path}: {', '.join(lost[:5])}",
+                "these files are missing or of another size",
+                "run the same command with --repair, which makes only these again",
+            )
+        remove_state(self.path)
+        return manifest
+
+    def manifest(self) -> Manifest | None:
+        """The manifest of this very dataset, if it is there, whole or not.
+
+        Raises SpecMismatch when it is another one.
+        """
         if not (self.path / MANIFEST).exists():
             return None
         manifest = load_manifest(self.path)
@@ -54,15 +73,6 @@ class OutputFolder:
                 "; ".join(found),
                 "choose another --out, or --overwrite to replace it",
             )
-        lost = [shard.name for shard in manifest.shards if not self._is_whole(shard)]
-        if lost:
-            raise DamageFound(
-                "the finished dataset in this folder is damaged",
-                f"{self.path}: {', '.join(lost[:5])}",
-                "these files are missing or of another size",
-                "run the same command with --repair, which makes only these again",
-            )
-        remove_state(self.path)
         return manifest
 
     def _is_whole(self, shard: Shard) -> bool:

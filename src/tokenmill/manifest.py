@@ -10,16 +10,20 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
+from tokenmill.batches import TRAIN, VAL
 from tokenmill.errors import DamageFound
 
 MANIFEST = "manifest.json"
 SHA256SUMS = "SHA256SUMS"
 QUARANTINE = "quarantine.jsonl"
 VERSION = 1
+_COUNTED = ("documents", "tokens", "quarantined")
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Origin(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -30,10 +34,10 @@ class Origin(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     goes on belongs to ``open_split``.
     """
 
-    file: int
+    file: Count
     state: dict[str, Any] | None
-    skip: int
-    val_left: int
+    skip: Count
+    val_left: Count
     open_split: str
 
 
@@ -42,9 +46,9 @@ class Shard(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     split: str
-    tokens: int
-    documents: int
-    bytes: int
+    tokens: Count
+    documents: Count
+    bytes: Count
     sha256: str
     origin: Origin
 
@@ -56,7 +60,7 @@ class Input(msgspec.Struct):
     path: str
     kind: str
     compression: str | None
-    size: int
+    size: Count
     modified: int
     probe: str
 
@@ -65,8 +69,8 @@ class Quarantine(msgspec.Struct):
     """The records left out: how many for each reason, and the hash of the file that has them
     (None when there are none)."""
 
-    reasons: dict[str, int]
-    bytes: int
+    reasons: dict[str, Count]
+    bytes: Count
     sha256: str | None
 
 
@@ -84,7 +88,7 @@ class Manifest(msgspec.Struct):
     split: str
     inputs: list[Input]
     shards: list[Shard]
-    counts: dict[str, int]
+    counts: dict[str, Count]
     check: dict[str, float | int | str]
     quarantine: Quarantine
     warnings: list[str]
@@ -122,6 +126,8 @@ def load_manifest(folder: str | Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     try:
+        if path.exists() and not path.is_file():
+            raise _damaged(path, "it is no file")
         manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
     except OSError as error:
         raise DamageFound(
@@ -130,22 +136,43 @@ def load_manifest(folder: str | Path) -> Manifest:
             f"{MANIFEST}: {error.strerror}",
             "run tokenmill prepare with this --out",
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DamageFound(
-            f"{MANIFEST} is damaged",
-            str(path),
-            str(error),
-            "remove the folder, then prepare it again",
-        ) from error
-    for shard in manifest.shards:
-        if not is_plain_name(shard.name):
-            raise DamageFound(
-                f"{MANIFEST} names a file outside its folder",
-                str(path),
-                repr(shard.name),
-                "do not use this folder: somebody changed its manifest",
-            )
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if (problem := _nonsense(manifest)) is not None:
+        raise _damaged(path, problem)
     return manifest
+
+
+def _damaged(path: Path, why: str) -> DamageFound:
+    return DamageFound(
+        f"{MANIFEST} is damaged",
+        str(path),
+        why,
+        "put back a copy of it, or prepare the dataset again with --overwrite",
+    )
+
+
+def _nonsense(manifest: Manifest) -> str | None:
+    """What no manifest says, if this one does, though its types are right."""
+    if manifest.manifest_version != VERSION:
+        return f"it is of version {manifest.manifest_version}, this release reads {VERSION}"
+    names = [shard.name for shard in manifest.shards]
+    for name in names:
+        if not is_plain_name(name):
+            return f"it names a file outside its folder, {name!r}"
+        if name in (MANIFEST, SHA256SUMS, QUARANTINE):
+            return f"it calls {name} a shard"
+    if len(set(names)) < len(names):
+        return "it names a shard twice"
+    if any(shard.split not in (TRAIN, VAL) for shard in manifest.shards):
+        return f"a shard is neither {TRAIN} nor {VAL}"
+    tokenizer = manifest.tokenizer
+    for kind, keys in ((str, ("name", "sha256", "pattern")), (int, ("end_of_text", "largest_id"))):
+        for key in keys:
+            if not isinstance(tokenizer.get(key), kind):
+                return f"its tokenizer has no {key}"
+    missing = [key for key in _COUNTED if key not in manifest.counts]
+    return f"it does not count {missing[0]}" if missing else None
 
 
 def is_plain_name(name: str) -> bool:

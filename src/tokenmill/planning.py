@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenmill.encode import EncodingRules
 from tokenmill.errors import NoSpace
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
@@ -106,6 +107,21 @@ class Plan:
             for block in open_source(file, options).blocks(state):
                 block.file_number = number
                 yield block
+
+    def rules(self, check: float) -> EncodingRules:
+        """What encoding needs to know, with the share of the documents that is checked."""
+        spec = self.spec
+        return EncodingRules(
+            delimiter=spec.eot,
+            dtype=self.dtype,
+            end_of_text=self.vocabulary.end_of_text,
+            largest_id=self.vocabulary.largest_id,
+            val_fraction=spec.val_fraction,
+            seed=spec.seed,
+            special_text=spec.special_text,
+            check=check,
+            call_bytes=self.budget.call_bytes,
+        )
 
     def _source_options(self) -> SourceOptions:
         seams: list[Engine] = []

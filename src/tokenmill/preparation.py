@@ -56,6 +56,7 @@ from tokenmill.quantities import (
     parse_bytes,
     parse_seconds,
 )
+from tokenmill.repair import repair
 from tokenmill.sources.block import BLOCK_BYTES, START, Block, Position
 from tokenmill.spec import Spec, SpecOptions
 from tokenmill.storage import (
@@ -124,6 +125,7 @@ class PrepareOptions(SpecOptions, total=False):
     max_bad: int
     overwrite: bool
     checkpoint_seconds: float
+    repair: bool
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,7 @@ class RunOptions:
     max_bad: int = DEFAULT_MAX_BAD
     overwrite: bool = False
     checkpoint_seconds: float = DEFAULT_CHECKPOINT_SECONDS
+    repair: bool = False
     quiet: bool = True
     as_json: bool = False
     tell: Callable[[str], None] = lambda line: None
@@ -178,6 +181,8 @@ def plan_run(paths: list[str], run: RunOptions, options: SpecOptions) -> Plan:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
     total = None if run.memory is None else parse_bytes(run.memory)
     threads = 1 if run.attempt.is_careful else run.threads
+    if run.repair and run.overwrite:
+        raise UsageError("--repair and --overwrite exclude one another", fix="give one of them")
     found = make_plan(paths, Spec.of(options), run.engine, total, threads)
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     return found
@@ -211,6 +216,8 @@ class Preparation:
 
     def run(self) -> Manifest:
         """Do it, go on with it, or say that it was done before."""
+        if self.options.repair:
+            return repair(self.plan, self.out, self.options.tell)
         make_folder(self.out)
         with locked(self.out):
             folder = OutputFolder(self.out, self.plan)
@@ -395,7 +402,7 @@ class Preparation:
             )
 
     def _batches(self, start: Position) -> OrderedMap[Block, tuple[TokenBatch, Position]]:
-        budget, rules = self.plan.budget, self._rules()
+        budget, rules = self.plan.budget, self.plan.rules(self.options.check)
         reference = Reference(self.plan.vocabulary)
 
         def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
@@ -424,20 +431,6 @@ class Preparation:
         hand = Hand(hand_path(self.out))
         is_strict = self.plan.spec.on_bad == "stop"
         return careful(encoder, slow, engine, self.options.attempt, hand, is_strict)
-
-    def _rules(self) -> EncodingRules:
-        plan, spec = self.plan, self.plan.spec
-        return EncodingRules(
-            delimiter=spec.eot,
-            dtype=plan.dtype,
-            end_of_text=plan.vocabulary.end_of_text,
-            largest_id=plan.vocabulary.largest_id,
-            val_fraction=spec.val_fraction,
-            seed=spec.seed,
-            special_text=spec.special_text,
-            check=self.options.check,
-            call_bytes=plan.budget.call_bytes,
-        )
 
     def _publish(self, shards: list[Shard], encoded: Encoded) -> Manifest:
         """Everything is encoded: name the files, and say so. Can be done again from the middle."""

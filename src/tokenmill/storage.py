@@ -267,7 +267,17 @@ def locked(folder: Path) -> Iterator[None]:
             os.pwrite(fd, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
+        _remove_lone_lock(fd, folder)
         os.close(fd)
+
+
+def _remove_lone_lock(fd: int, folder: Path) -> None:
+    """A run that left nothing else leaves no lock file either."""
+    state = folder / STATE_FOLDER
+    with contextlib.suppress(OSError):
+        if _is_current(fd, folder) and os.listdir(state) == ["lock"]:
+            os.unlink(state / "lock")
+            os.rmdir(state)
 
 
 def _lock(folder: Path) -> int:

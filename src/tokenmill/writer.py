@@ -135,6 +135,29 @@ class Numbers:
         return number
 
 
+class Router:
+    """Which split each run of tokens goes to, in the order of the corpus: the first ``val_left``
+    tokens to val, and a document that goes on where it began."""
+
+    def __init__(self, val_left: int, open_split: str = TRAIN) -> None:
+        self.val_left = val_left
+        self.open_split = open_split
+
+    def route(self, batch: TokenBatch) -> Iterator[tuple[str, NDArray[Any], NDArray[np.int64]]]:
+        """(split, ids, starts of documents in them) for each run, or part of one."""
+        for run in batch.runs:
+            ids, starts = run.ids, run.starts
+            if self.val_left:
+                head = ids[: self.val_left]
+                self.val_left -= len(head)
+                yield VAL, head, starts[: np.searchsorted(starts, len(head))]
+                ids, starts = ids[len(head) :], starts[starts >= len(head)] - len(head)
+                if not len(ids):
+                    continue
+            self.open_split = run.split or self.open_split
+            yield self.open_split, ids, starts
+
+
 class QuarantineWriter:
     """The file of the records left out; it exists only if there are any."""
 
@@ -167,8 +190,7 @@ class DatasetWriter:
 
     def __init__(self, folder: Path, spec: Spec, dtype: str, journal: Journal) -> None:
         self._folder = folder
-        self._val_left = spec.val_tokens
-        self._open_split = TRAIN
+        self._router = Router(spec.val_tokens)
         splits = [VAL, TRAIN] if spec.val_fraction or spec.val_tokens else [TRAIN]
         self._numbers = Numbers(shared=bool(spec.val_tokens))
         self._splits = {
@@ -191,7 +213,7 @@ class DatasetWriter:
         """Go on from the journal's last checkpoint. Raises TokenmillError."""
         at = log.checkpoint
         assert at is not None
-        self._val_left, self._open_split = at.val_left, at.open_split
+        self._router = Router(at.val_left, at.open_split)
         self._numbers.following.update(at.numbers)
         self._position = Position(at.file, at.state)
         for shard in log.shards[: at.shards]:
@@ -212,26 +234,15 @@ class DatasetWriter:
             writer.begin_block()
         origin = self._origin()
         whole: list[_OpenShard] = []
-        for run in batch.runs:
-            ids, starts = run.ids, run.starts
-            if self._val_left:
-                head = ids[: self._val_left]
-                inside = starts[: np.searchsorted(starts, len(head))]
-                self._splits[VAL].append(head, inside, origin, whole)
-                self._val_left -= len(head)
-                ids, starts = ids[len(head) :], starts[starts >= len(head)] - len(head)
-                if not len(ids):
-                    continue
-            split = run.split or self._open_split
+        for split, ids, starts in self._router.route(batch):
             self._splits[split].append(ids, starts, origin, whole)
-            self._open_split = split
         for shard in whole:
             self._finish(shard)
         self._position = end
 
     def _origin(self) -> Origin:
-        place = self._position
-        return Origin(place.file, place.state, 0, self._val_left, self._open_split)
+        place, router = self._position, self._router
+        return Origin(place.file, place.state, 0, router.val_left, router.open_split)
 
     def _finish(self, shard: _OpenShard) -> None:
         """Sync in the background: the disk works while the next shard is filled."""
@@ -315,8 +326,8 @@ class DatasetWriter:
             state=self._position.state,
             shards=len(self._shards),
             open=opened,
-            val_left=self._val_left,
-            open_split=self._open_split,
+            val_left=self._router.val_left,
+            open_split=self._router.open_split,
             numbers=dict(self._numbers.following),
             reasons=dict(self._quarantine.reasons),
             **counted,

@@ -276,7 +276,9 @@ class JsonlSource:
         return sum(piece.count(b"\n") for piece in pieces) + 1
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
-        state = state or {"position": 0, "disk": 0, "lines": 0}
+        state = dict(state or {"position": 0, "disk": 0, "lines": 0})
+        if self.options.quarantines and state.get("lines", 0) is None:
+            state["lines"] = self.line_number(state["position"], None) - 1
         stream = open_stream(self.file, self.options.quarantines)
         while "ended" not in state:
             start, lines = state["position"], state["lines"]
@@ -295,10 +297,11 @@ class JsonlSource:
                 return
             disk, before = stream.disk_position(excerpt.stop), state["disk"]
             # Records tell their line; to count from the start for each block would take forever.
-            is_counted = excerpt.is_held or self.options.quarantines
-            lines_before = lines if is_counted else None
-            if is_counted:
-                lines += stream.peek(start, excerpt.stop).count(b"\n")
+            lines_before = None
+            if excerpt.is_held or self.options.quarantines:
+                lines_before, lines = lines, lines + stream.peek(start, excerpt.stop).count(b"\n")
+            else:
+                lines = None
             state = {"position": excerpt.stop, "disk": disk, "lines": lines}
             yield JsonlBlock(
                 source=self,

@@ -1,0 +1,169 @@
+"""``prepare --repair``: only the damaged shards of a finished dataset are made again.
+
+Each shard's origin in the manifest tells from which place in the inputs it can be made without the
+others, and its hash whether it became what it was. Files that are whole are not touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenmill.batches import TokenBatch
+from tokenmill.caches import CacheGovernor
+from tokenmill.encode import BlockEncoder, Reference
+from tokenmill.errors import DamageFound, TokenmillError, UsageError
+from tokenmill.folder import OutputFolder
+from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
+from tokenmill.pipeline import OrderedMap
+from tokenmill.planning import Plan
+from tokenmill.quantities import format_bytes
+from tokenmill.sources.block import BLOCK_BYTES, Block, Position
+from tokenmill.storage import (
+    PARTIAL,
+    StagedFile,
+    locked,
+    publish,
+    remove_state,
+    write_durably,
+)
+from tokenmill.tokenizers import make_engine
+from tokenmill.verification import (
+    Problem,
+    check_quarantine,
+    check_sums,
+    shard_problem,
+    strays,
+)
+from tokenmill.writer import Router
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
+    """Make the damaged shards of the plan's dataset in ``out`` again; returns its manifest.
+
+    Raises UsageError where there is no dataset, SpecMismatch where there is another one, and
+    DamageFound where its manifest or its quarantine file is damaged.
+    """
+    if not (out / MANIFEST).exists():
+        raise UsageError(
+            "there is no finished dataset to repair",
+            str(out),
+            f"it has no {MANIFEST}",
+            "run the same command without --repair",
+        )
+    with locked(out):
+        manifest = OutputFolder(out, plan).manifest()
+        assert manifest is not None
+        sums = list(check_sums(out, manifest))
+        _refuse_edited_manifest(sums, out)
+        for shard in manifest.shards:
+            problem = shard_problem(out, manifest, shard, quick=False)
+            if problem is not None:
+                tell(f"damaged: {problem}")
+                _Rebuilding(plan, out, shard).run()
+                tell(f"repaired: {shard.name}, {format_bytes(shard.bytes)}")
+            (out / (shard.name + PARTIAL)).unlink(missing_ok=True)  # of a repair that was killed
+        if sums:
+            write_durably(out / SHA256SUMS, manifest.sha256sums())
+            tell(f"repaired: {SHA256SUMS}")
+        remove_state(out)
+        for stray in strays(out, manifest):
+            tell(f"warning: {stray}; it was left alone")
+        _refuse_damaged_quarantine(out, manifest)
+    tell(f"{out}: all {len(manifest.shards)} shards are as the manifest tells")
+    return manifest
+
+
+def _refuse_edited_manifest(sums: list[Problem], out: Path) -> None:
+    for problem in sums:
+        if problem.name == MANIFEST:
+            raise DamageFound(
+                "the manifest cannot be trusted, and so nothing be repaired",
+                str(out / MANIFEST),
+                problem.detail,
+                f"put back a copy of it, or prepare again with --overwrite; if you know that it is "
+                f"right, remove {SHA256SUMS} and repair again",
+            )
+
+
+def _refuse_damaged_quarantine(out: Path, manifest: Manifest) -> None:
+    for problem in check_quarantine(out, manifest, quick=False):
+        raise DamageFound(
+            "the shards are whole, but the file of the records left out cannot be repaired",
+            str(out / QUARANTINE),
+            problem.detail,
+            "put back a copy of it, or prepare again with --overwrite",
+        )
+
+
+class _Rebuilding:
+    """One shard, made again."""
+
+    def __init__(self, plan: Plan, out: Path, shard: Shard) -> None:
+        self._plan = plan
+        self._out = out
+        self._shard = shard
+
+    def run(self) -> None:
+        """Replace the damaged file, if what was made has the hash that it should have."""
+        shard, layout, dtype = self._shard, self._plan.spec.layout, self._plan.dtype
+        header = layout.header(shard.tokens, dtype)
+        staged = StagedFile(self._out / shard.name, header)
+        try:
+            for part in self._parts():
+                staged.write(part.data.cast("B"))
+            sha256 = staged.finish()
+            if sha256 != shard.sha256:
+                raise TokenmillError(
+                    f"{shard.name} cannot be made again as it was",
+                    str(self._out / shard.name),
+                    f"made from the same inputs, its SHA-256 is {sha256}, not {shard.sha256}",
+                    "run verify --against with the inputs, or prepare again with --overwrite",
+                )
+            publish(self._out, [shard.name])
+        finally:
+            staged.discard()
+
+    def _parts(self) -> Iterator[NDArray[Any]]:
+        """Its tokens, from its origin on; as many as can be had."""
+        origin, left = self._shard.origin, self._shard.tokens
+        if not left:
+            return
+        router, skip = Router(origin.val_left, origin.open_split), origin.skip
+        batches = self._batches(Position(origin.file, origin.state))
+        try:
+            for batch in batches:
+                for split, ids, _ in router.route(batch):
+                    if split != self._shard.split:
+                        continue
+                    part = ids[skip : skip + left]
+                    skip = max(0, skip - len(ids))
+                    left -= len(part)
+                    yield part
+                if not left:
+                    return
+        finally:
+            batches.close()
+
+    def _batches(self, start: Position) -> OrderedMap[Block, TokenBatch]:
+        plan = self._plan
+        rules, reference = plan.rules(check=0), Reference(plan.vocabulary)
+        caches = CacheGovernor(plan.budget)
+
+        def make_function() -> Callable[[Block], TokenBatch]:
+            engine = make_engine(plan.engine, plan.vocabulary)
+            encoder = BlockEncoder(rules, engine, reference, caches.look)
+            caches.watch(encoder)
+            return encoder.encode
+
+        return OrderedMap(
+            make_function,
+            plan.blocks(start),
+            plan.budget.threads,
+            plan.budget.window,
+            lambda block: max(1, block.text_bytes // BLOCK_BYTES),
+        )
