@@ -19,6 +19,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,7 +70,8 @@ class Troubled:
         self._die = die
 
     def encode(self, documents: Sequence[bytes]) -> Tokens:
-        time.sleep(self._pause)
+        if threading.current_thread() is not threading.main_thread():  # which only estimates
+            time.sleep(self._pause)
         if any(self._marker in document for document in documents):
             self._die()
         return self._engine.encode(documents)
