@@ -336,10 +336,23 @@ def _print_json(type_: str, **fields: Any) -> None:
     click.echo(json.dumps({"type": type_, **fields}, ensure_ascii=False))
 
 
+def _hold_standard_streams() -> None:
+    """A stream that was closed leads nowhere: else the next file opened would get its number, and
+    what native code prints would land in a shard."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)
+            os.dup2(fd, number)
+            if fd != number:
+                os.close(fd)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     from tokenmill.errors import TokenmillError
 
+    _hold_standard_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
