@@ -121,6 +121,7 @@ def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     """
     attempt = _supervised(out, options["quiet"])
     from tokenmill.preparation import PastTrouble, Preparation, plan_run
+    from tokenmill.progress import print_or_forget
 
     run = _make_run(options, attempt)
     try:
@@ -131,7 +132,8 @@ def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     if run.as_json:
         tokens = {split: sum(counts) for split, counts in manifest.shard_tokens().items()}
         shards = [shard.name for shard in manifest.shards]
-        _print_json("done", counts=manifest.counts, tokens=tokens, shards=shards)
+        done = {"type": "done", "counts": manifest.counts, "tokens": tokens, "shards": shards}
+        print_or_forget(json.dumps(done, ensure_ascii=False))
     if preparation.has_worked and manifest.counts["quarantined"]:
         sys.exit(QUARANTINED)
 

@@ -6,7 +6,9 @@ from the consumer of the pipeline, four times a second at most, never from the h
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -115,11 +117,12 @@ class Reporter:
             return
         figures = self._figures(now)
         if self._json:
-            print(json.dumps({"type": "progress", **figures}), flush=True)
+            print_or_forget(json.dumps({"type": "progress", **figures}))
         elif self._live is not None:
             self._live.update(_block(figures))
         else:
-            print(_line(figures), file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a full log stops no run
+                print(_line(figures), file=sys.stderr, flush=True)
 
     def _figures(self, now: float) -> dict[str, Any]:
         status = self._status
@@ -150,6 +153,14 @@ class Reporter:
         """Take the live block away."""
         if self._live is not None:
             self._live.stop()
+
+
+def print_or_forget(line: str) -> None:
+    """Print to stdout; where nobody reads it, or its disk is full, the run goes on without."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _seconds_left(status: Status, elapsed: float) -> float | None:
