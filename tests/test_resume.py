@@ -461,14 +461,14 @@ def interrupted(inputs: dict[str, corpora.Corpus], tmp_path: Path) -> Path:
 def test_a_journal_cut_anywhere_is_one_of_an_earlier_moment(interrupted: Path) -> None:
     content = runs.journal(interrupted).read_bytes()
     lines = content.splitlines(keepends=True)
-    first = len(content) - sum(map(len, lines[-3:]))
-    for size in range(first, len(content) + 1):
+    last, earlier = len(content) - len(lines[-1]), len(content) - sum(map(len, lines[-4:]))
+    for size in [*range(earlier, last, 13), *range(last, len(content) + 1)]:
         runs.journal(interrupted).write_bytes(content[:size])
         log = read_journal(interrupted)
         whole = content[:size].rfind(b"\n") + 1
         assert log is not None
         assert log.size == whole
-    for size in range(len(lines[0])):
+    for size in range(0, len(lines[0]), 7):
         runs.journal(interrupted).write_bytes(content[:size])
         assert read_journal(interrupted) is None
 
