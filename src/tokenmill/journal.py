@@ -95,11 +95,15 @@ class Log:
     encoded: Encoded | None = None
     size: int = 0
     names: set[str] = field(default_factory=set)
+    _whole: set[str] = field(default_factory=set)
 
     def add(self, entry: Entry) -> None:
         """Take in one more entry."""
         if isinstance(entry, ShardDone):
-            self.shards.append(entry.shard)
+            # One that was whole after the last checkpoint is made, and noted, again.
+            if entry.shard.name not in self._whole:
+                self.shards.append(entry.shard)
+            self._whole.add(entry.shard.name)
             self.names.add(entry.shard.name)
         elif isinstance(entry, Checkpoint):
             self.checkpoint = entry
