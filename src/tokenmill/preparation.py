@@ -272,6 +272,8 @@ class Preparation:
                 f"{format_seconds(log.checkpoint.seconds)}"
             )
             return
+        if self.options.attempt.number:
+            return  # told by the worker that died, perhaps of a document in the estimate's sample
         plan.estimate = plan.make_estimate()
         tell(f"plan: {plan.summary()}")
         for warning in plan.check_disk(self.out) + plan.spec.layout.warnings(plan.layout()):
