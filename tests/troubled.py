@@ -19,6 +19,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -69,7 +70,8 @@ class Troubled:
         self._die = die
 
     def encode(self, documents: Sequence[bytes]) -> Tokens:
-        time.sleep(self._pause)
+        if threading.current_thread() is not threading.main_thread():  # which only estimates
+            time.sleep(self._pause)
         if any(self._marker in document for document in documents):
             self._die()
         return self._engine.encode(documents)
@@ -102,12 +104,12 @@ def spare_small_budgets() -> None:
     """From now on nothing hogs once the budget was cut."""
     shrunk = Budget.shrunk
 
-    def told(budget: Budget, times: int) -> Budget:
+    def told(budget: Budget, times: int, beside: int) -> Budget:
         global _hogs
         _hogs = not times
-        return shrunk(budget, times)
+        return shrunk(budget, times, beside)
 
-    Budget.shrunk = told  # type: ignore[method-assign]
+    Budget.shrunk = told  # type: ignore[method-assign, assignment]
 
 
 def die_before_manifest() -> None:
@@ -129,7 +131,7 @@ def main() -> None:
     if "block" in wanted:
         shrink_blocks(wanted["block"])
     if "checkpoint" in wanted:
-        vars(preparation)["_CHECKPOINT_SECONDS"] = wanted["checkpoint"]
+        vars(preparation)["DEFAULT_CHECKPOINT_SECONDS"] = wanted["checkpoint"]
     if "manifest" in wanted:
         die_before_manifest()
     if wanted.get("alone"):

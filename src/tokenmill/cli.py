@@ -120,7 +120,7 @@ def _run_options(command: _Command) -> _Command:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
 @click.option("--max-time", help="Stop cleanly after this long, such as 8h, to go on later.")
 @click.option("--max-bad", type=int, help="Stop when more records than this are left out (10000).")
-@click.option("--checkpoint-seconds", type=float, default=2.0, hidden=True)
+@click.option("--checkpoint-seconds", type=float, hidden=True)
 @click.option("--overwrite", is_flag=True, help="Begin anew; tells what it removes.")
 @click.option("--repair", is_flag=True, help="Make only the damaged shards of DIR again.")
 def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
@@ -132,6 +132,7 @@ def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     """
     attempt = _supervised(out, options["quiet"])
     from tokenmill.preparation import PastTrouble, Preparation, plan_run
+    from tokenmill.progress import print_or_forget
 
     run = _make_run(options, attempt)
     try:
@@ -142,7 +143,8 @@ def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     if run.as_json:
         tokens = {split: sum(counts) for split, counts in manifest.shard_tokens().items()}
         shards = [shard.name for shard in manifest.shards]
-        _print_json("done", counts=manifest.counts, tokens=tokens, shards=shards)
+        done = {"type": "done", "counts": manifest.counts, "tokens": tokens, "shards": shards}
+        print_or_forget(json.dumps(done, ensure_ascii=False))
     if preparation.has_worked and manifest.counts["quarantined"]:
         sys.exit(QUARANTINED)
 
@@ -320,7 +322,7 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
         max_time=options.get("max_time"),
         max_bad=DEFAULT_MAX_BAD if max_bad is None else max_bad,
         overwrite=bool(options.get("overwrite")),
-        checkpoint_seconds=options.get("checkpoint_seconds", 2.0),
+        checkpoint_seconds=options.get("checkpoint_seconds"),
         repair=bool(options.get("repair")),
         quiet=quiet,
         as_json=options["as_json"],
@@ -350,10 +352,23 @@ def _print_json(type_: str, **fields: Any) -> None:
     click.echo(json.dumps({"type": type_, **fields}, ensure_ascii=False))
 
 
+def _hold_standard_streams() -> None:
+    """A stream that was closed leads nowhere: else the next file opened would get its number, and
+    what native code prints would land in a shard."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            fd = os.open(os.devnull, os.O_RDWR)
+            os.dup2(fd, number)
+            if fd != number:
+                os.close(fd)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
     from tokenmill.errors import TokenmillError
 
+    _hold_standard_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
@@ -369,8 +384,6 @@ def main() -> NoReturn:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:
-        from tokenmill.progress import silence
-
-        silence(sys.stdout)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
     sys.exit(0)

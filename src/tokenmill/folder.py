@@ -16,6 +16,7 @@ from tokenmill import __version__
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError
 from tokenmill.inputs import InputFile
 from tokenmill.journal import JOURNAL, Checkpoint, Log, read_journal
+from tokenmill.journal import VERSION as JOURNAL_VERSION
 from tokenmill.manifest import (
     MANIFEST,
     QUARANTINE,
@@ -92,6 +93,8 @@ class OutputFolder:
         found = []
         if run.tokenmill_version != __version__:
             found.append(f"tokenmill is {__version__}, was {run.tokenmill_version}")
+        if run.journal_version != JOURNAL_VERSION:
+            found.append(f"its journal has version {run.journal_version}, not {JOURNAL_VERSION}")
         if run.fingerprint not in (self._plan.fingerprint(), self._before_quarantine()):
             found += self._differences(run.spec, run.tokenizer, run.inputs)
         if found:

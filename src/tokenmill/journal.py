@@ -136,12 +136,21 @@ class Journal:
 def read_journal(folder: Path) -> Log | None:
     """What the journal in an output folder tells; None when no run left one that begins whole.
 
-    Raises TokenmillError when it names a file outside the folder.
+    Raises TokenmillError when it cannot be read, for then nobody may think that there is none,
+    and when it names a file outside the folder.
     """
+    path = folder / STATE_FOLDER / JOURNAL
     try:
-        content = (folder / STATE_FOLDER / JOURNAL).read_bytes()
-    except OSError:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise TokenmillError(
+            "cannot read the journal of the unfinished run",
+            str(path),
+            error.strerror,
+            "mend that and run it again: what is done is kept",
+        ) from error
     log: Log | None = None
     size = 0
     for line in content.splitlines(keepends=True):

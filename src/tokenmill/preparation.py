@@ -144,7 +144,7 @@ class RunOptions:
     max_time: float | str | None = None
     max_bad: int = DEFAULT_MAX_BAD
     overwrite: bool = False
-    checkpoint_seconds: float = DEFAULT_CHECKPOINT_SECONDS
+    checkpoint_seconds: float | None = None
     repair: bool = False
     quiet: bool = True
     as_json: bool = False
@@ -281,6 +281,8 @@ class Preparation:
                 f"{format_seconds(log.checkpoint.seconds)}"
             )
             return
+        if self.options.attempt.number:
+            return  # told by the worker that died, perhaps of a document in the estimate's sample
         plan.estimate = plan.make_estimate()
         tell(f"plan: {plan.summary()}")
         for warning in plan.check_disk(self.out) + plan.spec.layout.warnings(plan.layout()):
@@ -358,6 +360,7 @@ class Preparation:
         # Soon where nothing is kept yet; a run that goes on first works for a while, so that
         # a block that kills it is seen to kill it again and again.
         every = self.options.checkpoint_seconds
+        every = DEFAULT_CHECKPOINT_SECONDS if every is None else every
         due = time.monotonic() + (every if self.status.kept_bytes else min(every, 0.2))
         for batch, end in batches:
             began = time.perf_counter()

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from tokenmill.batches import Counts, TokenBatch
 from tokenmill.journal import Checkpoint
@@ -116,16 +116,14 @@ class Reporter:
         if now - self._last < self._interval:
             return
         figures = self._figures(now)
-        try:
-            if self._json:
-                print(json.dumps({"type": "progress", **figures}), flush=True)
-            elif self._live is not None:
+        if self._json:
+            print_or_forget(json.dumps({"type": "progress", **figures}))
+            return
+        with contextlib.suppress(OSError):  # a full log, or a terminal that is gone, stops no run
+            if self._live is not None:
                 self._live.update(_block(figures))
             else:
                 print(_line(figures), file=sys.stderr, flush=True)
-        except OSError:  # nobody reads any more, or the log's disk is full: the work goes on
-            silence(sys.stdout if self._json else sys.stderr)
-            self._interval = float("inf")
 
     def _figures(self, now: float) -> dict[str, Any]:
         status = self._status
@@ -158,10 +156,12 @@ class Reporter:
             self._live.stop()
 
 
-def silence(stream: TextIO) -> None:
-    """What is still printed to ``stream`` goes nowhere, also at the interpreter's exit."""
-    with contextlib.suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def print_or_forget(line: str) -> None:
+    """Print to stdout; where nobody reads it, or its disk is full, the run goes on without."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _seconds_left(status: Status, elapsed: float) -> float | None:

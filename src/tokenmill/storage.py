@@ -62,16 +62,13 @@ class StagedFile:
         Those are read again behind the back of the writing, for the hash, and must have the hash
         ``sha256`` (None: it is not known). Raises TokenmillError when they are not there.
         """
+        check_partial(final, size, exact=False)
         staged = cls.__new__(cls)
         partial = final.with_name(final.name + PARTIAL)
         if not partial.exists():
             raise _changed(partial, "it is not there any more")
         staged._begin(final, header, 0)
         with _explained(staged.path):
-            found = os.fstat(staged._fd).st_size
-            if found < size:
-                os.close(staged._fd)
-                raise _changed(staged.path, f"it has {found} bytes, of which {size} were written")
             os.ftruncate(staged._fd, size)
             os.pwrite(staged._fd, header, 0)
             os.lseek(staged._fd, size, os.SEEK_SET)
@@ -196,6 +193,17 @@ class AppendedFile:
 
 def _sync_data(fd: int) -> None:
     getattr(os, "fdatasync", os.fsync)(fd)
+
+
+def check_partial(final: Path, size: int, exact: bool = True) -> None:
+    """Raise TokenmillError unless the unfinished file has ``size`` bytes (or more: not exact)."""
+    path = final.with_name(final.name + PARTIAL)
+    try:
+        found = path.lstat().st_size
+    except FileNotFoundError:
+        raise _changed(path, "it is gone") from None
+    if found < size or (exact and found != size):
+        raise _changed(path, f"it has {found} bytes, of which {size} were written")
 
 
 def _changed(path: Path, why: str) -> TokenmillError:

@@ -28,7 +28,7 @@ from tokenmill.journal import Checkpoint, Encoded, Journal, Log, OpenFile, Shard
 from tokenmill.manifest import QUARANTINE, Origin, Quarantine, Shard
 from tokenmill.sources.block import START, Position
 from tokenmill.spec import Spec
-from tokenmill.storage import StagedFile, sync_folder
+from tokenmill.storage import StagedFile, check_partial, sync_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -217,6 +217,7 @@ class DatasetWriter:
         self._numbers.following.update(at.numbers)
         self._position = Position(at.file, at.state)
         for shard in log.shards[: at.shards]:
+            check_partial(self._folder / shard.name, shard.bytes)
             done: Future[Shard] = Future()
             done.set_result(shard)
             self._shards.append(done)

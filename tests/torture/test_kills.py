@@ -1,0 +1,99 @@
+"""Law 4 as a campaign: killed at every system call on the output, and at random instants.
+
+Two processes at a time. The environment variables: TOKENMILL_SEED (of the random instants),
+TOKENMILL_KILLS (how many of them for each kind of input), TOKENMILL_POINTS (at most so many system
+calls for each kind, evenly spread; all of them by default).
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import random
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import runs
+from tests.injection import Scene, arguments, need_strace
+from tests.runs import snapshot
+
+SEED = int(os.environ.get("TOKENMILL_SEED", random.SystemRandom().randrange(10**9)))
+KILLS = int(os.environ.get("TOKENMILL_KILLS", "200"))
+POINTS = int(os.environ.get("TOKENMILL_POINTS", "100000"))
+
+
+@pytest.fixture(scope="module", params=runs.KINDS)
+def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return Scene.make(tmp_path_factory.mktemp("scene"), request.param)
+
+
+def campaign(
+    what: str, trials: list[Callable[[], str | None]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Do all, two at a time; each returns what went wrong, or None."""
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        wrong = [found for found in pool.map(lambda trial: trial(), trials) if found]
+    with capsys.disabled():
+        print(f"\n{what}: {len(trials) - len(wrong)} kills survived of {len(trials)} tried")
+    assert not wrong, "\n".join(wrong[:20])
+
+
+def outcome(scene: Scene, out: Path, what: str) -> str | None:
+    """Resume without trouble, and compare; None when all is well."""
+    runs.wait_until_free(out)
+    try:
+        runs.assert_nothing_finished(out)
+    except AssertionError as error:
+        return f"{what}: {error}"
+    done = scene.run(out, alone=False)
+    if done.rc != 0:
+        return f"{what}: resumed with exit code {done.rc}: {done.stderr}"
+    if snapshot(out) != scene.undisturbed:
+        return f"{what}: other bytes: {sorted(set(snapshot(out)) ^ set(scene.undisturbed))}"
+    shutil.rmtree(out)
+    return None
+
+
+def test_killed_at_every_system_call(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every second point kills the run that goes on, too."""
+    need_strace()
+    points = scene.points(tmp_path)
+    points = points[:: max(1, len(points) // POINTS)]
+    reached = []
+
+    def trial(index: int) -> str | None:
+        call, number = points[index]
+        out, log = tmp_path / str(index), tmp_path / f"{index}.log"
+        inject = ("-e", f"inject={call}:signal=KILL:when={number}")
+        for _ in range(1 + index % 2):
+            died = scene.run(out, *scene.tracing(out, log, *inject))
+            reached.append(died.rc != 0)
+        return outcome(scene, out, f"{scene.kind}, {call} {number}")
+
+    trials = [lambda index=index: trial(index) for index in range(len(points))]
+    campaign(f"{scene.kind}, at each of {len(points)} system calls", trials, capsys)
+    # Threads share the work a little differently each time, so the last ones may not come.
+    assert sum(reached) > 0.8 * len(points), f"only {sum(reached)} kills for {len(points)} points"
+
+
+def test_killed_at_random_instants(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trial(index: int) -> str | None:
+        generator = random.Random(f"{SEED} {scene.kind} {index}")
+        whom = generator.choice(["worker", "parent", "both"])
+        seconds = generator.uniform(0.1, 1.5)
+        out = tmp_path / str(index)
+        with runs.running(*arguments(scene.corpus, out), pause=0.03) as process:
+            time.sleep(seconds)
+            runs.end(process, whom)
+        return outcome(scene, out, f"seed {SEED}, kill {index} of {whom} after {seconds:.3f} s")
+
+    trials = [lambda index=index: trial(index) for index in range(KILLS)]
+    campaign(f"{scene.kind}, at random instants, TOKENMILL_SEED={SEED}", trials, capsys)
