@@ -183,15 +183,44 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
 
 @cli.command(context_settings=_CONTEXT)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("more", nargs=-1, metavar="")
 @click.option("--quick", is_flag=True, help="Sizes and headers only.")
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="INPUT...",
+    help="Compare with these inputs, the dataset's own: a sample is encoded again by tiktoken.",
+)
+@click.option("--share", type=float, help="Share of the documents in that sample (0.01).")
+@click.option("--seed", type=int, default=0, help="Seed of that sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
-def verify(folder: Path, quick: bool, as_json: bool) -> None:
+def verify(
+    folder: Path,
+    more: tuple[str, ...],
+    quick: bool,
+    against: tuple[str, ...],
+    share: float | None,
+    seed: int,
+    as_json: bool,
+) -> None:
     """Is the dataset what its manifest says? Exit code 13 if not."""
-    from tokenmill.errors import DamageFound
+    from tokenmill.errors import DamageFound, UsageError
+    from tokenmill.verification import DEFAULT_SHARE
     from tokenmill.verification import verify as find_problems
 
+    if more and not against:
+        raise UsageError("verify takes one folder", fix="name inputs after --against")
     count = 0
-    for problem in find_problems(folder, quick=quick):
+    inputs: list[str | Path] | None = [*against, *more] or None
+    problems = find_problems(
+        folder,
+        quick=quick,
+        against=inputs,
+        share=DEFAULT_SHARE if share is None else share,
+        seed=seed,
+        tell=lambda line: click.echo(line, err=True),
+    )
+    for problem in problems:
         count += 1
         if as_json:
             _print_json("problem", **vars(problem))
@@ -199,7 +228,10 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
             click.echo(str(problem))
     if count:
         raise DamageFound(
-            f"{count} problems found", str(folder), None, "remove it, then prepare it again"
+            f"{count} problems found",
+            str(folder),
+            None,
+            "run the command that prepared it again, with --repair: it makes only damaged shards",
         )
     if as_json:
         _print_json("verified", folder=str(folder), quick=quick, problems=0)
