@@ -274,6 +274,50 @@ def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_jso
 
 
 @cli.command(context_settings=_CONTEXT)
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+def status(folder: Path, as_json: bool) -> None:
+    """Show what a running, stopped or finished run has done, from its files alone."""
+    from tokenmill.status import status_of
+
+    found = status_of(folder)
+    if as_json:
+        _print_json("status", folder=str(folder), **found)
+        return
+    holder = f", by process {found['holder']}" if found["holder"] else ""
+    click.echo(f"{folder}: {found['state']}{holder}")
+    for line in _status_lines(found):
+        click.echo(line)
+
+
+def _status_lines(found: dict[str, Any]) -> list[str]:
+    """What a person is told of a run or a dataset, if it has got that far."""
+    from tokenmill.quantities import format_bytes, format_seconds
+
+    lines: list[str] = []
+    if "began" in found:
+        share = found["bytes"] / max(1, found["total_bytes"])
+        done = f"{format_bytes(found['bytes'])} of {format_bytes(found['total_bytes'])}"
+        lines.append(f"began {found['began']}, worked {format_seconds(found['seconds'])}")
+        lines.append(f"done: {done} ({share:.0%})" + ", all is encoded" * found["is_encoded"])
+    if "documents" in found:
+        lines.append(f"{found['documents']:,} documents, {found['tokens']:,} tokens")
+        lines.append(f"{found['shards_whole']} shards whole")
+    if found.get("shards_open"):
+        lines.append(f"being filled: {', '.join(found['shards_open'])}")
+    if found.get("damaged"):
+        lines.append(f"missing or of another size: {', '.join(found['damaged'])}")
+    if found.get("quarantined"):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in found["quarantined"].items())
+        lines.append(f"left out: {reasons}")
+    if found.get("checkpoint"):
+        lines.append(f"last checkpoint: {found['checkpoint']}")
+    if "command" in found and found["state"] == "stopped":
+        lines.append(f"to go on: {found['command']}")
+    return lines
+
+
+@cli.command(context_settings=_CONTEXT)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
