@@ -149,8 +149,7 @@ def end(process: subprocess.Popen[str], whom: str) -> None:
     if whom == "worker":
         return
     process.communicate(timeout=SECONDS)
-    for child in children:
-        wait_for(lambda child=child: not is_alive(child), "the end of the worker", 2)
+    wait_for(lambda: not any(map(is_alive, children)), "the end of the worker", 2)
 
 
 def wait_until_free(out: Path, seconds: float = 2) -> None:

@@ -22,7 +22,7 @@ from tests.conftest import Run, kill, start
 from tests.outcome import Outcome
 from tests.shared import ARTICLES, BOOKS, tokenizer_argument
 
-COMMANDS = ["prepare", "plan", "verify", "inspect", "doctor"]
+COMMANDS = ["prepare", "plan", "verify", "inspect", "status", "doctor"]
 ARTICLE_TEXTS = [json.loads(line)["text"] for line in ARTICLES.read_text().splitlines()]
 
 
@@ -151,7 +151,7 @@ def test_json_is_lines_with_a_type(tmp_path: Path, tokenmill: Run) -> None:
     assert all("type" in line for line in done.lines)
 
 
-@pytest.mark.parametrize("command", ["plan", "verify", "inspect", "doctor"])
+@pytest.mark.parametrize("command", ["plan", "verify", "inspect", "status", "doctor"])
 def test_every_command_speaks_json(command: str, finished: Outcome, tokenmill: Run) -> None:
     target = {"plan": [ARTICLES], "doctor": []}.get(command, [finished.folder])
     done = tokenmill(command, *target, "--json")
@@ -239,6 +239,8 @@ def test_doctor_is_well(tokenmill: Run) -> None:
     done = tokenmill("doctor")
     assert done.rc == 0, done.stderr
     assert "gigatoken" in done.stdout and "tiktoken" in done.stdout
+    found = tokenmill("doctor", "--json").lines[0]
+    assert found["limited_by"] == "RAM" or Path(found["limited_by"]).exists()
 
 
 # --- verify ------------------------------------------------------------------------------------
@@ -281,7 +283,7 @@ def test_verify_finds_damage_and_names_it(damage: str, finished: Outcome, tokenm
     assert quick.rc == (0 if damage == "changed" else 13)
 
 
-@pytest.mark.parametrize("command", ["verify", "inspect"])
+@pytest.mark.parametrize("command", ["verify", "inspect", "status"])
 @pytest.mark.parametrize("state", ["no folder", "no manifest", "broken manifest"])
 def test_a_folder_without_a_dataset_is_an_error(
     command: str, state: str, tmp_path: Path, tokenmill: Run

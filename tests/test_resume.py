@@ -22,7 +22,7 @@ import pytest
 import tokenmill
 from tests import corpora, runs
 from tests.runs import OPTIONS, snapshot
-from tokenmill import preparation
+from tokenmill import preparation, writer
 from tokenmill.errors import LimitReached, SpecMismatch, TokenmillError
 from tokenmill.journal import read_journal
 from tokenmill.sources import block, jsonl, parquet, text

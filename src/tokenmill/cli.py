@@ -195,15 +195,44 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
 
 @cli.command(context_settings=_CONTEXT)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("more", nargs=-1, metavar="")
 @click.option("--quick", is_flag=True, help="Sizes and headers only.")
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="INPUT...",
+    help="Compare with these inputs, the dataset's own: a sample is encoded again by tiktoken.",
+)
+@click.option("--share", type=float, help="Share of the documents in that sample (0.01).")
+@click.option("--seed", type=int, default=0, help="Seed of that sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
-def verify(folder: Path, quick: bool, as_json: bool) -> None:
+def verify(
+    folder: Path,
+    more: tuple[str, ...],
+    quick: bool,
+    against: tuple[str, ...],
+    share: float | None,
+    seed: int,
+    as_json: bool,
+) -> None:
     """Is the dataset what its manifest says? Exit code 13 if not."""
-    from tokenmill.errors import DamageFound
+    from tokenmill.errors import DamageFound, UsageError
+    from tokenmill.verification import DEFAULT_SHARE
     from tokenmill.verification import verify as find_problems
 
+    if more and not against:
+        raise UsageError("verify takes one folder", fix="name inputs after --against")
     count = 0
-    for problem in find_problems(folder, quick=quick):
+    inputs: list[str | Path] | None = [*against, *more] or None
+    problems = find_problems(
+        folder,
+        quick=quick,
+        against=inputs,
+        share=DEFAULT_SHARE if share is None else share,
+        seed=seed,
+        tell=lambda line: click.echo(line, err=True),
+    )
+    for problem in problems:
         count += 1
         if as_json:
             _print_json("problem", **vars(problem))
@@ -211,7 +240,10 @@ def verify(folder: Path, quick: bool, as_json: bool) -> None:
             click.echo(str(problem))
     if count:
         raise DamageFound(
-            f"{count} problems found", str(folder), None, "remove it, then prepare it again"
+            f"{count} problems found",
+            str(folder),
+            None,
+            "run the command that prepared it again, with --repair: it makes only damaged shards",
         )
     if as_json:
         _print_json("verified", folder=str(folder), quick=quick, problems=0)
@@ -251,6 +283,50 @@ def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_jso
             f"{shard['name']}: {shard['tokens']:,} tokens of {shard['dtype']} after "
             f"{shard['header_bytes']} bytes of header, {shard['documents']:,} documents begin in it"
         )
+
+
+@cli.command(context_settings=_CONTEXT)
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+def status(folder: Path, as_json: bool) -> None:
+    """Show what a running, stopped or finished run has done, from its files alone."""
+    from tokenmill.status import status_of
+
+    found = status_of(folder)
+    if as_json:
+        _print_json("status", folder=str(folder), **found)
+        return
+    holder = f", by process {found['holder']}" if found["holder"] else ""
+    click.echo(f"{folder}: {found['state']}{holder}")
+    for line in _status_lines(found):
+        click.echo(line)
+
+
+def _status_lines(found: dict[str, Any]) -> list[str]:
+    """What a person is told of a run or a dataset, if it has got that far."""
+    from tokenmill.quantities import format_bytes, format_seconds
+
+    lines: list[str] = []
+    if "began" in found:
+        share = found["bytes"] / max(1, found["total_bytes"])
+        done = f"{format_bytes(found['bytes'])} of {format_bytes(found['total_bytes'])}"
+        lines.append(f"began {found['began']}, worked {format_seconds(found['seconds'])}")
+        lines.append(f"done: {done} ({share:.0%})" + ", all is encoded" * found["is_encoded"])
+    if "documents" in found:
+        lines.append(f"{found['documents']:,} documents, {found['tokens']:,} tokens")
+        lines.append(f"{found['shards_whole']} shards whole")
+    if found.get("shards_open"):
+        lines.append(f"being filled: {', '.join(found['shards_open'])}")
+    if found.get("damaged"):
+        lines.append(f"missing or of another size: {', '.join(found['damaged'])}")
+    if found.get("quarantined"):
+        reasons = ", ".join(f"{count} {reason}" for reason, count in found["quarantined"].items())
+        lines.append(f"left out: {reasons}")
+    if found.get("checkpoint"):
+        lines.append(f"last checkpoint: {found['checkpoint']}")
+    if "command" in found and found["state"] == "stopped":
+        lines.append(f"to go on: {found['command']}")
+    return lines
 
 
 @cli.command(context_settings=_CONTEXT)

@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenmill import __version__
 from tokenmill.errors import TokenmillError
-from tokenmill.memory import available_cores, default_budget, memory_limit
+from tokenmill.memory import available_cores, default_budget, memory_limit_and_place
 from tokenmill.quantities import format_bytes
 from tokenmill.storage import StagedFile, free_bytes
 from tokenmill.tokenizers import ENGINES, load_vocabulary, make_engine
@@ -22,18 +22,33 @@ _PROBE_BYTES = 64 * 1024 * 1024
 
 def diagnose(folder: Path) -> dict[str, Any]:
     """Versions, processors, memory, disk and engines; measures the disk of ``folder``."""
+    limit, place = memory_limit_and_place()
     return {
         "tokenmill": __version__,
         "python": platform.python_version(),
         "system": platform.platform(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cores": available_cores(),
-        "memory_limit": format_bytes(memory_limit()),
+        "processor": _processor(),
+        "memory_limit": format_bytes(limit),
+        "limited_by": place,
         "default_budget": format_bytes(default_budget()),
         "free_disk": format_bytes(free_bytes(folder)),
         "disk_speed": _disk_speed(folder),
         "engines": {name: _engine(name) for name in ENGINES},
     }
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str:

@@ -53,6 +53,11 @@ class EncodingRules:
     call_bytes: int = 2 * 1024 * 1024
     """Text given to the engine in one call; larger documents are cut into pieces of about this."""
 
+    def is_val(self, document: bytes) -> bool:
+        """Drawn by a seeded hash of the document's bytes (the first MiB of a longer one)."""
+        head = document if len(document) <= HASHED_BYTES else memoryview(document)[:HASHED_BYTES]
+        return xxhash.xxh3_64_intdigest(head, self.seed) < int(self.val_fraction * 2**64)
+
 
 class BlockEncoder:
     """Encodes blocks with one engine, for one thread at a time."""
@@ -69,7 +74,6 @@ class BlockEncoder:
         self._engine = engine
         self._reference = reference
         self._special_ids = engine.encode_piece(b"endoftext")
-        self._val_below = int(rules.val_fraction * 2**64)
         self.bytes_since_drop = 0
 
     def drop_caches(self) -> None:
@@ -96,7 +100,7 @@ class BlockEncoder:
 
     def _encode_into(self, result: TokenBatch, batch: DocumentBatch, block: Block) -> None:
         pieces, borders = self._pieces(batch.documents)
-        tokens = self._encode_pieces(pieces)
+        tokens = self.encode_pieces(pieces)
         self._check_seams(tokens, block)
         self._compare(result, pieces, tokens, block)
         self._find_special_text(result, batch, tokens, block)
@@ -119,7 +123,7 @@ class BlockEncoder:
             ends.append(len(pieces) - 1)
         return pieces, np.array(ends[:-1], np.int64)
 
-    def _encode_pieces(self, pieces: list[bytes]) -> Tokens:
+    def encode_pieces(self, pieces: list[bytes]) -> Tokens:
         """Encode in groups of bounded size, so that the engine's memory is bounded too."""
         large = 2 * self._rules.call_bytes
         groups = list(_groups(pieces, self._rules.call_bytes))
@@ -174,32 +178,19 @@ class BlockEncoder:
         self, result: TokenBatch, pieces: list[bytes], tokens: Tokens, block: Block
     ) -> None:
         """Encode a drawn few with the reference and stop at the first difference."""
-        for index in self._drawn(pieces, block):
+        for index in drawn(pieces, self._rules.check, f"{self._rules.seed}:{block.where}"):
             piece = pieces[index]
             start = int(tokens.marks[index - 1]) + 1 if index else 0
             stop = int(tokens.marks[index]) if index < len(tokens.marks) else len(tokens.ids)
-            cut = len(piece)
-            if cut > 2 * CHECK_BYTES:
-                found = provable_cut(piece, CHECK_BYTES, 2 * CHECK_BYTES)
-                if found is None:
-                    continue
-                cut = found
+            cut = checked_part(piece)
+            if cut is None:
+                continue
             expected = self._reference.encode(piece[:cut])
             if cut < len(piece):
                 stop = start + len(expected)
             _same_ids(tokens.ids[start:stop].tolist(), expected, block.where, index)
             result.checked_documents += 1
             result.checked_bytes += cut
-
-    def _drawn(self, pieces: list[bytes], block: Block) -> list[int]:
-        """Which pieces the reference encodes too: by the seed and the block, not by chance."""
-        share = self._rules.check
-        if share <= 0:
-            return []
-        draw = random.Random(f"{self._rules.seed}:{block.where}")
-        units = max(len(pieces), sum(map(len, pieces)) // CHECK_BYTES)
-        count = min(len(pieces), int(share * units + draw.random()))
-        return sorted(draw.sample(range(len(pieces)), count))
 
     def _find_special_text(
         self, result: TokenBatch, batch: DocumentBatch, tokens: Tokens, block: Block
@@ -241,9 +232,11 @@ class BlockEncoder:
         else:
             kept, starts = self._delimited(batch, ids, marks)
         borders = np.concatenate(([0], starts, [len(kept)])).astype(np.int64)
-        if not self._val_below or batch.split is not None:
+        if not self._rules.val_fraction or batch.split is not None:
             begins = borders[int(batch.continues) : -1]
-            default = batch.split if batch.split else (TRAIN if not self._val_below else None)
+            default = (
+                batch.split if batch.split else (TRAIN if not self._rules.val_fraction else None)
+            )
             return [TokenRun(default, kept, begins)]
         return self._split_runs(batch, kept, borders)
 
@@ -271,7 +264,7 @@ class BlockEncoder:
         first = int(batch.continues)
         if first:
             runs.append(TokenRun(None, kept[: borders[1]], np.empty(0, np.int64)))
-        sides = np.array([self._is_val(document) for document in batch.documents[first:]], np.bool_)
+        sides = np.array([self._rules.is_val(document) for document in batch.documents[first:]])
         lengths = np.diff(borders[first:])
         for side in (not sides[-1], sides[-1]) if len(sides) else ():
             chosen = sides == side
@@ -284,11 +277,6 @@ class BlockEncoder:
             begins = np.concatenate(([0], ends[:-1])).astype(np.int64)
             runs.append(TokenRun(VAL if side else TRAIN, ids, begins))
         return runs
-
-    def _is_val(self, document: bytes) -> bool:
-        """Drawn by a seeded hash of the document's bytes (the first MiB of a longer one)."""
-        head = document if len(document) <= HASHED_BYTES else memoryview(document)[:HASHED_BYTES]
-        return xxhash.xxh3_64_intdigest(head, self._rules.seed) < self._val_below
 
 
 class Reference:
@@ -305,6 +293,24 @@ class Reference:
             if self._engine is None:
                 self._engine = make_engine(REFERENCE_ENGINE, self._vocabulary)
         return self._engine.encode_piece(text)
+
+
+def drawn(pieces: list[bytes], share: float, seed: str) -> list[int]:
+    """Which pieces the reference encodes too: by the seed, not by chance."""
+    if share <= 0:
+        return []
+    draw = random.Random(seed)
+    units = max(len(pieces), sum(map(len, pieces)) // CHECK_BYTES)
+    count = min(len(pieces), int(share * units + draw.random()))
+    return sorted(draw.sample(range(len(pieces)), count))
+
+
+def checked_part(piece: bytes) -> int | None:
+    """How much of a piece the reference encodes: up to a cut that changes no id; None if there is
+    none near."""
+    if len(piece) <= 2 * CHECK_BYTES:
+        return len(piece)
+    return provable_cut(piece, CHECK_BYTES, 2 * CHECK_BYTES)
 
 
 def _whole_empty(batch: DocumentBatch) -> int:

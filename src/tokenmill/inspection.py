@@ -55,12 +55,12 @@ def text_of_document(dataset: Dataset, number: int, split: str) -> dict[str, Any
 
 
 def _decoded(dataset: Dataset, ids: list[int]) -> dict[str, Any]:
-    table = _vocabulary(dataset).token_bytes
+    table = vocabulary_of(dataset).token_bytes
     text = b"".join(table.get(token, b"\xef\xbf\xbd") for token in ids)
     return {"ids": ids, "text": text.decode("utf-8", "replace")}
 
 
-def _vocabulary(dataset: Dataset) -> Vocabulary:
+def vocabulary_of(dataset: Dataset) -> Vocabulary:
     """The vocabulary that the dataset was made with, found again and compared."""
     about, spec = dataset.manifest.tokenizer, dataset.manifest.spec
     pattern = str(about["pattern"])

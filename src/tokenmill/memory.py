@@ -133,17 +133,22 @@ def available_cores() -> int:
 
 def memory_limit() -> int:
     """Bytes of memory this process can ever have: RAM or the tightest cgroup limit above it."""
+    return memory_limit_and_place()[0]
+
+
+def memory_limit_and_place() -> tuple[int, str]:
+    """That limit, and what sets it: ``RAM``, or the file of a cgroup."""
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([ram, *_cgroup_limits()])
+    return min([(ram, "RAM"), *_cgroup_limits()], key=lambda limit: limit[0])
 
 
-def _cgroup_limits() -> list[int]:
+def _cgroup_limits() -> list[tuple[int, str]]:
     """Every readable limit of cgroup v1 and v2, from this process's group up to the root."""
     limits = []
     for folder in cgroup_folders():
         for name in ("memory.max", "memory.limit_in_bytes"):
             try:
-                limits.append(int((folder / name).read_text()))
+                limits.append((int((folder / name).read_text()), str(folder / name)))
             except (OSError, ValueError):
                 continue
     return limits

@@ -248,11 +248,11 @@ def make_plan(
         name,
         dtype,
         Budget.of(memory, threads, vocabulary.largest_id + 1),
-        _position_split(spec, inputs.files),
+        position_split_of(spec, inputs.files),
     )
 
 
-def _position_split(spec: Spec, files: list[InputFile]) -> int | None:
+def position_split_of(spec: Spec, files: list[InputFile]) -> int | None:
     """Where train ends when the corpus is one document: a hash cannot divide it."""
     one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
     if not one or not spec.val_fraction:
