@@ -153,6 +153,9 @@ def read_journal(folder: Path) -> Log | None:
         entry = _parse(line)
         if entry is None or (log is None) != isinstance(entry, RunBegun):
             break
+        at = entry.at if isinstance(entry, Encoded) else entry
+        if log is not None and isinstance(at, Checkpoint) and at.shards > len(log.shards):
+            break  # it speaks of shards that no entry names
         size += len(line)
         if isinstance(entry, RunBegun):
             log = Log(entry)

@@ -11,10 +11,11 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -30,6 +31,7 @@ from tokenmill.storage import StagedFile, check_partial, sync_folder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_Done = TypeVar("_Done")
 _MOST_UNFINISHED = 2
 """Shards that wait for their sync, at most: then the disk is slower than the rest."""
 
@@ -177,6 +179,7 @@ class DatasetWriter:
         self._shards: list[Future[Shard]] = []
         self._checkpoint: Future[None] | None = None
         self._committer = ThreadPoolExecutor(1, "tokenmill-commit")
+        self._failure: BaseException | None = None
 
     @property
     def reasons(self) -> Counter[str]:
@@ -232,9 +235,23 @@ class DatasetWriter:
 
     def _finish(self, shard: _OpenShard) -> None:
         """Sync in the background: the disk works while the next shard is filled."""
-        self._shards.append(self._committer.submit(self._complete, shard))
+        self._shards.append(self._submit(self._complete, shard))
         if len(self._shards) > _MOST_UNFINISHED:
             self._shards[-1 - _MOST_UNFINISHED].result()
+
+    def _submit(self, task: Callable[..., _Done], *arguments: object) -> Future[_Done]:
+        return self._committer.submit(self._unless_failed, task, *arguments)
+
+    def _unless_failed(self, task: Callable[..., _Done], *arguments: object) -> _Done:
+        """After a failure nothing more is noted: every note rests on those before it, and a sync
+        that is tried again may claim what the first one lost."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return task(*arguments)
+        except BaseException as error:
+            self._failure = error
+            raise
 
     def _complete(self, shard: _OpenShard) -> Shard:
         shard.about.sha256 = shard.staged.finish(shard.header)
@@ -258,7 +275,7 @@ class DatasetWriter:
         files = [shard.staged for shard in self._open_shards()]
         if self._quarantine.staged is not None:
             files.append(self._quarantine.staged)
-        self._checkpoint = self._committer.submit(self._commit, entry, files)
+        self._checkpoint = self._submit(self._commit, entry, files)
         if wait:
             self._checkpoint.result()
 
