@@ -94,7 +94,9 @@ def test_a_run_that_stopped_may_go_on_and_leave_out(corpus: Path, tmp_path: Path
     went_on = prepare(corpus, out, on_bad="quarantine", shard_tokens=2000)
     whole = prepare(corpus, other, on_bad="quarantine", shard_tokens=2000)
     assert went_on.hashes == whole.hashes
-    assert went_on.manifest == whole.manifest
+    assert went_on.manifest["counts"] == whole.manifest["counts"]
+    assert went_on.manifest["quarantine"] == whole.manifest["quarantine"]
+    assert went_on.manifest["fingerprint"] == whole.manifest["fingerprint"]
 
 
 @pytest.mark.usefixtures("small_blocks")

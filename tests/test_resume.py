@@ -465,9 +465,11 @@ def test_a_journal_cut_anywhere_is_one_of_an_earlier_moment(interrupted: Path) -
     for size in [*range(earlier, last, 13), *range(last, len(content) + 1)]:
         runs.journal(interrupted).write_bytes(content[:size])
         log = read_journal(interrupted)
-        whole = content[:size].rfind(b"\n") + 1
+        whole = content[: content[:size].rfind(b"\n") + 1].splitlines(keepends=True)
+        while b'"type":"shard"' in whole[-1]:  # noted after the last checkpoint
+            whole.pop()
         assert log is not None
-        assert log.size == whole
+        assert log.size == sum(map(len, whole))
     for size in range(0, len(lines[0]), 7):
         runs.journal(interrupted).write_bytes(content[:size])
         assert read_journal(interrupted) is None

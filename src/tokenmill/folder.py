@@ -191,7 +191,15 @@ class OutputFolder:
         return [f"removed {len(present)} files, {format_bytes(size)}, of {self.path}"]
 
     def _entries(self) -> list[Path]:
-        return [path for path in self.path.iterdir() if path.is_file() or path.is_symlink()]
+        try:
+            return [path for path in self.path.iterdir() if path.is_file() or path.is_symlink()]
+        except OSError as error:
+            raise TokenmillError(
+                "cannot read the output folder",
+                str(self.path),
+                error.strerror,
+                "mend that and run it again, or choose another --out",
+            ) from error
 
     def _partials(self, spec: Spec) -> list[Path]:
         """Unfinished files that a run with that spec would write itself."""

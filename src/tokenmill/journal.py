@@ -163,6 +163,9 @@ def read_journal(folder: Path) -> Log | None:
             log = Log(entry)
         else:
             break
+        at = entry.at if isinstance(entry, Encoded) else entry
+        if log is not None and isinstance(at, Checkpoint) and at.shards > len(log.shards):
+            break  # it speaks of shards that no entry names
         size += len(line)
         if not isinstance(entry, ShardDone):
             log.size = size

@@ -9,20 +9,18 @@ before the note is.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from tokenmill.batches import TRAIN, VAL, BadRecord, TokenBatch
-from tokenmill.errors import TokenmillError
 from tokenmill.formats import Format
 from tokenmill.journal import Checkpoint, Encoded, Journal, Log, OpenFile, ShardDone
 from tokenmill.manifest import QUARANTINE, Origin, Quarantine, Shard
@@ -33,6 +31,7 @@ from tokenmill.storage import StagedFile, check_partial, sync_folder
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+_Done = TypeVar("_Done")
 _MOST_UNFINISHED = 2
 """Shards that wait for their sync, at most: then the disk is slower than the rest."""
 
@@ -201,8 +200,8 @@ class DatasetWriter:
         self._position = START
         self._shards: list[Future[Shard]] = []
         self._checkpoint: Future[None] | None = None
-        self._has_failed = False
         self._committer = ThreadPoolExecutor(1, "tokenmill-commit")
+        self._failure: BaseException | None = None
 
     @property
     def reasons(self) -> Counter[str]:
@@ -247,32 +246,25 @@ class DatasetWriter:
 
     def _finish(self, shard: _OpenShard) -> None:
         """Sync in the background: the disk works while the next shard is filled."""
-        self._shards.append(self._committer.submit(self._complete, shard))
+        self._shards.append(self._submit(self._complete, shard))
         if len(self._shards) > _MOST_UNFINISHED:
             self._shards[-1 - _MOST_UNFINISHED].result()
 
-    @contextlib.contextmanager
-    def _in_order(self) -> Iterator[None]:
-        """After a failure nothing more is made durable or noted: a sync that failed must not be
-        tried again and believed, nor a note be added to half of another."""
-        if self._has_failed:
-            raise TokenmillError(
-                "the output could not be made durable",
-                str(self._folder),
-                "an earlier write or sync failed",
-                "mend that, then run the same command again",
-            )
+    def _submit(self, task: Callable[..., _Done], *arguments: object) -> Future[_Done]:
+        return self._committer.submit(self._unless_failed, task, *arguments)
+
+    def _unless_failed(self, task: Callable[..., _Done], *arguments: object) -> _Done:
+        """After a failure nothing more is noted: every note rests on those before it, and a sync
+        that is tried again may claim what the first one lost."""
+        if self._failure is not None:
+            raise self._failure
         try:
-            yield
-        except BaseException:
-            self._has_failed = True
+            return task(*arguments)
+        except BaseException as error:
+            self._failure = error
             raise
 
     def _complete(self, shard: _OpenShard) -> Shard:
-        with self._in_order():
-            return self._completed(shard)
-
-    def _completed(self, shard: _OpenShard) -> Shard:
         shard.about.sha256 = shard.staged.finish(shard.header)
         sync_folder(self._folder)
         self._journal.append(ShardDone(shard.about))
@@ -294,16 +286,15 @@ class DatasetWriter:
         files = [shard.staged for shard in self._open_shards()]
         if self._quarantine.staged is not None:
             files.append(self._quarantine.staged)
-        self._checkpoint = self._committer.submit(self._commit, entry, files)
+        self._checkpoint = self._submit(self._commit, entry, files)
         if wait:
             self._checkpoint.result()
 
     def _commit(self, entry: Checkpoint, files: list[StagedFile]) -> None:
-        with self._in_order():
-            for file in files:
-                file.sync()
-            sync_folder(self._folder)
-            self._journal.append(entry)
+        for file in files:
+            file.sync()
+        sync_folder(self._folder)
+        self._journal.append(entry)
 
     def _open_shards(self) -> list[_OpenShard]:
         found = [writer.open_shard for writer in self._splits.values()]

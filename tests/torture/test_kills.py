@@ -13,7 +13,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -33,7 +33,7 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def campaign(
-    what: str, trials: list[Callable[[], str | None]], capsys: pytest.CaptureFixture[str]
+    what: str, trials: Sequence[Callable[[], str | None]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Do all, two at a time; each returns what went wrong, or None."""
     with concurrent.futures.ThreadPoolExecutor(2) as pool:

@@ -104,10 +104,17 @@ class Vocabulary:
     @cached_property
     def file(self) -> str:
         """The ranks as a temporary file, for libraries that read only files."""
-        handle, name = tempfile.mkstemp(prefix="tokenmill-", suffix=".tiktoken")
-        atexit.register(_remove, name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(self.content)
+        try:
+            handle, name = _temporary_file()
+            with os.fdopen(handle, "wb", closefd=not name.startswith("/proc/")) as file:
+                file.write(self.content)
+        except OSError as error:
+            raise TokenmillError(
+                "cannot write a temporary file",
+                tempfile.gettempdir(),
+                error.strerror,
+                "make room there, or set TMPDIR to another folder",
+            ) from error
         return name
 
     @cached_property
@@ -131,6 +138,17 @@ class Vocabulary:
             "end_of_text": self.end_of_text,
             "largest_id": self.largest_id,
         }
+
+
+def _temporary_file() -> tuple[int, str]:
+    """Open for writing, and its path; gone with the process, in memory where it can be, so that a
+    killed process leaves nothing behind."""
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("tokenmill")
+        return handle, f"/proc/{os.getpid()}/fd/{handle}"
+    handle, name = tempfile.mkstemp(prefix="tokenmill-", suffix=".tiktoken")
+    atexit.register(_remove, name)
+    return handle, name
 
 
 def _remove(path: str) -> None:
