@@ -7,6 +7,7 @@ changed, so a journal cut off anywhere is still one, of an earlier moment.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,11 @@ class Journal:
     def close(self) -> None:
         """No more entries."""
         self._file.close()
+
+
+def continuing_command(arguments: list[str]) -> str:
+    """What a person types to go on with a run; ``--overwrite`` would begin it anew."""
+    return shlex.join(["tokenmill", *(word for word in arguments if word != "--overwrite")])
 
 
 def read_journal(folder: Path) -> Log | None:

@@ -7,7 +7,6 @@ the same command goes on from there; nothing stands under a final name before al
 
 from __future__ import annotations
 
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -35,7 +34,7 @@ from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import check_unchanged
 from tokenmill.journal import VERSION as JOURNAL_VERSION
-from tokenmill.journal import Encoded, Journal, Log, RunBegun
+from tokenmill.journal import Encoded, Journal, Log, RunBegun, continuing_command
 from tokenmill.manifest import (
     MANIFEST,
     QUARANTINE,
@@ -151,7 +150,7 @@ class RunOptions:
     tell: Callable[[str], None] = lambda line: None
     stop: StopRequest = field(default_factory=StopRequest)
     attempt: Attempt = field(default_factory=Attempt)
-    command: str = field(default_factory=lambda: shlex.join(["tokenmill", *sys.argv[1:]]))
+    command: str = field(default_factory=lambda: continuing_command(sys.argv[1:]))
 
 
 def prepare(

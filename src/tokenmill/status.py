@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from tokenmill.errors import DamageFound
-from tokenmill.journal import JOURNAL, Log, read_journal
+from tokenmill.journal import JOURNAL, Log, continuing_command, read_journal
 from tokenmill.manifest import MANIFEST, Manifest, load_manifest
 from tokenmill.storage import STATE_FOLDER, lock_holder
 
@@ -56,7 +55,7 @@ def _unfinished(folder: Path, log: Log) -> dict[str, Any]:
     found: dict[str, Any] = {
         "began": run.began,
         "tokenmill_version": run.tokenmill_version,
-        "command": _command(run.command),
+        "command": continuing_command(run.command),
         "total_bytes": total,
         "bytes": at.done_bytes if at else 0,
         "documents": at.counts.get("documents", 0) if at else 0,
@@ -71,11 +70,6 @@ def _unfinished(folder: Path, log: Log) -> dict[str, Any]:
     whole = {shard.name for shard in log.shards}
     found["shards_open"] = [name for name in found["shards_open"] if name not in whole]
     return found
-
-
-def _command(arguments: list[str]) -> str:
-    """What goes on with a run; ``--overwrite`` would begin it anew."""
-    return shlex.join(["tokenmill", *(word for word in arguments if word != "--overwrite")])
 
 
 def _size(path: Path) -> int | None:
