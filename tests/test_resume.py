@@ -658,7 +658,7 @@ def test_a_shard_noted_twice_is_one(
     """Whole after the last checkpoint, it is made and noted again by the run that goes on."""
     out = tmp_path / "out"
     with small_blocks(), pytest.MonkeyPatch.context() as patch:
-        for blocks, seconds in ((10, 3600), (7, 0)):
+        for blocks, seconds in ((8, 3600), (12, 0)):
             patch.setattr(preparation, "_CHECKPOINT_SECONDS", seconds)
             die_after(blocks, inputs["jsonl"], out)
         resume(inputs["jsonl"], out)
