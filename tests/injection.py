@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests import corpora, runs
+from tests.conftest import Result
 from tests.runs import snapshot
 
 CALLS = (
@@ -56,7 +57,7 @@ class Scene:
         command = ["strace", "-f", "-y", "-qq", "-s", "8", *fast, "-o", str(log)]
         return (*command, "-e", f"trace={','.join(CALLS)}", *watched, *more)
 
-    def run(self, out: Path, *prefix: str, **trouble: Any) -> runs.Result:
+    def run(self, out: Path, *prefix: str, **trouble: Any) -> Result:
         """The command, alone (no parent watches it) unless the trouble says otherwise."""
         wanted = {"alone": True, "pause": 0.01, **trouble}
         return runs.run(*arguments(self.corpus, out), prefix=prefix, **wanted)

@@ -49,7 +49,7 @@ class Call:
 
 
 def decoded(text: str) -> str:
-    plain: bytes = codecs.escape_decode(text.encode())[0]  # type: ignore[attr-defined]
+    plain: bytes = codecs.escape_decode(text.encode())[0]
     return plain.decode("latin-1")
 
 

@@ -27,6 +27,7 @@ from tokenmill import preparation
 from tokenmill.errors import LimitReached, SpecMismatch, TokenmillError
 from tokenmill.journal import read_journal
 from tokenmill.sources import block, jsonl, parquet, text
+from tokenmill.writer import DatasetWriter
 
 SPEC: dict[str, Any] = {"format": "build-nanogpt", "shard_tokens": "20K", "check": 0.1}
 KILLED_PAUSE = 0.15
@@ -87,7 +88,7 @@ def die_after(blocks: int, corpus: corpora.Corpus | Path, out: Path, **options: 
     if isinstance(corpus, Path):
         corpus = corpora.Corpus(corpus)
     count = 0
-    write = preparation.DatasetWriter.write
+    write = DatasetWriter.write
 
     def dying(writer: Any, *arguments: Any) -> None:
         nonlocal count
@@ -98,7 +99,7 @@ def die_after(blocks: int, corpus: corpora.Corpus | Path, out: Path, **options: 
         wait_for_notes(writer)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(preparation.DatasetWriter, "write", dying)
+        patch.setattr(DatasetWriter, "write", dying)
         with pytest.raises(Death):
             tokenmill.prepare(corpus.path, out=out, **corpus.options, **{**SPEC, **options})
 

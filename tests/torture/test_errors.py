@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests import corpora, runs, texts
+from tests.conftest import Result
 from tests.injection import Scene, need_strace
 from tests.runs import snapshot
 from tests.shared import ARTICLES
@@ -32,7 +33,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return Scene.make(tmp_path_factory.mktemp("scene"), "jsonl")
 
 
-def complaint(done: runs.Result, call: str, error: str, out: Path) -> str | None:
+def complaint(done: Result, call: str, error: str, out: Path) -> str | None:
     """What is wrong with how a run failed; None when it is well."""
     # To read a folder no space is needed: then a full disk is as odd as any other error.
     if done.rc != CODES[error] and (call, done.rc) != ("openat", 1):

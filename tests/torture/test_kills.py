@@ -8,11 +8,12 @@ calls for each kind, evenly spread; all of them by default).
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import os
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 
 def campaign(
-    what: str, trials: list[Callable[[], str | None]], capsys: pytest.CaptureFixture[str]
+    what: str, trials: Sequence[Callable[[], str | None]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Do all, two at a time; each returns what went wrong, or None."""
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
@@ -76,7 +77,7 @@ def test_killed_at_every_system_call(
             reached.append(died.rc != 0)
         return outcome(scene, out, f"{scene.kind}, {call} {number}")
 
-    trials = [lambda index=index: trial(index) for index in range(len(points))]
+    trials = [functools.partial(trial, index) for index in range(len(points))]
     campaign(f"{scene.kind}, at each of {len(points)} system calls", trials, capsys)
     # Threads share the work a little differently each time, so the last ones may not come.
     assert sum(reached) > 0.8 * len(points), f"only {sum(reached)} kills for {len(points)} points"
@@ -95,5 +96,5 @@ def test_killed_at_random_instants(
             runs.end(process, whom)
         return outcome(scene, out, f"seed {SEED}, kill {index} of {whom} after {seconds:.3f} s")
 
-    trials = [lambda index=index: trial(index) for index in range(KILLS)]
+    trials = [functools.partial(trial, index) for index in range(KILLS)]
     campaign(f"{scene.kind}, at random instants, TOKENMILL_SEED={SEED}", trials, capsys)
