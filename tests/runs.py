@@ -130,12 +130,12 @@ def workers(parent: int) -> list[int]:
     return found
 
 
-def is_alive(process: int) -> bool:
-    """Is it there, and no zombie?"""
+def is_dead(process: int) -> bool:
+    """Is it gone, or a zombie?"""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
-        return False
+        return True
 
 
 def end(process: subprocess.Popen[str], whom: str) -> None:
@@ -149,7 +149,8 @@ def end(process: subprocess.Popen[str], whom: str) -> None:
     if whom == "worker":
         return
     process.communicate(timeout=SECONDS)
-    wait_for(lambda: not any(map(is_alive, children)), "the end of the worker", 2)
+    for child in children:
+        wait_for(functools.partial(is_dead, child), "the end of the worker", 2)
 
 
 def wait_until_free(out: Path, seconds: float = 2) -> None:

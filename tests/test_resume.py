@@ -7,6 +7,7 @@ are at stake; in this process where only files are.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -22,10 +23,11 @@ import pytest
 import tokenmill
 from tests import corpora, runs
 from tests.runs import OPTIONS, snapshot
-from tokenmill import preparation, writer
+from tokenmill import preparation
 from tokenmill.errors import LimitReached, SpecMismatch, TokenmillError
 from tokenmill.journal import read_journal
 from tokenmill.sources import block, jsonl, parquet, text
+from tokenmill.writer import DatasetWriter
 
 SPEC: dict[str, Any] = {"format": "build-nanogpt", "shard_tokens": "20K", "check": 0.1}
 KILLED_PAUSE = 0.15
@@ -86,7 +88,7 @@ def die_after(blocks: int, corpus: corpora.Corpus | Path, out: Path, **options: 
     if isinstance(corpus, Path):
         corpus = corpora.Corpus(corpus)
     count = 0
-    write = writer.DatasetWriter.write
+    write = DatasetWriter.write
 
     def dying(writer: Any, *arguments: Any) -> None:
         nonlocal count
@@ -97,7 +99,7 @@ def die_after(blocks: int, corpus: corpora.Corpus | Path, out: Path, **options: 
         wait_for_notes(writer)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer.DatasetWriter, "write", dying)
+        patch.setattr(DatasetWriter, "write", dying)
         with pytest.raises(Death):
             tokenmill.prepare(corpus.path, out=out, **corpus.options, **{**SPEC, **options})
 
@@ -606,6 +608,64 @@ def test_a_journal_that_names_a_file_outside_is_refused(
     with pytest.raises(TokenmillError, match="outside its folder"):
         resume(inputs["jsonl"], interrupted)
     assert not list(interrupted.parent.glob("edufineweb*"))
+
+
+@pytest.mark.usefixtures("in_small_blocks")
+@pytest.mark.parametrize("name", ["fsync", "fdatasync"])
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 8])
+def test_a_sync_that_fails_once_is_not_tried_again_and_called_good(
+    name: str,
+    number: int,
+    inputs: dict[str, corpora.Corpus],
+    undisturbed: dict[str, dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    out, count, real = tmp_path / "out", 0, getattr(os, name)
+
+    def failing(fd: int) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(fd)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, name, failing)
+        with pytest.raises(TokenmillError, match="Input/output error"):
+            resume(inputs["jsonl"], out)
+    runs.assert_nothing_finished(out)
+    resume(inputs["jsonl"], out)
+    assert snapshot(out) == undisturbed["jsonl"]
+
+
+def test_a_journal_that_cannot_be_read_is_not_taken_for_none(
+    interrupted: Path, inputs: dict[str, corpora.Corpus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, read = snapshot(interrupted), Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name != "journal":
+            return read(path)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", failing)
+        with pytest.raises(TokenmillError, match="journal"):
+            resume(inputs["jsonl"], interrupted)
+    assert snapshot(interrupted) == before
+
+
+def test_a_shard_noted_twice_is_one(
+    inputs: dict[str, corpora.Corpus], undisturbed: dict[str, dict[str, str]], tmp_path: Path
+) -> None:
+    """Whole after the last checkpoint, it is made and noted again by the run that goes on."""
+    out = tmp_path / "out"
+    with small_blocks(), pytest.MonkeyPatch.context() as patch:
+        for blocks, seconds in ((8, 3600), (12, 0)):
+            patch.setattr(preparation, "_CHECKPOINT_SECONDS", seconds)
+            die_after(blocks, inputs["jsonl"], out)
+        resume(inputs["jsonl"], out)
+    assert snapshot(out) == undisturbed["jsonl"]
 
 
 def test_verify_takes_a_resumed_dataset(
