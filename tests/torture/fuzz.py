@@ -126,9 +126,11 @@ def keep(target: Target, number: int, outcome: str, folder: Path) -> None:
 
 
 def _special(folder: str, names: list[str]) -> list[str]:
-    """What cannot be copied: pipes and the like."""
+    """What cannot be copied: pipes and the like, and what is larger than a disk may like."""
     paths = [Path(folder, name) for name in names]
-    return [p.name for p in paths if not (p.is_symlink() or p.is_dir() or p.is_file())]
+    fine = [p for p in paths if p.is_symlink() or p.is_dir() or p.is_file()]
+    small = {p.name for p in fine if p.lstat().st_size < 64 * MIB}
+    return [name for name in names if name not in small]
 
 
 def slice_of(target: Target, seed: int, tally: Tally, folder: Path, until: float) -> None:

@@ -69,10 +69,11 @@ class Target:
 
 
 def make_small() -> None:
-    """Small blocks and records, so that small files have many; engines are made once."""
+    """Small blocks and records, so that small files have many; and nothing waits for the disk."""
     troubled.shrink_blocks(BLOCK)
     vars(cuts).update(WINDOW=512, _SEAM_CONTEXT=1024, _RUN_AHEAD=256)
     Budget.record_bytes = property(lambda budget: 64_000)  # type: ignore[assignment]
+    vars(os).update(fsync=lambda fd: None, fdatasync=lambda fd: None)
     vars(planning)["make_engine"] = functools.lru_cache(4)(tokenizers.make_engine)
 
 
@@ -90,6 +91,7 @@ def make_fixtures(folder: Path) -> None:
     """All valid files, each kind in a folder of its own."""
     plain = folder / "plain"
     plain.mkdir(parents=True)
+    (folder / "small.tiktoken").write_bytes(small_vocabulary())
     some = documents()
     (plain / "a.txt").write_text("\n\n".join(some), newline="")
     (plain / "b.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(some[:20]).encode())
@@ -136,7 +138,7 @@ def make_datasets(folder: Path) -> None:
     """Finished datasets in every format, and unfinished runs stopped at several places."""
     for name in FORMATS:
         out = folder / "done" / name
-        tokenmill.prepare(folder / "plain" / "c.jsonl", out=out, **RUN, format=name)
+        tokenmill.prepare(folder / "plain" / "c.jsonl", out=out, **finished(folder, name))
     for number, (kind, stops) in enumerate(UNFINISHED):
         inputs = [folder / "plain" / kind]
         for steps in range(stops + 1):
@@ -144,9 +146,9 @@ def make_datasets(folder: Path) -> None:
             if steps:
                 shutil.copytree(folder / "begun" / f"{number}-{steps - 1}", out)
             with contextlib.suppress(LimitReached):
-                tokenmill.prepare(inputs, out=out, **going_on(number), max_time=1e-9)
+                tokenmill.prepare(inputs, out=out, **going_on(folder, number), max_time=1e-9)
         whole = folder / "whole" / str(number)
-        tokenmill.prepare(inputs, out=whole, **going_on(number))
+        tokenmill.prepare(inputs, out=whole, **going_on(folder, number))
 
 
 RUN: dict[str, Any] = {
@@ -156,7 +158,17 @@ RUN: dict[str, Any] = {
 UNFINISHED = [("a.txt", 3), ("c.jsonl", 3), ("d.jsonl", 2), ("b.txt", 2)]
 
 
-def going_on(number: int) -> dict[str, Any]:
+def small(folder: Path) -> dict[str, Any]:
+    """A vocabulary that is loaded in no time."""
+    return {"tokenizer": str(folder / "small.tiktoken"), "pattern": "gpt2"}
+
+
+def finished(folder: Path, name: str) -> dict[str, Any]:
+    """The options of a finished dataset; modded-nanogpt's loader knows gpt2's ids only."""
+    return RUN | {"format": name} | ({} if name == "modded-nanogpt" else small(folder))
+
+
+def going_on(folder: Path, number: int) -> dict[str, Any]:
     """The options of an unfinished run."""
     kinds: list[dict[str, Any]] = [
         {"format": "build-nanogpt"},
@@ -164,7 +176,7 @@ def going_on(number: int) -> dict[str, Any]:
         {"format": "llm.c", "on_bad": "quarantine", "special_text": "error"},
         {"format": "nanogpt", "documents": "line", "val_tokens": 2000},
     ]
-    return RUN | kinds[number]
+    return RUN | small(folder) | kinds[number]
 
 
 # --- inputs ------------------------------------------------------------------------------------
@@ -326,8 +338,9 @@ def attack_prepare(case: Case) -> None:
     path, options = mutant(case, kind), options_of(case.rng)
     engine = case.rng.choice(("tiktoken", "gigatoken"))
     out = case.folder / "victims" / "out"
+    options |= small(case.fixtures) | {"engine": engine, "check": 0.5}
     with untouched(out):
-        tokenmill.prepare(path, out=out, **RUN | options | {"engine": engine, "check": 0.5})
+        tokenmill.prepare(path, out=out, **RUN | options)
     problems = list(verify(out))
     if [problem for problem in problems if problem.name != "quarantine.jsonl"]:
         raise Broken(f"verify finds: {problems[0]}")
@@ -379,8 +392,8 @@ def attack_dataset(case: Case) -> None:
         look_at(case, out)
         if case.rng.random() < 0.3:
             source = case.fixtures / "plain" / "c.jsonl"
-            more = RUN | {"format": done.name, "overwrite": case.rng.random() < 0.3}
-            tokenmill.prepare(source, out=out, **more)
+            more = {"overwrite": case.rng.random() < 0.3}
+            tokenmill.prepare(source, out=out, **finished(case.fixtures, done.name) | more)
 
 
 def change_entry(case: Case, path: Path) -> None:
@@ -438,7 +451,7 @@ def attack_journal(case: Case) -> None:
     kept = [path.name for path in out.iterdir() if not path.is_file()]
     with untouched(out):
         source = case.fixtures / "plain" / UNFINISHED[number][0]
-        tokenmill.prepare(source, out=out, **going_on(number))
+        tokenmill.prepare(source, out=out, **going_on(case.fixtures, number))
     whole = snapshot(case.fixtures / "whole" / str(number))
     # Who can sign a journal can tell lies in it; but not those of a disk.
     if not is_signed and kept == [".tokenmill"] and snapshot(out) != whole:
@@ -541,7 +554,8 @@ def attack_options(case: Case) -> None:
         run = {"threads": case.rng.choice((0, -1, 1, 2**40))}
     out = case.folder / "victims" / "out"
     with untouched(out):
-        chosen = {k: v for k, v in RUN.items() if k != "shard_tokens"} | options | run
+        chosen = {k: v for k, v in RUN.items() if k != "shard_tokens"}
+        chosen |= small(case.fixtures) | options | run
         tokenmill.prepare(case.fixtures / "plain" / "b.txt", out=out, **chosen)
 
 
