@@ -15,11 +15,14 @@ from typing import Any
 import msgspec
 
 from tokenmill.errors import DamageFound
+from tokenmill.reading import read_small
 
 MANIFEST = "manifest.json"
 SHA256SUMS = "SHA256SUMS"
 QUARANTINE = "quarantine.jsonl"
 VERSION = 1
+_COUNTS = ("documents", "tokens", "quarantined")
+_TOKENIZER = {"name": str, "sha256": str, "pattern": str, "end_of_text": int, "largest_id": int}
 
 
 class Origin(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -122,7 +125,7 @@ def load_manifest(folder: str | Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(read_small(path), type=Manifest)
     except OSError as error:
         raise DamageFound(
             "this folder holds no finished dataset",
@@ -130,13 +133,10 @@ def load_manifest(folder: str | Path) -> Manifest:
             f"{MANIFEST}: {error.strerror}",
             "run tokenmill prepare with this --out",
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise DamageFound(
-            f"{MANIFEST} is damaged",
-            str(path),
-            str(error),
-            "remove the folder, then prepare it again",
-        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise _damaged(path, str(error)) from error
+    if missing := _missing(manifest):
+        raise _damaged(path, f"it does not tell {', '.join(missing)}")
     for shard in manifest.shards:
         if not is_plain_name(shard.name):
             raise DamageFound(
@@ -146,6 +146,21 @@ def load_manifest(folder: str | Path) -> Manifest:
                 "do not use this folder: somebody changed its manifest",
             )
     return manifest
+
+
+def _missing(manifest: Manifest) -> list[str]:
+    """What every manifest tells, and this one does not."""
+    kinds = {name: type(value) for name, value in manifest.tokenizer.items()}
+    found = [f"counts.{name}" for name in _COUNTS if name not in manifest.counts]
+    return found + [
+        f"tokenizer.{name}" for name, kind in _TOKENIZER.items() if kinds.get(name) is not kind
+    ]
+
+
+def _damaged(path: Path, why: str) -> DamageFound:
+    return DamageFound(
+        f"{MANIFEST} is damaged", str(path), why, "remove the folder, then prepare it again"
+    )
 
 
 def is_plain_name(name: str) -> bool:

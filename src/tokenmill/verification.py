@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenmill.formats import ShardDamage, find_format
 from tokenmill.manifest import MANIFEST, SHA256SUMS, Manifest, Shard, load_manifest
+from tokenmill.reading import read_small
 
 _HARMLESS = {MANIFEST, SHA256SUMS}
 _STEP = 1024 * 1024
@@ -46,10 +48,14 @@ def verify(folder: str | Path, *, quick: bool = False) -> Iterator[Problem]:
 def _check_shard(folder: Path, manifest: Manifest, shard: Shard, quick: bool) -> Iterator[Problem]:
     path = folder / shard.name
     try:
-        size = path.stat().st_size
+        status = path.stat()
     except OSError as error:
         yield Problem("missing", shard.name, str(error.strerror))
         return
+    if not stat.S_ISREG(status.st_mode):
+        yield Problem("changed", shard.name, "it is not a regular file")
+        return
+    size = status.st_size
     if size != shard.bytes:
         kind = "truncated" if size < shard.bytes else "longer"
         yield Problem(kind, shard.name, f"{size} bytes, the manifest tells {shard.bytes}")
@@ -81,7 +87,7 @@ def _check_counts(manifest: Manifest) -> Iterator[Problem]:
 
 def _check_sums(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     try:
-        if (folder / SHA256SUMS).read_bytes() != manifest.sha256sums():
+        if read_small(folder / SHA256SUMS) != manifest.sha256sums():
             yield Problem("changed", SHA256SUMS, "it does not list the manifest's hashes")
     except OSError as error:
         yield Problem("missing", SHA256SUMS, str(error.strerror))
