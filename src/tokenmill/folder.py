@@ -7,13 +7,16 @@ that tokenmill did not write is ever removed, and ``--overwrite`` tells what it 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tokenmill import __version__
+from tokenmill.batches import TRAIN, VAL, Counts
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError
+from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import InputFile
 from tokenmill.journal import JOURNAL, Checkpoint, Log, read_journal
 from tokenmill.manifest import (
@@ -67,7 +70,7 @@ class OutputFolder:
 
     def _is_whole(self, shard: Shard) -> bool:
         path = self.path / shard.name
-        return path.is_file() and path.stat().st_size == shard.bytes
+        return os.path.isfile(path) and path.stat().st_size == shard.bytes
 
     def unfinished(self) -> Log | None:
         """What an interrupted run of the same command left, if it is worth going on with.
@@ -91,6 +94,13 @@ class OutputFolder:
                 "; ".join(found),
                 "repeat the command that began it (tokenmill status shows it), choose another "
                 "--out, or --overwrite to begin anew",
+            )
+        if doubt := _doubt(log, log.checkpoint, self._plan):
+            raise TokenmillError(
+                "the journal of the unfinished run makes no sense",
+                str(self.path / STATE_FOLDER / JOURNAL),
+                doubt,
+                "run the same command with --overwrite, which starts anew",
             )
         return log
 
@@ -169,7 +179,7 @@ class OutputFolder:
             names += [SHA256SUMS, QUARANTINE, SHA256SUMS + PARTIAL, MANIFEST + PARTIAL]
         names += [path.name for path in self._partials(self._plan.spec)]
         places = [self.path / name for name in dict.fromkeys(names)]
-        present = [place for place in places if place.is_file() or place.is_symlink()]
+        present = [place for place in places if _is_file(place)]
         size = sum(place.lstat().st_size for place in present)
         manifest.unlink(missing_ok=True)  # first: without it nothing claims to be a dataset
         for place in present:
@@ -178,7 +188,7 @@ class OutputFolder:
         return [f"removed {len(present)} files, {format_bytes(size)}, of {self.path}"]
 
     def _entries(self) -> list[Path]:
-        return [path for path in self.path.iterdir() if path.is_file() or path.is_symlink()]
+        return [path for path in self.path.iterdir() if _is_file(path)]
 
     def _partials(self, spec: Spec) -> list[Path]:
         """Unfinished files that a run with that spec would write itself."""
@@ -189,6 +199,32 @@ class OutputFolder:
             if path.name in side
             or (path.name.endswith(PARTIAL) and _would_write(spec, path.name.removesuffix(PARTIAL)))
         ]
+
+
+def _is_file(path: Path) -> bool:
+    """A file or a link; no, where pathlib raises: of a name too long."""
+    return os.path.isfile(path) or os.path.islink(path)
+
+
+def _doubt(log: Log, at: Checkpoint, plan: Plan) -> str | None:
+    """What a checkpoint tells that cannot be, in words: its file may have been changed."""
+    spec = plan.spec
+    splits = [VAL, TRAIN] if spec.val_fraction or spec.val_tokens else [TRAIN]
+    if set(at.counts) != set(vars(Counts())):
+        return f"it counts {', '.join(at.counts)[:200]}"
+    if not 0 <= at.file < len(plan.inputs.files):
+        return f"there is no input number {at.file}"
+    if not 0 <= at.shards <= len(log.shards):
+        return f"of {at.shards} shards there are {len(log.shards)}"
+    if at.val_left < 0 or at.open_split not in splits:
+        return f"{at.val_left} tokens are left for val, and {at.open_split!r} is open"
+    header = len(spec.layout.header(spec.shard_tokens or 0, plan.dtype))
+    for shard, size in [(file.shard, file.bytes) for file in at.open if file.shard]:
+        told = header + shard.tokens * item_bytes(plan.dtype)
+        is_full = spec.shard_tokens is not None and shard.tokens >= spec.shard_tokens
+        if shard.split not in splits or size != told or shard.tokens < 0 or is_full:
+            return f"{shard.name!r} of {shard.split!r} has {shard.tokens} tokens in {size} bytes"
+    return None
 
 
 def _is_worth_keeping(at: Checkpoint) -> bool:

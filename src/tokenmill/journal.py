@@ -16,6 +16,7 @@ import xxhash
 
 from tokenmill.errors import TokenmillError
 from tokenmill.manifest import Input, Shard, is_plain_name
+from tokenmill.reading import read_small
 from tokenmill.storage import STATE_FOLDER, AppendedFile
 
 JOURNAL = "journal"
@@ -109,8 +110,10 @@ class Log:
         elif isinstance(entry, Checkpoint):
             self.checkpoint = entry
             self.names |= {file.name for file in entry.open}
+            self.names |= {file.shard.name for file in entry.open if file.shard}
         elif isinstance(entry, Encoded):
-            self.checkpoint, self.encoded = entry.at, entry
+            self.add(entry.at)
+            self.encoded = entry
 
 
 class Journal:
@@ -136,7 +139,7 @@ def read_journal(folder: Path) -> Log | None:
     Raises TokenmillError when it names a file outside the folder.
     """
     try:
-        content = (folder / STATE_FOLDER / JOURNAL).read_bytes()
+        content = read_small(folder / STATE_FOLDER / JOURNAL)
     except OSError:
         return None
     log: Log | None = None

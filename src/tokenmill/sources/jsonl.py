@@ -45,6 +45,7 @@ from tokenmill.sources.block import (
     bad_record,
     damage_block,
     record_too_large,
+    resumed,
 )
 from tokenmill.sources.text import BYTE_ORDER_MARK
 
@@ -276,7 +277,7 @@ class JsonlSource:
         return sum(piece.count(b"\n") for piece in pieces) + 1
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
-        state = state or {"position": 0, "disk": 0, "lines": 0}
+        state = resumed(state, {"position": 0, "disk": 0, "lines": 0})
         stream = open_stream(self.file, self.options.quarantines)
         while "ended" not in state:
             start, lines = state["position"], state["lines"]
