@@ -102,7 +102,22 @@ class OutputFolder:
                 doubt,
                 "run the same command with --overwrite, which starts anew",
             )
+        self._check_kept(log, log.checkpoint)
         return log
+
+    def _check_kept(self, log: Log, at: Checkpoint) -> None:
+        """Raise TokenmillError unless all shards that were whole are still of their size."""
+        for shard in log.shards if log.encoded else log.shards[: at.shards]:
+            places = [self.path / (shard.name + PARTIAL), self.path / shard.name]
+            found = next((place for place in places if os.path.lexists(place)), places[0])
+            is_file = os.path.isfile(found) and not found.is_symlink()
+            if not is_file or found.stat().st_size != shard.bytes:
+                raise TokenmillError(
+                    "an unfinished file is not what the interrupted run left",
+                    str(found),
+                    f"it was whole, with {shard.bytes} bytes",
+                    "run the same command with --overwrite, which starts anew",
+                )
 
     def _before_quarantine(self) -> str | None:
         """The fingerprint of a run that may go on as this one: it stopped at the first bad record,
