@@ -203,6 +203,23 @@ def test_an_open_shard_has_no_name_outside_the_folder(corpus: Path, begun: Path)
     assert not (begun.parent / "victim").exists()
 
 
+@pytest.mark.parametrize("change", ["longer", "shorter", "missing", "a device"])
+def test_a_whole_shard_that_was_changed_is_not_published(
+    corpus: Path, begun: Path, change: str
+) -> None:
+    shard = begun / "train_000000.bin.partial"
+    data = shard.read_bytes()
+    shard.unlink()
+    if change == "a device":
+        shard.symlink_to("/dev/zero")
+    elif change != "missing":
+        shard.write_bytes(data + b"more" if change == "longer" else data[:-2])
+    with pytest.raises(TokenmillError, match="not what the interrupted run left"):
+        tokenmill.prepare(corpus, out=begun, **OPTIONS)
+    tokenmill.prepare(corpus, out=begun, **OPTIONS, overwrite=True)
+    assert not list(verify(begun))
+
+
 def test_a_pipe_in_the_place_of_the_journal_holds_up_nobody(corpus: Path, begun: Path) -> None:
     journal = begun / ".tokenmill" / "journal"
     journal.unlink()
