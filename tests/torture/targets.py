@@ -454,14 +454,17 @@ def attack_journal(case: Case) -> None:
         tokenmill.prepare(source, out=out, **going_on(case.fixtures, number))
     whole = snapshot(case.fixtures / "whole" / str(number))
     # Who can sign a journal can tell lies in it; but not those of a disk.
-    if not is_signed and kept == [".tokenmill"] and snapshot(out) != whole:
+    if is_signed or kept != [".tokenmill"] or snapshot(out) == whole:
+        return
+    # A whole shard that changed and kept its size is not read again: verify finds it.
+    if "changed" not in {problem.kind for problem in verify(out)}:
         raise Broken("the run went on to other bytes")
 
 
 def signed_mutant(case: Case, journal: bytes) -> bytes:
-    """One entry changed, with the right checksum for it."""
+    """One entry changed, most often the last, which counts; with the right checksum for it."""
     lines = journal.splitlines()
-    index = case.rng.randrange(len(lines))
+    index = case.rng.choice((-1, -1, -1, case.rng.randrange(len(lines))))
     text = mutations.json_of(case.rng, json.loads(lines[index].partition(b" ")[2]))
     lines[index] = xxhash.xxh3_64_hexdigest(text).encode() + b" " + text
     return b"".join(line + b"\n" for line in lines)
