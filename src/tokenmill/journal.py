@@ -91,21 +91,30 @@ Entry = RunBegun | ShardDone | Checkpoint | Encoded
 
 @dataclass
 class Log:
-    """What a journal tells. ``size`` is the length in bytes of the part that is whole."""
+    """What a journal tells. ``size`` is the length in bytes of the part that is whole.
+
+    A shard that was whole when the run was killed, but in no checkpoint, was then written again:
+    it is noted twice, and counts once.
+    """
 
     run: RunBegun
-    shards: list[Shard] = field(default_factory=list)
+    whole: dict[str, Shard] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     encoded: Encoded | None = None
     size: int = 0
     names: set[str] = field(default_factory=set)
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The shards that are whole, in the order in which they became so."""
+        return list(self.whole.values())
 
     def add(self, entry: Entry) -> None:
         """Take in one more entry."""
         if isinstance(entry, RunBegun):
             self.run = entry
         elif isinstance(entry, ShardDone):
-            self.shards.append(entry.shard)
+            self.whole[entry.shard.name] = entry.shard
             self.names.add(entry.shard.name)
         elif isinstance(entry, Checkpoint):
             self.checkpoint = entry
