@@ -19,7 +19,7 @@ import xxhash
 
 import tokenmill
 from tests.shared import GPT2_RANKS
-from tokenmill import quantities, reading
+from tokenmill import preparation, quantities, reading
 from tokenmill.dataset import Dataset
 from tokenmill.errors import DamageFound, LimitReached, TokenmillError, UsageError
 from tokenmill.inspection import describe, text_at_token
@@ -201,6 +201,45 @@ def test_an_open_shard_has_no_name_outside_the_folder(corpus: Path, begun: Path)
         tokenmill.prepare(corpus, out=begun, **OPTIONS)
     assert victim.read_text() == "victim"
     assert not (begun.parent / "victim").exists()
+
+
+def test_shards_that_are_written_twice_count_once(corpus: Path, begun: Path) -> None:
+    """Killed after two shards were whole and before the next checkpoint, and then once more."""
+
+    def interrupted() -> None:
+        with pytest.raises(LimitReached):
+            tokenmill.prepare(corpus, out=begun, **OPTIONS, max_time=1e-9)
+
+    interrupted()
+    journal = begun / ".tokenmill" / "journal"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    while b'"type":"checkpoint"' in lines[-1]:
+        lines.pop()
+    assert b'"type":"shard"' in lines[-1]
+    journal.write_bytes(b"".join(lines))
+    interrupted()
+    interrupted()
+    found = tokenmill.prepare(corpus, out=begun, **OPTIONS)
+    whole = tokenmill.prepare(corpus, out=begun.parent / "whole", **OPTIONS)
+    assert found == whole
+    assert not list(verify(begun))
+
+
+def test_the_manifest_is_the_same_when_all_was_encoded_before(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after the last token and before the manifest, with shards of both splits."""
+    options = OPTIONS | {"val_fraction": 0.3}
+    corpus.write_text("".join(f"line {number}\n" for number in range(800)))
+    whole = tokenmill.prepare(corpus, out=tmp_path / "whole", **options)
+
+    def fail(*_: object) -> None:
+        raise OSError("no manifest yet")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no manifest yet"):
+        patch.setattr(preparation, "write_durably", fail)
+        tokenmill.prepare(corpus, out=tmp_path / "out", **options)
+    assert tokenmill.prepare(corpus, out=tmp_path / "out", **options) == whole
 
 
 @pytest.mark.parametrize("change", ["longer", "shorter", "missing", "a device"])
