@@ -169,6 +169,9 @@ def change(entry: Any, *path: Any, to: Any) -> None:
 JOURNAL_LIES: dict[str, Edit] = {
     "counts": lambda e: change(e, "counts", to={"documents": 5}),
     "unknown count": lambda e: change(e, "counts", "nonsense", to=5),
+    "more than there is": lambda e: change(e, "done_bytes", to=10**400),
+    "less than nothing": lambda e: change(e, "counts", "tokens", to=-5),
+    "no seam": lambda e: e["state"].pop("seam"),
     "file": lambda e: change(e, "file", to=7),
     "file before the first": lambda e: change(e, "file", to=-1),
     "state": lambda e: change(e, "state", to={}),

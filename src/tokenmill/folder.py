@@ -227,6 +227,9 @@ def _doubt(log: Log, at: Checkpoint, plan: Plan) -> str | None:
     splits = [VAL, TRAIN] if spec.val_fraction or spec.val_tokens else [TRAIN]
     if set(at.counts) != set(vars(Counts())):
         return f"it counts {', '.join(at.counts)[:200]}"
+    numbers = [*at.counts.values(), *at.numbers.values(), *at.reasons.values(), at.done_bytes]
+    if not all(0 <= number < 1 << 62 for number in numbers):
+        return "it counts less than nothing, or more than there can be"
     if not 0 <= at.file < len(plan.inputs.files):
         return f"there is no input number {at.file}"
     if not 0 <= at.shards <= len(log.shards):

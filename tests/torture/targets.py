@@ -409,7 +409,7 @@ def change_entry(case: Case, path: Path) -> None:
         path.symlink_to(case.rng.choice(("/dev/zero", "/dev/null", "../victim", path.name)))
     elif kind == 3:
         path.touch()
-        os.truncate(path, 8 * 1024**3)
+        os.truncate(path, 1024**3)
     else:
         path.write_bytes(mutations.bytes_of(case.rng, data, []))
 

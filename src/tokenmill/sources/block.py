@@ -80,7 +80,8 @@ def resumed(state: State | None, first: State) -> State:
         return first
     wrong = [
         name for name, value in first.items()
-        if type(state.get(name)) not in {type(value), int if value is None else type(value)}
+        if name not in state
+        or type(state[name]) not in {type(value), int if value is None else type(value)}
         or (type(value) is int and not 0 <= state[name] < 1 << 62)
     ]  # fmt: skip
     if wrong and "ended" not in state:
