@@ -102,6 +102,21 @@ def test_a_manifest_tells_its_counts(corpus: Path, done: Path) -> None:
         tokenmill.prepare(corpus, out=done, **OPTIONS)
 
 
+@pytest.mark.parametrize("number", [-1, 2**64, 10**400])
+def test_a_manifest_counts_what_can_be_counted(done: Path, number: int) -> None:
+    edits: list[Edit] = [
+        lambda manifest: manifest["counts"].update(tokens=number),
+        lambda manifest: manifest["shards"][0].update(tokens=number),
+        lambda manifest: manifest["tokenizer"].update(end_of_text=number),
+    ]
+    content = (done / "manifest.json").read_bytes()
+    for edit in edits:
+        (done / "manifest.json").write_bytes(content)
+        edit_manifest(done, edit)
+        with pytest.raises(DamageFound, match="damaged"):
+            load_manifest(done)
+
+
 @pytest.mark.parametrize("name", ["manifest.json", "SHA256SUMS", "train_000000.bin"])
 def test_a_pipe_in_the_place_of_a_file_holds_up_nobody(done: Path, name: str) -> None:
     size = (done / name).stat().st_size

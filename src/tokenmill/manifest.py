@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -22,6 +22,9 @@ SHA256SUMS = "SHA256SUMS"
 QUARANTINE = "quarantine.jsonl"
 VERSION = 1
 _COUNTS = ("documents", "tokens", "quarantined")
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+"""How many of something: what is read from a file is refused when it cannot be."""
+_LARGEST_ID = 2**32 - 1
 _TOKENIZER = {"name": str, "sha256": str, "pattern": str, "end_of_text": int, "largest_id": int}
 
 
@@ -33,10 +36,10 @@ class Origin(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     goes on belongs to ``open_split``.
     """
 
-    file: int
+    file: Count
     state: dict[str, Any] | None
-    skip: int
-    val_left: int
+    skip: Count
+    val_left: Count
     open_split: str
 
 
@@ -45,9 +48,9 @@ class Shard(msgspec.Struct, forbid_unknown_fields=True):
 
     name: str
     split: str
-    tokens: int
-    documents: int
-    bytes: int
+    tokens: Count
+    documents: Count
+    bytes: Count
     sha256: str
     origin: Origin
 
@@ -59,7 +62,7 @@ class Input(msgspec.Struct):
     path: str
     kind: str
     compression: str | None
-    size: int
+    size: Count
     modified: int
     probe: str
 
@@ -68,8 +71,8 @@ class Quarantine(msgspec.Struct):
     """The records left out: how many for each reason, and the hash of the file that has them
     (None when there are none)."""
 
-    reasons: dict[str, int]
-    bytes: int
+    reasons: dict[str, Count]
+    bytes: Count
     sha256: str | None
 
 
@@ -87,7 +90,7 @@ class Manifest(msgspec.Struct):
     split: str
     inputs: list[Input]
     shards: list[Shard]
-    counts: dict[str, int]
+    counts: dict[str, Count]
     check: dict[str, float | int | str]
     quarantine: Quarantine
     warnings: list[str]
@@ -150,7 +153,11 @@ def load_manifest(folder: str | Path) -> Manifest:
 
 def _missing(manifest: Manifest) -> list[str]:
     """What every manifest tells, and this one does not."""
-    kinds = {name: type(value) for name, value in manifest.tokenizer.items()}
+    kinds = {
+        name: type(value)
+        for name, value in manifest.tokenizer.items()
+        if not isinstance(value, int) or 0 <= value <= _LARGEST_ID
+    }
     found = [f"counts.{name}" for name in _COUNTS if name not in manifest.counts]
     return found + [
         f"tokenizer.{name}" for name, kind in _TOKENIZER.items() if kinds.get(name) is not kind
