@@ -284,6 +284,14 @@ def test_a_pipe_in_the_place_of_the_journal_holds_up_nobody(corpus: Path, begun:
     tokenmill.prepare(corpus, out=begun, **OPTIONS)
 
 
+def test_a_folder_in_the_place_of_the_journal_is_told(corpus: Path, begun: Path) -> None:
+    journal = begun / ".tokenmill" / "journal"
+    journal.unlink()
+    journal.mkdir()
+    with pytest.raises(TokenmillError, match="cannot write the output"):
+        tokenmill.prepare(corpus, out=begun, **OPTIONS)
+
+
 # --- vocabularies ------------------------------------------------------------------------------
 
 

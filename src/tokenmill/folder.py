@@ -31,7 +31,7 @@ from tokenmill.manifest import (
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes
 from tokenmill.spec import Spec
-from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_state
+from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_file, remove_state
 
 
 class OutputFolder:
@@ -155,8 +155,8 @@ class OutputFolder:
             specs.append(before)
         for spec in specs:
             for path in self._partials(spec):
-                path.unlink(missing_ok=True)
-        (self.path / STATE_FOLDER / JOURNAL).unlink(missing_ok=True)
+                remove_file(path)
+        remove_file(self.path / STATE_FOLDER / JOURNAL)
         mine = self._plan.spec
         taken = [path.name for path in self._entries() if _would_write(mine, path.name)]
         if taken:
@@ -196,10 +196,10 @@ class OutputFolder:
         places = [self.path / name for name in dict.fromkeys(names)]
         present = [place for place in places if _is_file(place)]
         size = sum(place.lstat().st_size for place in present)
-        manifest.unlink(missing_ok=True)  # first: without it nothing claims to be a dataset
+        remove_file(manifest)  # first: without it nothing claims to be a dataset
         for place in present:
-            place.unlink(missing_ok=True)
-        (self.path / STATE_FOLDER / JOURNAL).unlink(missing_ok=True)
+            remove_file(place)
+        remove_file(self.path / STATE_FOLDER / JOURNAL)
         return [f"removed {len(present)} files, {format_bytes(size)}, of {self.path}"]
 
     def _entries(self) -> list[Path]:
