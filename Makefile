@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint types torture bench clean
+.PHONY: demo test lint types torture fuzz bench clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +31,9 @@ types: $(STAMP)
 
 torture: $(STAMP)  ## long campaigns: whole corpora, real memory limits (needs root for cgroups)
 	$(BIN)/python -m pytest tests/torture --override-ini addopts='-ra --strict-markers'
+
+fuzz: $(STAMP)  ## hostile input for MINUTES (30): mutated inputs, manifests, journals, vocabularies
+	$(BIN)/python -m tests.torture.fuzz
 
 bench: $(STAMP)  ## the ratios of benchmarks/RESULTS.md (needs ../shared; hours at full size)
 	$(BIN)/python benchmarks/bench.py speed

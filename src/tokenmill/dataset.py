@@ -33,11 +33,14 @@ class Dataset:
 
     def open(self, shard: Shard) -> TokenFile:
         """Where a shard's tokens lie. Raises DamageFound."""
+        path = self.folder / shard.name
         try:
-            return find_format(self.manifest.format).open(self.folder / shard.name)
+            if path.exists() and not path.is_file():
+                raise ShardDamage("it is not a regular file")
+            return find_format(self.manifest.format).open(path)
         except (ShardDamage, OSError) as error:
             raise DamageFound(
-                "a shard is damaged", str(self.folder / shard.name), str(error), "tokenmill verify"
+                "a shard is damaged", str(path), str(error), "tokenmill verify"
             ) from error
 
     def ids(self, shard: Shard) -> NDArray[Any]:

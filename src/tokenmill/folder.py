@@ -7,13 +7,16 @@ that tokenmill did not write is ever removed, and ``--overwrite`` tells what it 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tokenmill import __version__
+from tokenmill.batches import TRAIN, VAL, Counts
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError
+from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import InputFile
 from tokenmill.journal import JOURNAL, Checkpoint, Log, read_journal
 from tokenmill.journal import VERSION as JOURNAL_VERSION
@@ -29,7 +32,7 @@ from tokenmill.manifest import (
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes
 from tokenmill.spec import Spec
-from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_state
+from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_file, remove_state
 
 
 class OutputFolder:
@@ -78,7 +81,7 @@ class OutputFolder:
 
     def _is_whole(self, shard: Shard) -> bool:
         path = self.path / shard.name
-        return path.is_file() and path.stat().st_size == shard.bytes
+        return os.path.isfile(path) and path.stat().st_size == shard.bytes
 
     def unfinished(self) -> Log | None:
         """What an interrupted run of the same command left, if it is worth going on with.
@@ -105,7 +108,29 @@ class OutputFolder:
                 "repeat the command that began it (tokenmill status shows it), choose another "
                 "--out, or --overwrite to begin anew",
             )
+        if doubt := _doubt(log, log.checkpoint, self._plan):
+            raise TokenmillError(
+                "the journal of the unfinished run makes no sense",
+                str(self.path / STATE_FOLDER / JOURNAL),
+                doubt,
+                "run the same command with --overwrite, which starts anew",
+            )
+        self._check_kept(log, log.checkpoint)
         return log
+
+    def _check_kept(self, log: Log, at: Checkpoint) -> None:
+        """Raise TokenmillError unless all shards that were whole are still of their size."""
+        for shard in log.shards if log.encoded else log.shards[: at.shards]:
+            places = [self.path / (shard.name + PARTIAL), self.path / shard.name]
+            found = next((place for place in places if os.path.lexists(place)), places[0])
+            is_file = os.path.isfile(found) and not found.is_symlink()
+            if not is_file or found.stat().st_size != shard.bytes:
+                raise TokenmillError(
+                    "an unfinished file is not what the interrupted run left",
+                    str(found),
+                    f"it was whole, with {shard.bytes} bytes",
+                    "run the same command with --overwrite, which starts anew",
+                )
 
     def _before_quarantine(self) -> str | None:
         """The fingerprint of a run that may go on as this one: it stopped at the first bad record,
@@ -143,8 +168,8 @@ class OutputFolder:
             specs.append(before)
         for spec in specs:
             for path in self._partials(spec):
-                path.unlink(missing_ok=True)
-        (self.path / STATE_FOLDER / JOURNAL).unlink(missing_ok=True)
+                remove_file(path)
+        remove_file(self.path / STATE_FOLDER / JOURNAL)
         mine = self._plan.spec
         taken = [path.name for path in self._entries() if _would_write(mine, path.name)]
         if taken:
@@ -182,17 +207,17 @@ class OutputFolder:
             names += [SHA256SUMS, QUARANTINE, SHA256SUMS + PARTIAL, MANIFEST + PARTIAL]
         names += [path.name for path in self._partials(self._plan.spec)]
         places = [self.path / name for name in dict.fromkeys(names)]
-        present = [place for place in places if place.is_file() or place.is_symlink()]
+        present = [place for place in places if _is_file(place)]
         size = sum(place.lstat().st_size for place in present)
-        manifest.unlink(missing_ok=True)  # first: without it nothing claims to be a dataset
+        remove_file(manifest)  # first: without it nothing claims to be a dataset
         for place in present:
-            place.unlink(missing_ok=True)
-        (self.path / STATE_FOLDER / JOURNAL).unlink(missing_ok=True)
+            remove_file(place)
+        remove_file(self.path / STATE_FOLDER / JOURNAL)
         return [f"removed {len(present)} files, {format_bytes(size)}, of {self.path}"]
 
     def _entries(self) -> list[Path]:
         try:
-            return [path for path in self.path.iterdir() if path.is_file() or path.is_symlink()]
+            return [path for path in self.path.iterdir() if _is_file(path)]
         except OSError as error:
             raise TokenmillError(
                 "cannot read the output folder",
@@ -210,6 +235,35 @@ class OutputFolder:
             if path.name in side
             or (path.name.endswith(PARTIAL) and _would_write(spec, path.name.removesuffix(PARTIAL)))
         ]
+
+
+def _is_file(path: Path) -> bool:
+    """A file or a link; no, where pathlib raises: of a name too long."""
+    return os.path.isfile(path) or os.path.islink(path)
+
+
+def _doubt(log: Log, at: Checkpoint, plan: Plan) -> str | None:
+    """What a checkpoint tells that cannot be, in words: its file may have been changed."""
+    spec = plan.spec
+    splits = [VAL, TRAIN] if spec.val_fraction or spec.val_tokens else [TRAIN]
+    if set(at.counts) != set(vars(Counts())):
+        return f"it counts {', '.join(at.counts)[:200]}"
+    numbers = [*at.counts.values(), *at.numbers.values(), *at.reasons.values(), at.done_bytes]
+    if not all(0 <= number < 1 << 62 for number in numbers):
+        return "it counts less than nothing, or more than there can be"
+    if not 0 <= at.file < len(plan.inputs.files):
+        return f"there is no input number {at.file}"
+    if not 0 <= at.shards <= len(log.shards):
+        return f"of {at.shards} shards there are {len(log.shards)}"
+    if at.val_left < 0 or at.open_split not in splits:
+        return f"{at.val_left} tokens are left for val, and {at.open_split!r} is open"
+    header = len(spec.layout.header(spec.shard_tokens or 0, plan.dtype))
+    for shard, size in [(file.shard, file.bytes) for file in at.open if file.shard]:
+        told = header + shard.tokens * item_bytes(plan.dtype)
+        is_full = spec.shard_tokens is not None and shard.tokens >= spec.shard_tokens
+        if shard.split not in splits or size != told or shard.tokens < 0 or is_full:
+            return f"{shard.name!r} of {shard.split!r} has {shard.tokens} tokens in {size} bytes"
+    return None
 
 
 def _is_worth_keeping(at: Checkpoint) -> bool:

@@ -17,6 +17,7 @@ import xxhash
 
 from tokenmill.errors import TokenmillError
 from tokenmill.manifest import Input, Shard, is_plain_name
+from tokenmill.reading import read_small
 from tokenmill.storage import STATE_FOLDER, AppendedFile
 
 JOURNAL = "journal"
@@ -96,25 +97,33 @@ class Log:
     """
 
     run: RunBegun
-    shards: list[Shard] = field(default_factory=list)
+    whole: dict[str, Shard] = field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     encoded: Encoded | None = None
     size: int = 0
     names: set[str] = field(default_factory=set)
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The shards that are whole, in the order in which they became so."""
+        return list(self.whole.values())
 
     def add(self, entry: Entry) -> None:
         """Take in one more entry."""
         if isinstance(entry, RunBegun):
             self.run = entry
         elif isinstance(entry, ShardDone):
-            self.shards.append(entry.shard)
+            self.whole[entry.shard.name] = entry.shard
             self.names.add(entry.shard.name)
         elif isinstance(entry, Checkpoint):
             self.checkpoint = entry
-            del self.shards[entry.shards :]
+            if len(self.whole) > entry.shards:
+                self.whole = dict(list(self.whole.items())[: entry.shards])
             self.names |= {file.name for file in entry.open}
+            self.names |= {file.shard.name for file in entry.open if file.shard}
         elif isinstance(entry, Encoded):
-            self.checkpoint, self.encoded = entry.at, entry
+            self.add(entry.at)
+            self.encoded = entry
 
 
 class Journal:
@@ -147,7 +156,7 @@ def read_journal(folder: Path) -> Log | None:
     """
     path = folder / STATE_FOLDER / JOURNAL
     try:
-        content = path.read_bytes()
+        content = read_small(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

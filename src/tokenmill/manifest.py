@@ -16,14 +16,16 @@ import msgspec
 
 from tokenmill.batches import TRAIN, VAL
 from tokenmill.errors import DamageFound
+from tokenmill.reading import read_small
 
 MANIFEST = "manifest.json"
 SHA256SUMS = "SHA256SUMS"
 QUARANTINE = "quarantine.jsonl"
 VERSION = 1
 _COUNTED = ("documents", "tokens", "quarantined")
-
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+"""How many of something: what is read from a file is refused when it cannot be."""
+_LARGEST_ID = 2**32 - 1
 
 
 class Origin(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -126,9 +128,7 @@ def load_manifest(folder: str | Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     try:
-        if path.exists() and not path.is_file():
-            raise _damaged(path, "it is no file")
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        manifest = msgspec.json.decode(read_small(path), type=Manifest)
     except OSError as error:
         raise DamageFound(
             "this folder holds no finished dataset",
@@ -166,11 +166,12 @@ def _nonsense(manifest: Manifest) -> str | None:
         return "it names a shard twice"
     if any(shard.split not in (TRAIN, VAL) for shard in manifest.shards):
         return f"a shard is neither {TRAIN} nor {VAL}"
-    tokenizer = manifest.tokenizer
-    for kind, keys in ((str, ("name", "sha256", "pattern")), (int, ("end_of_text", "largest_id"))):
-        for key in keys:
-            if not isinstance(tokenizer.get(key), kind):
-                return f"its tokenizer has no {key}"
+    texts, numbers = ("name", "sha256", "pattern"), ("end_of_text", "largest_id")
+    for key in (*texts, *numbers):
+        value = manifest.tokenizer.get(key)
+        is_number = isinstance(value, int) and 0 <= value <= _LARGEST_ID
+        if not (is_number if key in numbers else isinstance(value, str)):
+            return f"its tokenizer has no {key}"
     missing = [key for key in _COUNTED if key not in manifest.counts]
     return f"it does not count {missing[0]}" if missing else None
 

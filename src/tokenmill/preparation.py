@@ -69,7 +69,7 @@ from tokenmill.storage import (
 )
 from tokenmill.supervision import Attempt, Hand
 from tokenmill.tokenizers import REFERENCE_ENGINE, make_engine
-from tokenmill.writer import DatasetWriter, quarantine_of
+from tokenmill.writer import DatasetWriter, in_order, quarantine_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -297,7 +297,7 @@ class Preparation:
             if log.checkpoint is not None:
                 self.status.restore(log.checkpoint)
             reporter = Reporter(self.status, self.options.quiet, self.options.as_json)
-            shards = log.shards
+            shards = in_order(log.shards)
             if log.encoded is None:
                 shards, encoded = self._encode(log, journal, reporter)
             else:

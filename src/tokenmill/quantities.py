@@ -16,6 +16,8 @@ for _power, _letter in enumerate("KMGT", start=1):
     _BYTE_UNITS[_letter] = _BYTE_UNITS[_letter + "B"] = 1000**_power
     _BYTE_UNITS[_letter + "IB"] = 1024**_power
 _SECONDS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+_LARGEST = 2**63 - 1
+_LONGEST = 100
 _COUNT_UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "G": 10**9, "T": 10**12}
 
 
@@ -47,11 +49,15 @@ def _parse(text: str | int, units: dict[str, int], noun: str, example: str) -> i
     if isinstance(text, int):
         value = Decimal(text)
     else:
-        match = re.fullmatch(r"\s*(\d[\d_]*(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+        match = None
+        if len(text) <= _LONGEST:
+            match = re.fullmatch(r"\s*(\d[\d_]*(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
         unit = units.get(match[2].upper()) if match else None
         if match is None or unit is None:
             raise UsageError(f"{text!r} is not {noun}", fix=f"write it as {example}")
         value = Decimal(match[1].replace("_", "")) * unit
+    if value > _LARGEST:
+        raise UsageError(f"{str(text)[:_LONGEST]!r} is too large", fix=f"write it as {example}")
     if value < 0 or value != int(value):
         raise UsageError(f"{text!r} is not a whole number, zero or more", fix=f"write {example}")
     return int(value)

@@ -1,13 +1,19 @@
-"""Reads that are tried again: a disk or a network file system may fail once and not twice."""
+"""Reads that are tried again, for a disk or a network file system may fail once and not twice; and
+reads of small files that anybody may have put there."""
 
 from __future__ import annotations
 
 import errno
+import os
+import stat
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 TRIES = 3
 PAUSE_SECONDS = 0.2
+MOST_BYTES = 256 * 1024 * 1024
+"""Far more than the manifest or the journal of the largest dataset."""
 
 
 def read_patiently(read: Callable[[], bytes]) -> bytes:
@@ -23,3 +29,18 @@ def read_patiently(read: Callable[[], bytes]) -> bytes:
                 raise
             time.sleep(PAUSE_SECONDS * attempt)
     return read()
+
+
+def read_small(path: Path) -> bytes:
+    """The content of a file that has no reason to be large.
+
+    Raises OSError for one that is, and for a pipe or a device, which may never end.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with os.fdopen(fd, "rb") as file:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "not a regular file")
+        if status.st_size > MOST_BYTES:
+            raise OSError(errno.EFBIG, f"larger than {MOST_BYTES} bytes")
+        return file.read(MOST_BYTES)

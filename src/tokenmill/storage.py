@@ -256,6 +256,12 @@ def free_bytes(folder: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there; a folder in its place is an error."""
+    with _explained(path):
+        path.unlink(missing_ok=True)
+
+
 def make_folder(folder: Path) -> None:
     """Make the output folder and its parents."""
     with _explained(folder):

@@ -22,6 +22,7 @@ from tokenmill.manifest import (
     Shard,
     load_manifest,
 )
+from tokenmill.reading import read_small
 from tokenmill.storage import STATE_FOLDER, lock_holder
 
 DEFAULT_SHARE = 0.01
@@ -219,7 +220,7 @@ def check_sums(folder: Path, manifest: Manifest) -> Iterator[Problem]:
         if (problem := _link_problem(folder / SHA256SUMS)) is not None:
             yield problem
             return
-        found = (folder / SHA256SUMS).read_bytes().splitlines(keepends=True)
+        found = read_small(folder / SHA256SUMS).splitlines(keepends=True)
     except OSError as error:
         yield Problem("missing", SHA256SUMS, str(error.strerror))
         return

@@ -344,9 +344,8 @@ class DatasetWriter:
         return encoded
 
     def shards(self) -> list[Shard]:
-        """All shards that are whole, in the order of the manifest: the splits one by one."""
-        found = [future.result() for future in self._shards]
-        return [shard for split in self._splits for shard in found if shard.split == split]
+        """All shards that are whole, in the order of the manifest."""
+        return in_order([future.result() for future in self._shards])
 
     def close(self) -> None:
         """Wait for the disk and let go of all files; what is in them stays."""
@@ -355,6 +354,11 @@ class DatasetWriter:
             shard.staged.close()
         if self._quarantine.staged is not None:
             self._quarantine.staged.close()
+
+
+def in_order(shards: list[Shard]) -> list[Shard]:
+    """As the manifest lists them: the splits one by one, validation first."""
+    return sorted(shards, key=lambda shard: shard.split != VAL)
 
 
 def quarantine_of(encoded: Encoded) -> Quarantine:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from tokenmill import utf8
 from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, BadRecord, DocumentBatch
 from tokenmill.cuts import SeamEncoder
-from tokenmill.errors import InputError
+from tokenmill.errors import InputError, TokenmillError
 from tokenmill.inputs import ByteStream, InputFile, read_head
 from tokenmill.quantities import format_bytes
 
@@ -69,6 +69,29 @@ class Position:
 
 
 START = Position(0, None)
+
+
+def resumed(state: State | None, first: State) -> State:
+    """The state to go on from: ``state``, or ``first`` where a file begins.
+
+    Raises TokenmillError when it has not the shape of ``first``: it comes from a file.
+    """
+    if state is None:
+        return first
+    wrong = [
+        name for name, value in first.items()
+        if name not in state
+        or type(state[name]) not in {type(value), int if value is None else type(value)}
+        or (type(value) is int and not 0 <= state[name] < 1 << 62)
+    ]  # fmt: skip
+    if wrong and "ended" not in state:
+        raise TokenmillError(
+            "the journal of the unfinished run makes no sense",
+            None,
+            f"{', '.join(wrong)} cannot be what it is in {str(state)[:200]}",
+            "run the same command with --overwrite, which starts anew",
+        )
+    return state
 
 
 @dataclass(kw_only=True)

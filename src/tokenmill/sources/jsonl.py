@@ -45,6 +45,7 @@ from tokenmill.sources.block import (
     bad_record,
     damage_block,
     record_too_large,
+    resumed,
 )
 from tokenmill.sources.text import BYTE_ORDER_MARK
 
@@ -276,9 +277,9 @@ class JsonlSource:
         return sum(piece.count(b"\n") for piece in pieces) + 1
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
-        state = dict(state or {"position": 0, "disk": 0, "lines": 0})
-        if self.options.quarantines and state.get("lines", 0) is None:
-            state["lines"] = self.line_number(state["position"], None) - 1
+        state = resumed(state, {"position": 0, "disk": 0, "lines": None})
+        if state.get("lines", 0) is None:
+            state = {**state, "lines": self._lines_before(state["position"])}
         stream = open_stream(self.file, self.options.quarantines)
         while "ended" not in state:
             start, lines = state["position"], state["lines"]
@@ -298,7 +299,8 @@ class JsonlSource:
             disk, before = stream.disk_position(excerpt.stop), state["disk"]
             # Records tell their line; to count from the start for each block would take forever.
             lines_before = None
-            if excerpt.is_held or self.options.quarantines:
+            is_cheap = excerpt.is_held or self.options.quarantines
+            if is_cheap and lines is not None:
                 lines_before, lines = lines, lines + stream.peek(start, excerpt.stop).count(b"\n")
             else:
                 lines = None
@@ -310,6 +312,12 @@ class JsonlSource:
                 after=state,
                 lines_before=lines_before,
             )
+
+    def _lines_before(self, position: int) -> int | None:
+        """How many there are, where it is worth knowing before there is an error."""
+        if position == 0:
+            return 0
+        return self.line_number(position, None) - 1 if self.options.quarantines else None
 
     def _line_end(self, stream: ByteStream, start: int) -> int | None:
         """The end of the first line that ends at or after ``start`` + BLOCK_BYTES; or, before a

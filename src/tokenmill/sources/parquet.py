@@ -33,6 +33,7 @@ from tokenmill.sources.block import (
     State,
     bad_record,
     record_too_large,
+    resumed,
     texts_of,
 )
 
@@ -351,7 +352,7 @@ class ParquetSource:
         return int(column.total_uncompressed_size)
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
-        state = state or {"group": 0, "row": 0, "skip": 0}
+        state = resumed(state, {"group": 0, "row": 0, "skip": 0})
         if self._lost:
             if not state.get("ended"):
                 after = {"group": 0, "row": 0, "skip": 0, "ended": True}

@@ -33,6 +33,7 @@ from tokenmill.sources.block import (
     check_utf8,
     damage_block,
     record_too_large,
+    resumed,
 )
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -196,7 +197,8 @@ class TextSource:
         return kept
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
-        state = state or {"position": 0, "disk": 0, "continues": False, "seam": None}
+        first: State = {"position": 0, "disk": 0, "continues": False, "seam": None}
+        state = resumed(state, first)
         stream = open_stream(self.file, self._options.quarantines)
         while "ended" not in state:
             start = state["position"]

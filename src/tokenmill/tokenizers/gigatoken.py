@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokenmill.errors import TokenmillError
 from tokenmill.memory import return_free_memory
 from tokenmill.tokenizers.engine import Tokens
 from tokenmill.tokenizers.vocabulary import Vocabulary
@@ -45,9 +46,21 @@ class GigatokenEngine:
         self._plain: Any = None
 
     def _load(self, special_tokens: dict[str, int] | None) -> Any:
-        return self._library.BPETokenizer.from_tiktoken(
-            self._vocabulary.file, _PATTERN_NAMES[self._vocabulary.pattern], special_tokens
-        )
+        pattern = _PATTERN_NAMES[self._vocabulary.pattern]
+        try:
+            return self._library.BPETokenizer.from_tiktoken(
+                self._vocabulary.file, pattern, special_tokens
+            )
+        except BaseException as error:
+            # It panics at ranks that are no order of merges; a panic is no Exception.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise TokenmillError(
+                "gigatoken cannot use this vocabulary",
+                self._vocabulary.name,
+                str(error),
+                "--engine tiktoken, which is slower and takes any order of the ranks",
+            ) from error
 
     def encode(self, documents: Sequence[bytes]) -> Tokens:
         import numpy as np

@@ -168,7 +168,7 @@ def load_vocabulary(choice: str, pattern: str | None = None) -> Vocabulary:
     if published is not None:
         return _published(published, _published_content(published), pattern)
     path = Path(choice)
-    if not path.is_file():
+    if not os.path.isfile(choice):  # pathlib raises when the name is too long
         raise UsageError(
             f"there is no tokenizer {choice!r}",
             why="it is neither a known name nor a file",
@@ -252,5 +252,13 @@ def _parse_ranks(content: bytes, name: str) -> dict[bytes, int]:
             name,
             "the ranks are not 0, 1, 2, ... without a gap",
             "check that the file is whole",
+        )
+    missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    if missing:
+        raise TokenmillError(
+            "not a usable .tiktoken vocabulary",
+            name,
+            f"there is no token for the byte 0x{missing[0]:02x}: not every text can be encoded",
+            "use a vocabulary of byte-level BPE, which has all 256",
         )
     return ranks
