@@ -92,13 +92,13 @@ def test_a_manifest_that_is_nested_deeply_is_damaged(done: Path) -> None:
 @pytest.mark.parametrize("key", ["name", "sha256", "pattern", "end_of_text", "largest_id"])
 def test_a_manifest_tells_its_tokenizer(done: Path, key: str) -> None:
     edit_manifest(done, lambda manifest: manifest["tokenizer"].pop(key))
-    with pytest.raises(DamageFound, match=rf"tokenizer\.{key}"):
+    with pytest.raises(DamageFound, match=f"tokenizer has no {key}"):
         load_manifest(done)
 
 
 def test_a_manifest_tells_its_counts(corpus: Path, done: Path) -> None:
     edit_manifest(done, lambda manifest: manifest.update(counts={}))
-    with pytest.raises(DamageFound, match=r"counts\.tokens"):
+    with pytest.raises(DamageFound, match="does not count documents"):
         tokenmill.prepare(corpus, out=done, **OPTIONS)
 
 
@@ -156,7 +156,7 @@ def test_a_file_too_large_for_a_manifest_is_not_read(done: Path) -> None:
 
 def test_names_too_long_for_any_file_are_damage(corpus: Path, done: Path) -> None:
     edit_manifest(done, lambda manifest: manifest["shards"][0].update(name="x" * 5000))
-    assert "missing" in {problem.kind for problem in verify(done)}
+    assert "unreadable" in {problem.kind for problem in verify(done)}
     with pytest.raises(DamageFound):
         tokenmill.prepare(corpus, out=done, **OPTIONS)
     with pytest.raises(TokenmillError, match="would replace"):
@@ -281,14 +281,15 @@ def test_a_pipe_in_the_place_of_the_journal_holds_up_nobody(corpus: Path, begun:
     journal = begun / ".tokenmill" / "journal"
     journal.unlink()
     os.mkfifo(journal)
-    tokenmill.prepare(corpus, out=begun, **OPTIONS)
+    with pytest.raises(TokenmillError, match="cannot read the journal"):
+        tokenmill.prepare(corpus, out=begun, **OPTIONS)
 
 
 def test_a_folder_in_the_place_of_the_journal_is_told(corpus: Path, begun: Path) -> None:
     journal = begun / ".tokenmill" / "journal"
     journal.unlink()
     journal.mkdir()
-    with pytest.raises(TokenmillError, match="cannot write the output"):
+    with pytest.raises(TokenmillError, match="cannot read the journal"):
         tokenmill.prepare(corpus, out=begun, **OPTIONS)
 
 
