@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -21,8 +22,8 @@ from tests import corpora, texts
 from tests.conftest import Run, kill, start
 from tests.outcome import Outcome, prepare
 from tests.shared import ARTICLES
-from tokenmill import preparation, storage
-from tokenmill.errors import NoSpace, OutputInUse
+from tokenmill import preparation, storage, writer
+from tokenmill.errors import InputError, NoSpace, OutputInUse, SpecMismatch
 from tokenmill.storage import locked, write_durably
 
 OPTIONS = ["--format", "build-nanogpt", "--shard-tokens", "100K", "--check", "0"]
@@ -164,3 +165,47 @@ def test_a_lock_file_that_its_holder_removed_locks_nobody_else(tmp_path: Path) -
     ):
         pass
     os.close(opened)
+
+
+def test_the_same_work_twice_at_once_is_done_once(corpus: corpora.Corpus, tmp_path: Path) -> None:
+    """Two runs, or more, that begin together: one works, the others are refused or find it done."""
+    out = tmp_path / "out"
+    arguments = ["prepare", *corpus.arguments(), "--out", out, *OPTIONS]
+    processes = [start(*arguments) for _ in range(4)]
+    codes = sorted(process.wait(timeout=60) for process in processes)
+    for process in processes:
+        process.communicate()
+    assert codes[0] == 0
+    assert set(codes) <= {0, 11}
+    other = tmp_path / "other"
+    options = {"format": "build-nanogpt", "shard_tokens": "100K"}
+    assert Outcome(out).hashes == prepare(corpus, other, **options).hashes
+
+
+@pytest.mark.parametrize("change", ["append", "touch", "remove"])
+def test_an_input_that_changes_during_the_run_is_an_error(
+    change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out"
+    shutil.copy(ARTICLES, source)
+    write = writer.DatasetWriter.write
+
+    def changing(self: Any, *arguments: Any) -> None:
+        write(self, *arguments)
+        if change == "append":
+            with source.open("ab") as file:
+                file.write(b'{"text": "more"}\n')
+        elif change == "touch":
+            os.utime(source, (1, 1))
+        else:
+            source.unlink(missing_ok=True)
+
+    monkeypatch.setattr(writer.DatasetWriter, "write", changing)
+    with pytest.raises(InputError, match=r"changed while it was read|input is gone"):
+        prepare(source, out)
+    assert not list(out.glob("*.bin"))
+    assert not (out / "manifest.json").exists()
+    if change != "remove":
+        monkeypatch.undo()
+        with pytest.raises(SpecMismatch, match=r"in\.jsonl"):
+            prepare(source, out)
