@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -124,3 +125,19 @@ def test_what_is_replaced_is_counted(tmp_path: Path) -> None:
     manifest = tokenmill.prepare([str(path)], out=str(tmp_path / "out"), invalid_utf8="replace")
     assert manifest.counts["replaced"] == 20
     assert manifest.counts["quarantined"] == 0
+
+
+def test_a_file_of_nothing_but_bad_lines_is_few_records(tmp_path: Path) -> None:
+    """A block of the shortest bad lines has a million: neighbours are then one record."""
+    path = tmp_path / "bad.jsonl"
+    good = b'{"text": "the good one"}\n'
+    path.write_bytes(good + b"x\n" * 400_000 + good)
+    outcome = prepare(path, tmp_path / "out", on_bad="quarantine")
+    found = records(outcome.folder)
+    assert 1000 <= len(found) <= 1001
+    assert outcome.manifest["counts"]["documents"] == 2
+    places = [(record["offset"], record["offset"] + record["length"]) for record in found]
+    assert places[0] == (len(good), len(good) + 1)
+    assert all(low == before + 1 for (_, before), (low, _) in itertools.pairwise(places))
+    assert places[-1][1] == path.stat().st_size - len(good) - 1, "nothing is missing"
+    assert "and the lines after it" in found[-1]["detail"]

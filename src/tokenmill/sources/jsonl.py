@@ -17,7 +17,7 @@ import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenmill import utf8
@@ -50,6 +50,8 @@ from tokenmill.sources.block import (
 from tokenmill.sources.text import BYTE_ORDER_MARK
 
 _STEP = 64 * 1024
+_MOST_RECORDS = 1000
+_AND_MORE = ", and the lines after it"
 _LARGEST_SAMPLE = 16 * 1024 * 1024
 _HALF = "\ud800"
 _HALVES = re.compile("[\ud800-\udfff]")
@@ -125,7 +127,7 @@ class JsonlBlock(Block):
                 except BadLine as bad:
                     if not self.source.options.quarantines:
                         raise self._error(bad, offset, number) from None
-                    batch.bad.append(self._record(bad, line, offset, number))
+                    _add(batch.bad, self._record(bad, line, offset, number))
                 else:
                     if document is None:
                         batch.counts.null_documents += 1
@@ -202,6 +204,25 @@ class JsonlBlock(Block):
             offset=offset,
             line=self._line_number(number),
         )
+
+
+def _add(records: list[BadRecord], record: BadRecord) -> None:
+    """Add a bad line; after the first thousand of a block, neighbours of one kind are one record,
+    for a block of the shortest bad lines has a million of them."""
+    last = records[-1] if len(records) >= _MOST_RECORDS else None
+    if last is None or last.offset is None or record.offset is None:
+        records.append(record)
+        return
+    if last.reason != record.reason or last.offset + last.length + 1 != record.offset:
+        records.append(record)
+        return
+    room = RAW_BYTES - len(last.raw)
+    records[-1] = replace(
+        last,
+        detail=last.detail.removesuffix(_AND_MORE) + _AND_MORE,
+        length=record.offset + record.length - last.offset,
+        raw=last.raw + (b"\n" + record.raw)[:room] if room > 0 else last.raw,
+    )
 
 
 def _not_utf8(line: bytes, repaired: utf8.Repaired) -> BadLine:
