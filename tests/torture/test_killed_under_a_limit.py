@@ -97,7 +97,7 @@ def test_killed_ten_times_under_a_limit(tmp_path: Path, capsys: pytest.CaptureFi
             assert plain.exit_code == 0, plain.stderr
             before = oom_kills(group.path, group._version)
             while len(deaths) < KILLS:
-                seconds = 1 + generator.uniform(0.01, 0.15) * plain.seconds
+                seconds = 3 + generator.uniform(0, 0.15) * plain.seconds
                 death = run_and_kill(group.path, source, out, seconds, tmp_path / "log")
                 if death is None:
                     break
