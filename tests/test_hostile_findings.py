@@ -192,6 +192,7 @@ JOURNAL_LIES: dict[str, Edit] = {
     "state": lambda e: change(e, "state", to={}),
     "state of another type": lambda e: change(e, "state", "position", to="x"),
     "place before the start": lambda e: change(e, "state", "position", to=-5),
+    "place behind the end": lambda e: change(e, "state", "position", to=10**6),
     "huge place": lambda e: change(e, "state", "position", to=2**63),
     "shards": lambda e: change(e, "shards", to=9),
     "val_left": lambda e: change(e, "val_left", to=-1),
@@ -290,6 +291,22 @@ def test_a_folder_in_the_place_of_the_journal_is_told(corpus: Path, begun: Path)
     journal.mkdir()
     with pytest.raises(TokenmillError, match="cannot write the output"):
         tokenmill.prepare(corpus, out=begun, **OPTIONS)
+
+
+@pytest.mark.parametrize("name", [".tokenmill/lock", ".tokenmill"])
+def test_links_in_the_state_folder_lead_nowhere(corpus: Path, tmp_path: Path, name: str) -> None:
+    out, beside = tmp_path / "out", tmp_path / "beside"
+    link, target = out / name, beside / ("victim" if "/" in name else "folder")
+    link.parent.mkdir(parents=True)
+    target.parent.mkdir()
+    target.write_text("victim") if "/" in name else target.mkdir()
+    link.symlink_to(target)
+    with pytest.raises(TokenmillError, match="cannot write the output"):
+        tokenmill.prepare(corpus, out=out, **OPTIONS)
+    if target.is_file():
+        assert target.read_text() == "victim"
+    else:
+        assert not list(target.iterdir())
 
 
 # --- vocabularies ------------------------------------------------------------------------------
