@@ -22,7 +22,7 @@ from tests.shared import GPT2_RANKS
 from tokenmill import preparation, quantities, reading
 from tokenmill.dataset import Dataset
 from tokenmill.errors import DamageFound, LimitReached, TokenmillError, UsageError
-from tokenmill.inspection import describe, text_at_token
+from tokenmill.inspection import describe, text_at_token, text_of_document
 from tokenmill.manifest import load_manifest
 from tokenmill.sources import block, text
 from tokenmill.tokenizers import load_vocabulary
@@ -146,6 +146,12 @@ def test_a_folder_in_the_place_of_a_shard_is_damage(done: Path) -> None:
     size = (done / name).stat().st_size
     edit_manifest(done, lambda manifest: manifest["shards"][0].update(bytes=size))
     assert ("changed", name) in {(problem.kind, problem.name) for problem in verify(done)}
+
+
+def test_a_shard_that_grew_is_not_shown(done: Path) -> None:
+    os.truncate(done / "train_000000.bin", 2**30)
+    with pytest.raises(DamageFound, match="the manifest tells 300"):
+        text_of_document(Dataset.at(done), 0, "train")
 
 
 def test_a_file_too_large_for_a_manifest_is_not_read(done: Path) -> None:
