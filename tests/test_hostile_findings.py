@@ -22,7 +22,7 @@ from tests.shared import GPT2_RANKS
 from tokenmill import preparation, quantities, reading
 from tokenmill.dataset import Dataset
 from tokenmill.errors import DamageFound, LimitReached, TokenmillError, UsageError
-from tokenmill.inspection import describe, text_at_token
+from tokenmill.inspection import describe, text_at_token, text_of_document
 from tokenmill.manifest import load_manifest
 from tokenmill.sources import block, text
 from tokenmill.tokenizers import load_vocabulary
@@ -148,6 +148,12 @@ def test_a_folder_in_the_place_of_a_shard_is_damage(done: Path) -> None:
     assert ("changed", name) in {(problem.kind, problem.name) for problem in verify(done)}
 
 
+def test_a_shard_that_grew_is_not_shown(done: Path) -> None:
+    os.truncate(done / "train_000000.bin", 2**30)
+    with pytest.raises(DamageFound, match="the manifest tells 300"):
+        text_of_document(Dataset.at(done), 0, "train")
+
+
 def test_a_file_too_large_for_a_manifest_is_not_read(done: Path) -> None:
     os.truncate(done / "manifest.json", reading.MOST_BYTES + 1)
     with pytest.raises(DamageFound, match="larger than"):
@@ -192,6 +198,7 @@ JOURNAL_LIES: dict[str, Edit] = {
     "state": lambda e: change(e, "state", to={}),
     "state of another type": lambda e: change(e, "state", "position", to="x"),
     "place before the start": lambda e: change(e, "state", "position", to=-5),
+    "place behind the end": lambda e: change(e, "state", "position", to=10**6),
     "huge place": lambda e: change(e, "state", "position", to=2**63),
     "shards": lambda e: change(e, "shards", to=9),
     "val_left": lambda e: change(e, "val_left", to=-1),
@@ -291,6 +298,22 @@ def test_a_folder_in_the_place_of_the_journal_is_told(corpus: Path, begun: Path)
     journal.mkdir()
     with pytest.raises(TokenmillError, match="cannot read the journal"):
         tokenmill.prepare(corpus, out=begun, **OPTIONS)
+
+
+@pytest.mark.parametrize("name", [".tokenmill/lock", ".tokenmill"])
+def test_links_in_the_state_folder_lead_nowhere(corpus: Path, tmp_path: Path, name: str) -> None:
+    out, beside = tmp_path / "out", tmp_path / "beside"
+    link, target = out / name, beside / ("victim" if "/" in name else "folder")
+    link.parent.mkdir(parents=True)
+    target.parent.mkdir()
+    target.write_text("victim") if "/" in name else target.mkdir()
+    link.symlink_to(target)
+    with pytest.raises(TokenmillError, match="cannot write the output"):
+        tokenmill.prepare(corpus, out=out, **OPTIONS)
+    if target.is_file():
+        assert target.read_text() == "victim"
+    else:
+        assert not list(target.iterdir())
 
 
 # --- vocabularies ------------------------------------------------------------------------------

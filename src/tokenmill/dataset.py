@@ -37,7 +37,10 @@ class Dataset:
         try:
             if path.exists() and not path.is_file():
                 raise ShardDamage("it is not a regular file")
-            return find_format(self.manifest.format).open(path)
+            found = find_format(self.manifest.format).open(path)
+            if found.tokens != shard.tokens:
+                raise ShardDamage(f"{found.tokens} tokens, the manifest tells {shard.tokens}")
+            return found
         except (ShardDamage, OSError) as error:
             raise DamageFound(
                 "a shard is damaged", str(path), str(error), "tokenmill verify"

@@ -349,7 +349,8 @@ def _holds(ids: NDArray[np.uint32], wanted: list[int]) -> bool:
 
 def _check_seam(ids: NDArray[np.uint32], before: int | None, after: int | None, where: str) -> None:
     """A cut inside an unbroken run is right only if the tokens around it are those seen there."""
-    if (before is not None and ids[0] != before) or (after is not None and ids[-1] != after):
+    first, last = ids[:1].tolist(), ids[-1:].tolist()  # empty where the place is a wrong one
+    if (before is not None and first != [before]) or (after is not None and last != [after]):
         raise EngineMismatch(
             "an unbroken run of text does not encode to the same ids in pieces",
             where,

@@ -253,6 +253,10 @@ def _doubt(log: Log, at: Checkpoint, plan: Plan) -> str | None:
         return "it counts less than nothing, or more than there can be"
     if not 0 <= at.file < len(plan.inputs.files):
         return f"there is no input number {at.file}"
+    file = plan.inputs.files[at.file]
+    place = (at.state or {}).get("disk" if file.compression else "position", 0)
+    if type(place) is int and place > file.size:
+        return f"byte {place} is behind the end of {file.path}"
     if not 0 <= at.shards <= len(log.shards):
         return f"of {at.shards} shards there are {len(log.shards)}"
     if at.val_left < 0 or at.open_split not in splits:

@@ -339,8 +339,12 @@ def lock_holder(folder: Path) -> str | None:
 
 def _open_lock(folder: Path) -> int:
     with _explained(folder):
-        (folder / STATE_FOLDER).mkdir(parents=True, exist_ok=True)
-        return os.open(folder / STATE_FOLDER / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+        # A link would lead what is written to somewhere else.
+        state, flags = folder / STATE_FOLDER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        state.mkdir(parents=True, exist_ok=True)
+        if state.is_symlink():
+            raise OSError(errno.ELOOP, f"{STATE_FOLDER} is a symbolic link")
+        return os.open(state / "lock", flags, 0o666)
 
 
 def _is_current(fd: int, folder: Path) -> bool:

@@ -226,7 +226,7 @@ class Hand:
     """What a careful worker has in hand, noted where its parent finds it after its death."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
 
     def note(self, block: str, record: int | None = None) -> None:
         """Take up a block, or one record of it."""
