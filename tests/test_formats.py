@@ -344,9 +344,12 @@ def test_the_manifest_tells_the_truth(corpus: corpora.Corpus, tmp_path: Path, ki
     assert counts["empty_documents"] == 3
     assert counts["null_documents"] == 0
     assert counts["input_bytes"] == corpus.path.stat().st_size
-    sums = "".join(f"{h}  {name}\n" for name, h in sorted(outcome.hashes.items()))
+    hashes = {**outcome.hashes}
+    hashes["manifest.json"] = hashlib.sha256(
+        (outcome.folder / "manifest.json").read_bytes()
+    ).hexdigest()
     written = (outcome.folder / "SHA256SUMS").read_text()
-    assert sorted(written.splitlines()) == sorted(sums.splitlines())
+    assert sorted(written.splitlines()) == sorted(f"{h}  {name}" for name, h in hashes.items())
 
 
 def test_nothing_is_left_beside_the_dataset(corpus: corpora.Corpus, tmp_path: Path) -> None:
