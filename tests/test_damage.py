@@ -327,5 +327,5 @@ def test_a_damaged_manifest_is_a_clear_error(name: str, dataset: Path) -> None:
 def test_a_manifest_that_is_no_file_is_a_clear_error(dataset: Path) -> None:
     (dataset / "manifest.json").unlink()
     os.mkfifo(dataset / "manifest.json")
-    with pytest.raises(DamageFound, match="no file"):
+    with pytest.raises(DamageFound, match="not a regular file"):
         list(verify(dataset))

@@ -204,7 +204,7 @@ def _is_invalid_near(view: TextView, cut: int, reach: int) -> bool:
     around = view.peek(max(0, cut - reach - 3), cut + reach + 3)
     head = next((i for i, byte in enumerate(around[:4]) if byte & 0xC0 != 0x80), 0)
     try:
-        _whole_characters(around[head:]).decode()
+        whole_characters(around[head:]).decode()
     except UnicodeDecodeError:
         return True
     return False
@@ -214,7 +214,7 @@ def _seam(
     view: TextView, start: int, floor: int, encoder: SeamEncoder, replacement: str = ""
 ) -> Cut | None:
     """The first seam at or after ``floor``, seen from ``start``; None if none is known to hold."""
-    text = _whole_characters(view.peek(start, floor + _SEAM_CONTEXT))
+    text = whole_characters(view.peek(start, floor + _SEAM_CONTEXT))
     if not utf8.is_utf8(text):
         return _seam_in_repaired(text, start, floor, encoder, replacement)
     return _seam_in(text, start, floor, encoder)
@@ -262,7 +262,7 @@ def _seam_in(text: bytes, start: int, floor: int, encoder: SeamEncoder) -> Cut |
     return None
 
 
-def _whole_characters(text: bytes) -> bytes:
+def whole_characters(text: bytes) -> bytes:
     """``text`` without a character that its end cuts in two."""
     for back in range(1, min(4, len(text)) + 1):
         byte = text[-back]

@@ -20,7 +20,7 @@ from tokenmill.batches import (
     Counts,
     DocumentBatch,
 )
-from tokenmill.cuts import Cut, UnbrokenRun, find_cut
+from tokenmill.cuts import Cut, UnbrokenRun, find_cut, whole_characters
 from tokenmill.errors import UsageError
 from tokenmill.inputs import ByteStream, Excerpt, InputFile, open_stream
 from tokenmill.sources.block import (
@@ -285,10 +285,10 @@ class TextSource:
         """A stretch without a safe cut that holds invalid UTF-8 is an error, or ends a document:
         between two documents, any cut is safe."""
         text = text[: 2 * BLOCK_BYTES]
-        if self._options.replaces or utf8.is_utf8(text):
+        if self._options.replaces or utf8.is_utf8(whole_characters(text)):
             return
         if not self._options.quarantines:
-            check_utf8(text, self.file, start)
+            check_utf8(whole_characters(text), self.file, start)
         back = next(i for i in range(5) if i == 4 or (i and text[-i] & 0xC0 != 0x80))
         at_end = len(text) < 2 * BLOCK_BYTES
         raise _Unreadable(start + len(text) - (0 if at_end else back))
