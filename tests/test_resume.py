@@ -23,7 +23,7 @@ import pytest
 import tokenmill
 from tests import corpora, runs
 from tests.runs import OPTIONS, snapshot
-from tokenmill import preparation
+from tokenmill import journal, preparation
 from tokenmill.errors import LimitReached, SpecMismatch, TokenmillError
 from tokenmill.journal import read_journal
 from tokenmill.sources import block, jsonl, parquet, text
@@ -641,15 +641,13 @@ def test_a_sync_that_fails_once_is_not_tried_again_and_called_good(
 def test_a_journal_that_cannot_be_read_is_not_taken_for_none(
     interrupted: Path, inputs: dict[str, corpora.Corpus], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, read = snapshot(interrupted), Path.read_bytes
+    before = snapshot(interrupted)
 
     def failing(path: Path) -> bytes:
-        if path.name != "journal":
-            return read(path)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_bytes", failing)
+        patch.setattr(journal, "read_small", failing)
         with pytest.raises(TokenmillError, match="journal"):
             resume(inputs["jsonl"], interrupted)
     assert snapshot(interrupted) == before
@@ -662,7 +660,7 @@ def test_a_shard_noted_twice_is_one(
     out = tmp_path / "out"
     with small_blocks(), pytest.MonkeyPatch.context() as patch:
         for blocks, seconds in ((8, 3600), (12, 0)):
-            patch.setattr(preparation, "_CHECKPOINT_SECONDS", seconds)
+            patch.setattr(preparation, "DEFAULT_CHECKPOINT_SECONDS", seconds)
             die_after(blocks, inputs["jsonl"], out)
         resume(inputs["jsonl"], out)
     assert snapshot(out) == undisturbed["jsonl"]

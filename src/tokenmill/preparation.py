@@ -356,11 +356,12 @@ class Preparation:
         writer: DatasetWriter,
         reporter: Reporter,
     ) -> None:
-        # Soon where nothing is kept yet; a run that goes on first works for a while, so that
+        # At once where nothing is kept yet; a run that goes on first works for a while, so that
         # a block that kills it is seen to kill it again and again.
         every = self.options.checkpoint_seconds
         every = DEFAULT_CHECKPOINT_SECONDS if every is None else every
-        due = time.monotonic() + (every if self.status.kept_bytes else min(every, 0.2))
+        is_first = not self.status.kept_bytes and every < float("inf")
+        due = time.monotonic() + (0 if is_first else every)
         for batch, end in batches:
             began = time.perf_counter()
             writer.write(batch, end)
