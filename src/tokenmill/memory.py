@@ -105,7 +105,10 @@ class Budget:
 
     @property
     def window(self) -> int:
-        """Blocks in flight or waiting to be written, at most."""
+        """Blocks in flight or waiting to be written, at most; a block of several times the usual
+        size (a row group) counts as several, so that with room to spare there may be more."""
+        if self.total - self.floor > self.threads * 256 * MIB:
+            return 6 * self.threads + 4
         return 2 * self.threads + 4 if self._is_roomy else self.threads + 1
 
 

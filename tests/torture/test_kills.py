@@ -1,7 +1,7 @@
 """Law 4 as a campaign: killed at every system call on the output, and at random instants.
 
-Two processes at a time. The environment variables: TOKENMILL_SEED (of the random instants),
-TOKENMILL_KILLS (how many of them for each kind of input), TOKENMILL_POINTS (at most so many system
+Several processes at a time, for most of a trial is waiting. The environment variables:
+TOKENMILL_SEED (of the random instants), TOKENMILL_KILLS (how many of them for each kind of input), TOKENMILL_POINTS (at most so many system
 calls for each kind, evenly spread; all of them by default).
 """
 
@@ -24,6 +24,7 @@ from tests.runs import snapshot
 
 SEED = int(os.environ.get("TOKENMILL_SEED", random.SystemRandom().randrange(10**9)))
 KILLS = int(os.environ.get("TOKENMILL_KILLS", "200"))
+AT_ONCE = 2 * (os.cpu_count() or 1)
 POINTS = int(os.environ.get("TOKENMILL_POINTS", "100000"))
 
 
@@ -35,8 +36,8 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def campaign(
     what: str, trials: Sequence[Callable[[], str | None]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Do all, two at a time; each returns what went wrong, or None."""
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    """Do all, a few at a time; each returns what went wrong, or None."""
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
         wrong = [found for found in pool.map(lambda trial: trial(), trials) if found]
     with capsys.disabled():
         print(f"\n{what}: {len(trials) - len(wrong)} kills survived of {len(trials)} tried")
