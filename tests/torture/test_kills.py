@@ -1,8 +1,9 @@
 """Law 4 as a campaign: killed at every system call on the output, and at random instants.
 
-Several processes at a time, for most of a trial is waiting. The environment variables:
-TOKENMILL_SEED (of the random instants), TOKENMILL_KILLS (how many of them for each kind of input), TOKENMILL_POINTS (at most so many system
-calls for each kind, evenly spread; all of them by default).
+Several processes at a time, for most of a trial is waiting. Environment variables:
+TOKENMILL_SEED (of the random instants), TOKENMILL_KILLS (how many of them for each kind of
+input), TOKENMILL_POINTS (at most so many system calls for each kind, evenly spread; all of them
+by default).
 """
 
 from __future__ import annotations
