@@ -53,6 +53,11 @@ def command_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     return env | (extra or {})
 
 
+def hear_signals() -> None:
+    """A shell's background jobs ignore Ctrl-C, and so would all that these tests start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(*args: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:
     """The command as a process of its own group, to be watched or killed."""
     return subprocess.Popen(
@@ -64,6 +69,7 @@ def start(*args: object, cwd: Path | None = None, env: dict[str, str] | None = N
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_signals,
     )
 
 

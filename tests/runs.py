@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import corpora, texts
-from tests.conftest import Result, command_environment, kill
+from tests.conftest import Result, command_environment, hear_signals, kill
 from tests.shared import REPOSITORY
 from tokenmill.storage import lock_holder
 
@@ -65,6 +65,7 @@ def start(*args: object, prefix: tuple[str, ...] = (), **trouble: Any) -> subpro
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_signals,
     )
 
 

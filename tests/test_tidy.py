@@ -22,7 +22,7 @@ LAYERS: list[dict[str, set[str]]] = [
     {
         "ground": {
             "errors", "quantities", "batches", "cuts", "memory", "storage", "inputs", "compression",
-            "supervision", "utf8", "reading",
+            "supervision", "utf8", "reading", "streams",
         }
     },
     {

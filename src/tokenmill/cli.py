@@ -5,7 +5,6 @@ Data goes to stdout, all else to stderr. Exit codes are those of ``tokenmill.err
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from tokenmill import __version__
+from tokenmill.streams import print_or_forget
 from tokenmill.supervision import AGAIN, Attempt, Repeats, Watch, in_hand, supervise
 
 if TYPE_CHECKING:
@@ -132,7 +132,6 @@ def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     """
     attempt = _supervised(out, options["quiet"])
     from tokenmill.preparation import PastTrouble, Preparation, plan_run
-    from tokenmill.progress import print_or_forget
 
     run = _make_run(options, attempt)
     try:
@@ -144,7 +143,7 @@ def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
         tokens = {split: sum(counts) for split, counts in manifest.shard_tokens().items()}
         shards = [shard.name for shard in manifest.shards]
         done = {"type": "done", "counts": manifest.counts, "tokens": tokens, "shards": shards}
-        print_or_forget(json.dumps(done, ensure_ascii=False))
+        print_or_forget(json.dumps(done, ensure_ascii=False), sys.stdout)
     if preparation.has_worked and manifest.counts["quarantined"]:
         sys.exit(QUARANTINED)
 
@@ -380,8 +379,7 @@ def _progress(out: Path) -> str:
 def _tell(line: str, is_quiet: bool) -> None:
     """A line for a person, to stderr; a log that cannot be written stops no run."""
     if not is_quiet or line.startswith(("warning", "error")):
-        with contextlib.suppress(OSError):
-            click.echo(line, err=True)
+        print_or_forget(line, sys.stderr)
 
 
 def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOptions:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from tokenmill.batches import Counts, TokenBatch
 from tokenmill.journal import Checkpoint
 from tokenmill.memory import resident_bytes
 from tokenmill.quantities import format_bytes, format_count, format_seconds
+from tokenmill.streams import print_or_forget
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -117,13 +117,13 @@ class Reporter:
             return
         figures = self._figures(now)
         if self._json:
-            print_or_forget(json.dumps({"type": "progress", **figures}))
+            print_or_forget(json.dumps({"type": "progress", **figures}), sys.stdout)
             return
-        with contextlib.suppress(OSError):  # a full log, or a terminal that is gone, stops no run
-            if self._live is not None:
-                self._live.update(_block(figures))
-            else:
-                print(_line(figures), file=sys.stderr, flush=True)
+        if self._live is None:
+            print_or_forget(_line(figures), sys.stderr)
+            return
+        with contextlib.suppress(OSError):  # a terminal that is gone stops no run
+            self._live.update(_block(figures))
 
     def _figures(self, now: float) -> dict[str, Any]:
         status = self._status
@@ -154,14 +154,6 @@ class Reporter:
         """Take the live block away."""
         if self._live is not None:
             self._live.stop()
-
-
-def print_or_forget(line: str) -> None:
-    """Print to stdout; where nobody reads it, or its disk is full, the run goes on without."""
-    try:
-        print(line, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _seconds_left(status: Status, elapsed: float) -> float | None:
