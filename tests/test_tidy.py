@@ -22,7 +22,8 @@ LAYERS: list[dict[str, set[str]]] = [
     {
         "ground": {
             "errors", "quantities", "batches", "cuts", "memory", "storage", "inputs", "compression",
-            "supervision", "utf8", "reading", "streams",
+            "supervision", "utf8", "reading", "streams", "places", "readahead", "rangefile",
+            "textstream",
         }
     },
     {

@@ -21,10 +21,11 @@ from tokenmill.batches import CRASH, TRAIN, VAL, DocumentBatch
 from tokenmill.dataset import Dataset
 from tokenmill.encode import BlockEncoder, Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
-from tokenmill.inputs import InputFile, check_unchanged, find_inputs
+from tokenmill.inputs import check_unchanged, find_inputs
 from tokenmill.inspection import vocabulary_of
 from tokenmill.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.memory import Budget
+from tokenmill.places import InputFile
 from tokenmill.planning import Plan, position_split_of
 from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import Block

@@ -12,11 +12,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
-from tokenmill.errors import InputError, unreadable
-from tokenmill.reading import read_patiently
+from tokenmill.errors import InputError
 
 READ_BYTES = 256 * 1024
 _XZ_MEMORY = 128 * 1024 * 1024
@@ -73,6 +71,16 @@ COMPRESSIONS: dict[str, Callable[[], Decompressor]] = {
 _PADDED = (".gz", ".xz")
 
 
+class Stored(Protocol):
+    """A file's bytes as stored."""
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes from ``start`` to ``stop``, fewer where the file ends."""
+
+    def release(self, position: int) -> None:
+        """Nothing before ``position`` is likely to be read again."""
+
+
 @dataclass(frozen=True)
 class Damage:
     """What is wrong with a compressed file: ``offset`` is in bytes of the file on disk, and
@@ -90,17 +98,17 @@ class DecompressedFile:
     Damage is an error, or, with ``keeps_damaged``, the end of the text, told in ``damage``.
     """
 
-    def __init__(self, path: Path, suffix: str, keeps_damaged: bool = False) -> None:
+    def __init__(self, path: str, stored: Stored, suffix: str, keeps_damaged: bool = False) -> None:
         self._path = path
+        self._stored = stored
         self._suffix = suffix
         self._keeps_damaged = keeps_damaged
         self._new = COMPRESSIONS[suffix]
-        self._file: IO[bytes] = path.open("rb", buffering=0)
         self._byte_by_byte_from: int | None = None
+        self._piece, self._piece_at = b"", 0
         self._begin()
 
     def _begin(self) -> None:
-        self._file.seek(0)
         self._member: Decompressor | None = None
         self._pending = b""
         self._members = 0
@@ -187,13 +195,15 @@ class DecompressedFile:
         size, near = READ_BYTES, self._byte_by_byte_from
         if near is not None:
             size = min(size, near - self.position) if self.position < near else 1
-        try:
-            data = read_patiently(lambda: self._file.read(size))
-        except OSError as error:
-            raise unreadable(f"{self._path}, byte {self.position}", error) from error
+        at = self.position - self._piece_at
+        if not 0 <= at < len(self._piece):
+            self._piece = self._stored.read(self.position, self.position + READ_BYTES)
+            self._piece_at, at = self.position, 0
+        data = self._piece[at : at + size]
         if data:
             self._chunk_at = self.position
         self.position += len(data)
+        self._stored.release(self._chunk_at)
         return data
 
     def _error(self, what: str, why: str) -> InputError:
@@ -201,12 +211,8 @@ class DecompressedFile:
             what,
             f"{self._path}, at or before byte {self.position - len(self._pending)} of the file",
             why,
-            f"fetch or write {self._path.name} again",
+            f"fetch or write {self._path.rpartition('/')[2]} again",
         )
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
 
 
 class _Damaged(Exception):

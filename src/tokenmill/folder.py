@@ -17,7 +17,6 @@ from tokenmill import __version__
 from tokenmill.batches import TRAIN, VAL, Counts
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import InputFile
 from tokenmill.journal import JOURNAL, Checkpoint, Log, read_journal
 from tokenmill.journal import VERSION as JOURNAL_VERSION
 from tokenmill.manifest import (
@@ -29,6 +28,7 @@ from tokenmill.manifest import (
     Shard,
     load_manifest,
 )
+from tokenmill.places import InputFile
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes
 from tokenmill.spec import Spec
@@ -150,7 +150,7 @@ class OutputFolder:
             mine = plan.vocabulary.describe()["name"]
             found.append(f"the tokenizer is {mine}, was {tokenizer.get('name')}")
         before = {entry.path: entry for entry in inputs}
-        now = {str(file.path): file for file in plan.inputs.files}
+        now = {file.path: file for file in plan.inputs.files}
         found += [f"{path} is new" for path in now if path not in before]
         found += [f"{path} is missing" for path in before if path not in now]
         for path, file in now.items():

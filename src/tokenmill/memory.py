@@ -104,6 +104,12 @@ class Budget:
         return max(4 * MIB, (self.total - self.floor) // _RECORD_FACTOR)
 
     @property
+    def fetch_bytes(self) -> int:
+        """Bytes of a remote file in one request, of which a few are under way at a time: as many
+        as one request is worth on a fast network, if memory allows."""
+        return min(32 * MIB, max(MIB, (self.total - self.floor) // 40))
+
+    @property
     def window(self) -> int:
         """Blocks in flight or waiting to be written, at most; a block of several times the usual
         size (a row group) counts as several, so that with room to spare there may be more."""

@@ -18,17 +18,21 @@ from tokenmill.encode import EncodingRules
 from tokenmill.errors import NoSpace
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import InputFile, InputList, find_inputs, open_stream
+from tokenmill.inputs import InputList, find_inputs
 from tokenmill.memory import Budget
+from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes, format_count, format_seconds
-from tokenmill.sources import open_source
+from tokenmill.sources import open_source, opened_ahead
 from tokenmill.sources.block import START, Block, Position, SourceOptions
 from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.storage import free_bytes
+from tokenmill.textstream import Ahead, open_stream
 from tokenmill.tokenizers import Engine, Vocabulary, engine_name, load_vocabulary, make_engine
 from tokenmill.tokenizers.vocabulary import END_OF_TEXT
 
+FETCHES = 4
+"""Requests under way, or fetched and not yet read, of each remote file."""
 SAMPLES = 12
 SAMPLE_BYTES = 96 * 1024
 
@@ -71,7 +75,7 @@ class Plan:
         """What identifies the inputs."""
         return [
             {
-                "path": str(file.path),
+                "path": file.path,
                 "kind": file.kind,
                 "compression": file.compression,
                 "size": file.size,
@@ -102,9 +106,11 @@ class Plan:
     def blocks(self, start: Position = START) -> Iterator[Block]:
         """All blocks of all inputs from ``start`` on, in order."""
         options = self._source_options()
-        for number, file in enumerate(self.inputs.files[start.file :], start.file):
-            state = start.state if number == start.file else None
-            for block in open_source(file, options).blocks(state):
+        files = self.inputs.files[start.file :]
+        states = [start.state, *[None] * len(files)]
+        sources = opened_ahead(zip(files, states, strict=False), options)
+        for number, (source, state) in enumerate(sources, start.file):
+            for block in source.blocks(state):
                 block.file_number = number
                 yield block
 
@@ -142,6 +148,7 @@ class Plan:
             self.spec.on_bad == "quarantine",
             self.spec.invalid_utf8 == "replace",
             END_OF_TEXT.encode() if self.spec.special_text == "error" else None,
+            Ahead(self.budget.fetch_bytes, FETCHES),
         )
 
     def make_estimate(self) -> Estimate:

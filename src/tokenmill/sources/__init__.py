@@ -10,10 +10,14 @@ To add a source: one file here, one line in ``SOURCES``, a suffix in ``inputs.KI
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
 
-from tokenmill.inputs import InputFile
-from tokenmill.sources.block import Source, SourceOptions
+from tokenmill.places import InputFile
+from tokenmill.readahead import in_background
+from tokenmill.sources.block import Source, SourceOptions, State
 from tokenmill.sources.jsonl import JsonlSource
 from tokenmill.sources.parquet import ParquetSource
 from tokenmill.sources.text import TextSource
@@ -25,6 +29,41 @@ SOURCES: dict[str, Callable[[InputFile, SourceOptions], Source]] = {
 }
 
 
+_OPENED_BYTES = 64 * 1024 * 1024
+_MOST_OPENED = 8
+
+
 def open_source(file: InputFile, options: SourceOptions) -> Source:
     """The source for one input file. Raises InputError when it is not what its name says."""
     return SOURCES[file.kind](file, options)
+
+
+def opened_ahead(
+    files: Iterable[tuple[InputFile, State | None]], options: SourceOptions
+) -> Iterator[tuple[Source, State | None]]:
+    """The sources of files, in order, each with the state to go on from.
+
+    To open a remote file takes several round trips: while one is read, the next ones are opened
+    and begin to fetch.
+    """
+    opening: deque[tuple[InputFile, State | None, Future[Source] | None]] = deque()
+    rest = iter(files)
+    while True:
+        while len(opening) <= _MOST_OPENED and sum(f.size for f, _, _ in opening) < _OPENED_BYTES:
+            file, state = next(rest, (None, None))
+            if file is None:
+                break
+            future = None
+            if file.place.is_remote:
+                future = in_background(partial(_opened, file, state, options))
+            opening.append((file, state, future))
+        if not opening:
+            return
+        file, state, future = opening.popleft()
+        yield (open_source(file, options) if future is None else future.result()), state
+
+
+def _opened(file: InputFile, state: State | None, options: SourceOptions) -> Source:
+    source = open_source(file, options)
+    source.fetch(state)
+    return source

@@ -12,8 +12,9 @@ from tokenmill import utf8
 from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, BadRecord, DocumentBatch
 from tokenmill.cuts import SeamEncoder
 from tokenmill.errors import InputError, TokenmillError
-from tokenmill.inputs import ByteStream, InputFile, read_head
+from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes
+from tokenmill.textstream import Ahead, ByteStream, read_head
 
 BLOCK_BYTES = 2 * 1024 * 1024
 """Text in one block, about. Measured: from 1 to 2 MiB is fastest, for the text and its ids then
@@ -29,7 +30,7 @@ class SourceOptions:
     ``record_bytes`` is the largest record that memory allows, ``position_split`` the byte at which
     a corpus of one document turns from train to val. ``quarantines`` is ``--on-bad quarantine``,
     ``replaces`` is ``--invalid-utf8 replace``; ``refused`` is the special text that makes a
-    document bad.
+    document bad, ``ahead`` how much of a remote file is fetched before it is read.
     """
 
     documents: str
@@ -41,6 +42,7 @@ class SourceOptions:
     quarantines: bool = False
     replaces: bool = False
     refused: bytes | None = None
+    ahead: Ahead | None = None
 
     @property
     def refused_when_kept(self) -> bytes | None:
@@ -155,6 +157,9 @@ class BadBlock(Block):
 class Source(Protocol):
     """One input file, as blocks."""
 
+    def fetch(self, state: State | None) -> None:
+        """Begin to fetch what ``blocks(state)`` is going to read, where the file is remote."""
+
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         """The blocks from ``state`` on (None: from the start), in order; by one thread."""
 
@@ -200,7 +205,7 @@ def bad_record(
 ) -> BadRecord:
     """A bad record of ``file``; its length is that of ``raw`` unless told."""
     size = len(raw) if length is None else length
-    return BadRecord(reason, detail, str(file.path), offset, line, row, size, raw[:RAW_BYTES])
+    return BadRecord(reason, detail, file.path, offset, line, row, size, raw[:RAW_BYTES])
 
 
 def damage_block(

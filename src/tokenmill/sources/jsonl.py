@@ -34,7 +34,7 @@ from tokenmill.batches import (
     DocumentBatch,
 )
 from tokenmill.errors import InputError, UsageError
-from tokenmill.inputs import ByteStream, Excerpt, InputFile, open_stream
+from tokenmill.places import InputFile
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     BadBlock,
@@ -48,6 +48,7 @@ from tokenmill.sources.block import (
     resumed,
 )
 from tokenmill.sources.text import BYTE_ORDER_MARK
+from tokenmill.textstream import ByteStream, Excerpt, open_stream
 
 _STEP = 64 * 1024
 _MOST_RECORDS = 1000
@@ -288,6 +289,12 @@ class JsonlSource:
         self.text_key = options.text_key
         self.decoder = _decoder(options.text_key)
         self.options = options
+        self._stream: ByteStream | None = None
+
+    def fetch(self, state: State | None) -> None:
+        if self._stream is None:
+            self._stream = open_stream(self.file, self.options.quarantines, self.options.ahead)
+            self._stream.begin(state.get("position", 0) if state else 0)
 
     def line_number(self, start: int, lines_before: int | None) -> int:
         """The number, from 1, of the line that begins at byte ``start``."""
@@ -301,7 +308,9 @@ class JsonlSource:
         state = resumed(state, {"position": 0, "disk": 0, "lines": None})
         if state.get("lines", 0) is None:
             state = {**state, "lines": self._lines_before(state["position"])}
-        stream = open_stream(self.file, self.options.quarantines)
+        self.fetch(state)
+        assert self._stream is not None
+        stream, self._stream = self._stream, None
         while "ended" not in state:
             start, lines = state["position"], state["lines"]
             stream.release(start)

@@ -7,6 +7,7 @@ checksums are verified where the file has them. Null rows are counted, not encod
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,9 @@ from tokenmill.batches import (
     DocumentBatch,
 )
 from tokenmill.errors import InputError, UsageError
-from tokenmill.inputs import InputFile, check_unchanged, read_head
+from tokenmill.places import InputFile
+from tokenmill.rangefile import RangeFile
+from tokenmill.readahead import Range, ReadAhead
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     BadBlock,
@@ -36,6 +39,7 @@ from tokenmill.sources.block import (
     resumed,
     texts_of,
 )
+from tokenmill.textstream import read_head
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -157,6 +161,8 @@ class ParquetSource:
         self.column = options.text_key
         self.options = options
         self._threads = threading.local()
+        self._content = file.place.open(file) if file.place.is_remote else None
+        self._ahead: ReadAhead | None = None
         self._lost: BadRecord | None = None
         try:
             self._metadata = self._open(None).metadata
@@ -184,7 +190,7 @@ class ParquetSource:
         """
         if not self.options.quarantines or getattr(error, "errno", None) is not None:
             return False
-        check_unchanged(self.file)
+        self.file.place.check_unchanged(self.file)
         return True
 
     def _open(self, metadata: Any) -> pq.ParquetFile:
@@ -193,12 +199,38 @@ class ParquetSource:
         # Row groups are not fetched ahead and pages pass through a small buffer: that is what
         # keeps a giant row group at tens of megabytes (dataset readers hold whole groups).
         return pq.ParquetFile(
-            str(self.file.path),
+            self.file.path if self._content is None else RangeFile(self._read, self.file.size),
             metadata=metadata,
             pre_buffer=False,
             buffer_size=_BUFFER_BYTES,
             page_checksum_verification=True,
         )
+
+    def _read(self, start: int, stop: int) -> bytes:
+        """Bytes of a remote file: the column's own were asked for before, each is read once."""
+        assert self._content is not None
+        if self._ahead is None:
+            return self._content.read(start, stop)
+        data = self._ahead.read(start, stop)
+        self._ahead.release(start, stop)
+        return data
+
+    def fetch(self, state: State | None) -> None:
+        ahead = self.options.ahead
+        if self._content is None or self._lost or ahead is None or self._ahead is not None:
+            return
+        first = resumed(state, {"group": 0, "row": 0, "skip": 0})["group"]
+        ranges = [self._range(group) for group in range(first, self._metadata.num_row_groups)]
+        if all(before[1] <= after[0] for before, after in itertools.pairwise(ranges)):
+            self._ahead = ReadAhead(self._content.read, ranges, ahead.chunk_bytes, ahead.chunks)
+
+    def _range(self, group: int) -> Range:
+        """Where the text of a row group lies in the file."""
+        column = self._metadata.row_group(group).column(self._column_index)
+        start = column.data_page_offset
+        if column.has_dictionary_page and column.dictionary_page_offset:
+            start = min(start, column.dictionary_page_offset)
+        return start, start + column.total_compressed_size
 
     def _find_column(self) -> int:
         schema = self._schema
@@ -206,7 +238,7 @@ class ParquetSource:
         if self.column not in names:
             raise UsageError(
                 f"there is no column {self.column!r}",
-                str(self.file.path),
+                self.file.path,
                 f"the columns are {', '.join(map(repr, names[:20]))}",
                 "name the text's column with --text-key",
             )
@@ -214,7 +246,7 @@ class ParquetSource:
         if not _is_text(kind):
             raise UsageError(
                 f"the column {self.column!r} holds {kind}, not text",
-                str(self.file.path),
+                self.file.path,
                 None,
                 "name a string or binary column with --text-key",
             )
@@ -295,14 +327,11 @@ class ParquetSource:
         )
 
     def _lost_rows(self, group: int, row: int, end: int, error: Exception) -> BadRecord:
-        column = self._metadata.row_group(group).column(self._column_index)
-        start = column.data_page_offset
-        if column.has_dictionary_page and column.dictionary_page_offset:
-            start = min(start, column.dictionary_page_offset)
-        size = column.total_compressed_size
+        start, stop = self._range(group)
+        size = stop - start
         detail = (
             f"rows {row} to {end - 1} ({end - row} rows) of row group {group} cannot be read: "
-            f"{_first_line(error)}; the column's bytes are {start} to {start + size} of the file"
+            f"{_first_line(error)}; the column's bytes are {start} to {stop} of the file"
         )
         return bad_record(
             self.file,
@@ -341,6 +370,10 @@ class ParquetSource:
         except (pa.ArrowException, OSError) as error:
             what = f"cannot read the rows from row {row} on"
             raise _UnreadableRows.of(self._damage(what, error), error) from error
+        finally:
+            if self._ahead is not None:
+                for group in row_groups:
+                    self._ahead.release(*self._range(group))
 
     def _check_size(self, array: pa.Array, row: int) -> None:
         if array.nbytes > self.options.record_bytes:
@@ -359,6 +392,7 @@ class ParquetSource:
                 after = {"group": 0, "row": 0, "skip": 0, "ended": True}
                 yield BadBlock(size=self.file.size, after=after, record=self._lost)
             return
+        self.fetch(state)
         start, row, skip = state["group"], state["row"], state["skip"]
         groups: list[int] = []
         held = 0
@@ -437,7 +471,7 @@ class ParquetSource:
         )
 
     def _damage(self, what: str, error: Exception) -> InputError:
-        where = str(self.file.path)
+        where = self.file.path
         return InputError(what, where, _first_line(error), "fetch or write the file again")
 
     def sample(self, position: float, size: int) -> Sample:

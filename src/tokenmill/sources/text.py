@@ -22,7 +22,7 @@ from tokenmill.batches import (
 )
 from tokenmill.cuts import Cut, UnbrokenRun, find_cut, whole_characters
 from tokenmill.errors import UsageError
-from tokenmill.inputs import ByteStream, Excerpt, InputFile, open_stream
+from tokenmill.places import InputFile
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     Block,
@@ -35,6 +35,7 @@ from tokenmill.sources.block import (
     record_too_large,
     resumed,
 )
+from tokenmill.textstream import ByteStream, Excerpt, open_stream
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HASHED_BYTES = 1024 * 1024
@@ -167,6 +168,12 @@ class TextSource:
         self._unbreakable = options.unbreakable
         if self.divider:
             self._unbreakable += self.divider.unbreakable
+        self._stream: ByteStream | None = None
+
+    def fetch(self, state: State | None) -> None:
+        if self._stream is None:
+            self._stream = open_stream(self.file, self._options.quarantines, self._options.ahead)
+            self._stream.begin(state.get("position", 0) if state else 0)
 
     def is_clean(self, text: bytes, offset: int) -> bool:
         """Is there nothing to take out or to replace? Raises InputError for invalid UTF-8 unless
@@ -202,7 +209,9 @@ class TextSource:
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         first: State = {"position": 0, "disk": 0, "continues": False, "seam": None}
         state = resumed(state, first)
-        stream = open_stream(self.file, self._options.quarantines)
+        self.fetch(state)
+        assert self._stream is not None
+        stream, self._stream = self._stream, None
         while "ended" not in state:
             start = state["position"]
             stream.release(start)

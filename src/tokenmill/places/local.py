@@ -1,0 +1,189 @@
+"""Files on this machine's disks: paths, folders and globs.
+
+A folder or glob stands for its files sorted by path, byte by byte. Files are read with ``pread``:
+mapped pages would count as resident memory.
+"""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import stat
+from functools import partial
+from pathlib import Path
+
+import xxhash
+
+from tokenmill.errors import InputError, unreadable
+from tokenmill.places.place import Found, InputFile, kind_of, unknown_kind
+from tokenmill.reading import read_patiently
+
+_PROBE = 64 * 1024
+
+
+class LocalContent:
+    """A file, read by range."""
+
+    def __init__(self, file: InputFile) -> None:
+        self._file = file
+        try:
+            self._fd = os.open(file.path, os.O_RDONLY)
+        except OSError as error:
+            raise unreadable(file.path, error) from error
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            os.close(self._fd)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """``pread`` until all is read; a file that became shorter is an error, not an end."""
+        file, fd = self._file, self._fd
+        try:
+            data = read_patiently(lambda: os.pread(fd, stop - start, start))
+            while len(data) < stop - start:
+                at = start + len(data)
+                more = read_patiently(partial(os.pread, fd, stop - at, at))
+                if not more:
+                    raise InputError(
+                        "the input became shorter while it was read",
+                        f"{file.path}, byte {at}",
+                        f"it had {file.size} bytes when the run began",
+                        "let nothing write to the inputs, then run it again",
+                    )
+                data += more
+        except OSError as error:
+            raise unreadable(f"{file.path}, byte {start}", error) from error
+        return data
+
+
+class LocalPlace:
+    """The file systems of this machine."""
+
+    is_remote = False
+
+    def open(self, file: InputFile) -> LocalContent:
+        return LocalContent(file)
+
+    def check_unchanged(self, file: InputFile) -> None:
+        try:
+            now = os.stat(file.path)
+        except OSError as error:
+            raise InputError(
+                "the input is gone",
+                file.path,
+                error.strerror,
+                "put the file back, then run this again",
+            ) from error
+        if (now.st_size, now.st_mtime_ns) != (file.size, file.modified):
+            raise InputError(
+                "the input was changed while it was read",
+                file.path,
+                None,
+                "let nothing write to the inputs, then run it again",
+            )
+
+
+LOCAL = LocalPlace()
+
+
+def expand(argument: str) -> Found:
+    """The files that a path, folder or glob stands for."""
+    found = Found()
+    for path, named in _paths(argument):
+        entry = _input_file(path)
+        if entry is not None:
+            found.files.append(entry)
+        elif named:
+            raise unknown_kind(str(path))
+        else:
+            found.ignored.append(str(path))
+    return found
+
+
+def _paths(argument: str) -> list[tuple[Path, bool]]:
+    """The files an argument stands for, and whether each was named itself."""
+    path = Path(argument)
+    # os.path answers "no" where pathlib raises: a name too long, a folder closed to us.
+    if os.path.isdir(argument):
+        return [(file, False) for file in _files_below(path)]
+    if os.path.lexists(argument):
+        return [(path, True)]
+    if glob.has_magic(argument):
+        matches = sorted(glob.glob(argument, recursive=True), key=os.fsencode)
+        below = [
+            pair
+            for match in matches
+            for pair in (
+                [(file, False) for file in _files_below(Path(match))]
+                if os.path.isdir(match)
+                else [(Path(match), False)]
+            )
+        ]
+        if below:
+            return below
+        raise InputError("no file matches", argument, None, "check the pattern and the quotes")
+    raise InputError("no such file or folder", argument, None, "check the path")
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files below a folder, hidden ones left out, links followed but never in circles."""
+    found: list[Path] = []
+    visited: set[tuple[int, int]] = set()
+
+    def refuse(error: OSError) -> None:
+        raise InputError(
+            "cannot read a folder", str(error.filename), error.strerror, "make it readable"
+        )
+
+    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        status = os.stat(root)
+        identity = (status.st_dev, status.st_ino)
+        if identity in visited:
+            folders.clear()
+            continue
+        visited.add(identity)
+        shown = [name for name in folders if not name.startswith(".")]
+        folders[:] = sorted(shown, key=os.fsencode)
+        found += [Path(root, name) for name in names if not name.startswith(".")]
+    return sorted(found, key=os.fsencode)
+
+
+def _input_file(path: Path) -> InputFile | None:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            "a file's name is not UTF-8", repr(os.fsencode(path)), None, "rename the file"
+        ) from None
+    known = kind_of(path.name)
+    if known is None:
+        return None
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise InputError(
+            "the input is not a regular file",
+            str(path),
+            "pipes and devices have no size",
+            "write what comes out of it to a file first",
+        )
+    if not os.access(path, os.R_OK):
+        raise unreadable(str(path), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    probe = _probe(path, status.st_size)
+    return InputFile(str(path), *known, status.st_size, status.st_mtime_ns, probe, LOCAL)
+
+
+def _probe(path: Path, size: int) -> str:
+    """A hash of the beginning, the middle and the end: cheap, and more than the time can tell."""
+    digest = xxhash.xxh3_64()
+    try:
+        with path.open("rb", buffering=0) as file:
+            for place in (0, max(0, size // 2 - _PROBE // 2), max(0, size - _PROBE)):
+                file.seek(place)
+                digest.update(file.read(_PROBE))
+    except OSError as error:
+        raise unreadable(str(path), error) from error
+    return digest.hexdigest()

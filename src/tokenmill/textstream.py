@@ -1,0 +1,192 @@
+"""A file's text by byte range, whatever place and compression it is in.
+
+A plain local file is read by the thread that encodes; what can be read only in sequence, or is
+fetched ahead, is read by the thread that walks through the file, and handed on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from tokenmill.compression import READ_BYTES, Damage, DecompressedFile
+from tokenmill.places import Content, InputFile
+from tokenmill.readahead import ReadAhead
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """How much of a remote file is fetched before it is read: ``chunks`` of ``chunk_bytes``."""
+
+    chunk_bytes: int
+    chunks: int
+
+
+class ByteStream(Protocol):
+    """A file's text by byte range. ``peek`` may go back only as far as the last ``release``."""
+
+    def begin(self, position: int) -> None:
+        """The text is going to be read from ``position`` on."""
+
+    def peek(self, start: int, stop: int) -> bytes:
+        """The bytes from ``start`` to ``stop``, fewer where the text ends."""
+
+    def release(self, position: int) -> None:
+        """Nothing before ``position`` will be asked for again."""
+
+    def excerpt(self, start: int, stop: int) -> Excerpt:
+        """A range for another thread, which reads it itself where the file allows that."""
+
+    def disk_position(self, position: int) -> int:
+        """Bytes of the file as stored that were read to come to ``position`` of the text."""
+
+    @property
+    def damage(self) -> Damage | None:
+        """Why the text ended before the file did; known once its end was seen."""
+
+
+@dataclass
+class Excerpt:
+    """A byte range of a text, to be taken once, by any thread."""
+
+    start: int
+    stop: int
+    _stream: ByteStream | None
+    _text: bytes | None = None
+
+    def take(self) -> bytes:
+        """The bytes."""
+        text, self._text = self._text, None
+        if text is None:
+            assert self._stream is not None
+            text = self._stream.peek(self.start, self.stop)
+        return text
+
+    @property
+    def is_held(self) -> bool:
+        """Was it read already, because the file can be read only in sequence?"""
+        return self._text is not None
+
+
+class StoredBytes:
+    """A file's bytes as stored, fetched ahead where it is remote and its reading has begun."""
+
+    def __init__(self, file: InputFile, ahead: Ahead | None) -> None:
+        self._content: Content = file.place.open(file)
+        self._size = file.size
+        self._ahead = ahead if file.place.is_remote else None
+        self._reader: ReadAhead | None = None
+        self._released = 0
+
+    def __del__(self) -> None:
+        if getattr(self, "_reader", None):
+            self._reader.close()  # type: ignore[union-attr]
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes from ``start`` to ``stop``, fewer where the file ends."""
+        stop = min(stop, self._size)
+        if start >= stop:
+            return b""
+        return (self._reader or self._content).read(start, stop)
+
+    def begin(self, position: int) -> None:
+        """Fetch ahead from ``position`` on."""
+        if self._ahead is not None and self._reader is None:
+            ahead, ranges = self._ahead, [(position, self._size)]
+            self._reader = ReadAhead(self._content.read, ranges, ahead.chunk_bytes, ahead.chunks)
+            self._released = position
+
+    def release(self, position: int) -> None:
+        """Nothing before ``position`` will be read again (or seldom: then it is fetched anew)."""
+        if self._reader is not None and position > self._released:
+            self._reader.release(self._released, position)
+            self._released = position
+
+
+class PlainStream:
+    """An uncompressed file."""
+
+    damage = None
+
+    def __init__(self, file: InputFile, ahead: Ahead | None) -> None:
+        self._bytes = StoredBytes(file, ahead)
+        self._size = file.size
+        self._is_remote = file.place.is_remote
+
+    def begin(self, position: int) -> None:
+        self._bytes.begin(position)
+
+    def peek(self, start: int, stop: int) -> bytes:
+        return self._bytes.read(start, stop)
+
+    def release(self, position: int) -> None:
+        self._bytes.release(position)
+
+    def excerpt(self, start: int, stop: int) -> Excerpt:
+        stop = min(stop, self._size)
+        return Excerpt(start, stop, self, self.peek(start, stop) if self._is_remote else None)
+
+    def disk_position(self, position: int) -> int:
+        return position
+
+
+class CompressedStream:
+    """A compressed file, decompressed once from front to back, held from the last release on."""
+
+    def __init__(self, file: InputFile, keeps_damaged: bool, ahead: Ahead | None) -> None:
+        assert file.compression is not None
+        self._bytes = StoredBytes(file, ahead)
+        self._source = DecompressedFile(file.path, self._bytes, file.compression, keeps_damaged)
+        self._buffer = bytearray()
+        self._origin = 0
+        self._disk = 0
+        self._ended = False
+
+    def begin(self, position: int) -> None:
+        self._bytes.begin(0)
+
+    def peek(self, start: int, stop: int) -> bytes:
+        while not self._ended and self._origin + len(self._buffer) < stop:
+            text = self._source.read(READ_BYTES * 4)
+            self._ended = not text
+            self._buffer += text
+        return bytes(self._buffer[max(0, start - self._origin) : max(0, stop - self._origin)])
+
+    def release(self, position: int) -> None:
+        while position > self._origin:
+            held = min(position - self._origin, len(self._buffer))
+            del self._buffer[:held]
+            self._origin += held
+            if self._origin < position and not self.peek(self._origin, self._origin + 1):
+                return
+
+    def excerpt(self, start: int, stop: int) -> Excerpt:
+        text = self.peek(start, stop)
+        return Excerpt(start, start + len(text), None, text)
+
+    def disk_position(self, position: int) -> int:
+        # Where damage is near, the file is read a second time.
+        self._disk = max(self._disk, self._source.position)
+        return self._disk
+
+    @property
+    def damage(self) -> Damage | None:
+        return self._source.damage
+
+
+def open_stream(
+    file: InputFile, keeps_damaged: bool = False, ahead: Ahead | None = None
+) -> ByteStream:
+    """The file's text, decompressed where it is compressed.
+
+    With ``keeps_damaged`` the text of a damaged file ends where the damage begins. ``ahead`` is
+    for a remote file that is going to be read through.
+    """
+    if file.compression:
+        return CompressedStream(file, keeps_damaged, ahead)
+    return PlainStream(file, ahead)
+
+
+def read_head(file: InputFile, start: int, size: int) -> bytes:
+    """At most ``size`` bytes of the file as stored, from ``start`` on."""
+    return StoredBytes(file, None).read(start, start + size)
