@@ -4,6 +4,7 @@
     ├── InputError                1   an input cannot be read as what it claims to be
     ├── EngineMismatch            1   the fast engine and the reference implementation disagree
     ├── UsageError                2   the options make no sense together, or a value is malformed
+    ├── TemporaryFailure          5   the network or a server failed for too long; run it again
     ├── LimitReached             10   the run's own limit (--max-time) is reached; it can go on
     ├── NoSpace                   9   the disk is, or would become, full
     ├── OutputInUse              11   another run holds the output folder
@@ -69,6 +70,12 @@ class UsageError(TokenmillError):
     """The command as written cannot be carried out."""
 
     exit_code = 2
+
+
+class TemporaryFailure(TokenmillError):
+    """Something outside failed that may work later; what is done is kept."""
+
+    exit_code = 5
 
 
 class NoSpace(TokenmillError):

@@ -26,6 +26,7 @@ from tokenmill.errors import (
     Interrupted,
     LimitReached,
     NoSpace,
+    TemporaryFailure,
     TokenmillError,
     UsageError,
 )
@@ -199,6 +200,12 @@ def _divide(options: PrepareOptions) -> tuple[RunOptions, SpecOptions]:
     return RunOptions(**run), spec
 
 
+_RESUMABLE = (
+    InputError, EngineMismatch, Interrupted, LimitReached, PastTrouble, TemporaryFailure,
+)  # fmt: skip
+"""After these, what was done up to there is whole, and kept."""
+
+
 class Preparation:
     """One run into one folder."""
 
@@ -343,7 +350,7 @@ class Preparation:
             self._consume(batches, writer, reporter)
             if stop.signal is not None:
                 raise Interrupted.by_signal(stop.signal, *self._kept())
-        except (InputError, EngineMismatch, Interrupted, LimitReached, PastTrouble):
+        except _RESUMABLE:
             writer.checkpoint(self.status.counted(), wait=True)
             raise
         finally:
