@@ -73,7 +73,7 @@ def start(*args: object, cwd: Path | None = None, env: dict[str, str] | None = N
     )
 
 
-def kill(process: subprocess.Popen[str]) -> None:
+def kill(process: subprocess.Popen[Any]) -> None:
     """End a process and its whole group, and reap it."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

@@ -159,12 +159,17 @@ def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
 )
 def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     """Tell what prepare would do with the same options; writes nothing."""
+    from tokenmill.errors import UsageError
     from tokenmill.preparation import plan_run
     from tokenmill.quantities import format_bytes
     from tokenmill.storage import free_bytes
 
     run = _make_run(options)
     found = plan_run(list(inputs), run, _spec(options))
+    if found.inputs.pipe is not None:
+        raise UsageError(
+            "plan cannot look into a pipe", "-", "what it read would be gone", "plan from a file"
+        )
     estimate = found.estimate = found.make_estimate()
     need, free = estimate.output_bytes(found.dtype), free_bytes(out)
     if run.as_json:

@@ -21,7 +21,7 @@ from tokenmill.batches import CRASH, TRAIN, VAL, DocumentBatch
 from tokenmill.dataset import Dataset
 from tokenmill.encode import BlockEncoder, Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
-from tokenmill.inputs import check_unchanged, find_inputs
+from tokenmill.inputs import find_inputs, settled
 from tokenmill.inspection import vocabulary_of
 from tokenmill.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.memory import Budget
@@ -168,7 +168,7 @@ class Comparison:
         for stream in dict.fromkeys(streams.values()):
             yield from _end(stream)
         for file in self._plan.inputs.files:
-            check_unchanged(file)
+            settled(file)
 
     def _streams(self) -> dict[str, _Stream]:
         """By split; where documents go on from one split to the other, both are one stream."""

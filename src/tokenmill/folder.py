@@ -29,6 +29,7 @@ from tokenmill.manifest import (
     load_manifest,
 )
 from tokenmill.places import InputFile
+from tokenmill.places.standard_input import Pipe
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes
 from tokenmill.spec import Spec
@@ -90,7 +91,7 @@ class OutputFolder:
         release.
         """
         log = read_journal(self.path)
-        if log is None or log.checkpoint is None or not _is_worth_keeping(log.checkpoint):
+        if log is None or log.checkpoint is None or not self._is_worth_keeping(log.checkpoint):
             return None
         run = log.run
         found = []
@@ -180,10 +181,18 @@ class OutputFolder:
                 "choose another --out, or move them away",
             )
 
+    def is_begun(self) -> bool:
+        """Did a run leave a journal here?"""
+        return read_journal(self.path) is not None
+
     def leave(self) -> None:
         """After a failure: what is worth going on with stays, anything less is removed."""
         log = read_journal(self.path)
-        if log is not None and log.checkpoint is not None and _is_worth_keeping(log.checkpoint):
+        if (
+            log is not None
+            and log.checkpoint is not None
+            and self._is_worth_keeping(log.checkpoint)
+        ):
             return
         with contextlib.suppress(OSError, TokenmillError):
             if log is not None:
@@ -214,6 +223,10 @@ class OutputFolder:
             remove_file(place)
         remove_file(self.path / STATE_FOLDER / JOURNAL)
         return [f"removed {len(present)} files, {format_bytes(size)}, of {self.path}"]
+
+    def _is_worth_keeping(self, at: Checkpoint) -> bool:
+        # A pipe begins anew in every run.
+        return not self._plan.inputs.pipe and bool(at.counts.get("documents") or at.reasons)
 
     def _entries(self) -> list[Path]:
         try:
@@ -270,10 +283,6 @@ def _doubt(log: Log, at: Checkpoint, plan: Plan) -> str | None:
     return None
 
 
-def _is_worth_keeping(at: Checkpoint) -> bool:
-    return bool(at.counts.get("documents") or at.reasons)
-
-
 def _would_write(spec: Spec, name: str) -> bool:
     """Would a run with that spec write a file of that name?"""
     layout = spec.layout
@@ -291,6 +300,8 @@ def _would_write(spec: Spec, name: str) -> bool:
 def _changes(file: InputFile, before: Input) -> list[str]:
     """How a file differs from what it was, in words."""
     found = []
+    if isinstance(file.place, Pipe):
+        return ["what comes through a pipe cannot be held against what came through before"]
     if file.size != before.size:
         found.append(f"{file.path} has {file.size} bytes, had {before.size}")
     elif file.modified != before.modified:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from tokenmill.errors import InputError
 from tokenmill.places import InputFile, expand
 from tokenmill.places.place import KINDS
+from tokenmill.places.standard_input import Pipe
 
-__all__ = ["InputFile", "InputList", "check_unchanged", "find_inputs"]
+__all__ = ["InputFile", "InputList", "Pipe", "find_inputs", "settled"]
 
 
 @dataclass
@@ -24,6 +25,11 @@ class InputList:
     files: list[InputFile]
     ignored: list[str]
     repeated: list[str]
+
+    @property
+    def pipe(self) -> Pipe | None:
+        """Standard input, if it is among them."""
+        return next((f.place for f in self.files if isinstance(f.place, Pipe)), None)
 
 
 def find_inputs(arguments: list[str]) -> InputList:
@@ -50,6 +56,8 @@ def find_inputs(arguments: list[str]) -> InputList:
     return found
 
 
-def check_unchanged(file: InputFile) -> None:
-    """Raise InputError if the file is no longer what it was when the run began."""
+def settled(file: InputFile) -> InputFile:
+    """The file, now that it was read. Raises InputError if it is no longer what it was when the
+    run began."""
     file.place.check_unchanged(file)
+    return file.place.settled(file) if isinstance(file.place, Pipe) else file

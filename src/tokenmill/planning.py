@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.encode import EncodingRules
-from tokenmill.errors import NoSpace
+from tokenmill.errors import NoSpace, UsageError
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import InputList, find_inputs
+from tokenmill.inputs import InputList, Pipe, find_inputs
 from tokenmill.memory import Budget
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes, format_count, format_seconds
@@ -220,6 +220,13 @@ class Plan:
 
     def summary(self) -> str:
         """One line."""
+        if self.inputs.pipe is not None:
+            kinds = ", ".join(f.kind for f in self.inputs.files if f.place is self.inputs.pipe)
+            return (
+                f"standard input, read as {kinds}, of a size not known; {self.dtype}; "
+                f"{self.budget.threads} threads, {format_bytes(self.budget.total)} of memory; "
+                "a pipe is read once: if the run stops, nothing of it is kept"
+            )
         assert self.estimate is not None
         estimate = self.estimate
         seconds = estimate.text_bytes / max(1.0, estimate.bytes_per_second)
@@ -264,6 +271,13 @@ def position_split_of(spec: Spec, files: list[InputFile]) -> int | None:
     one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
     if not one or not spec.val_fraction:
         return None
+    if isinstance(files[0].place, Pipe):
+        raise UsageError(
+            "the end of a pipe cannot be the validation split",
+            files[0].path,
+            "it is one document of text, of a length not known",
+            "--val-fraction 0 or --val-tokens, or say how it divides: --documents blank-line",
+        )
     size = files[0].size
     if files[0].compression is not None:
         size = _text_size(files[0], spec.on_bad == "quarantine")

@@ -33,7 +33,7 @@ from tokenmill.errors import (
 from tokenmill.folder import OutputFolder
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import check_unchanged
+from tokenmill.inputs import settled
 from tokenmill.journal import VERSION as JOURNAL_VERSION
 from tokenmill.journal import Encoded, Journal, Log, RunBegun, continuing_command
 from tokenmill.manifest import (
@@ -222,6 +222,8 @@ class Preparation:
 
     def run(self) -> Manifest:
         """Do it, go on with it, or say that it was done before."""
+        if self.plan.inputs.pipe is not None:
+            self._check_pipe()
         if self.options.repair:
             return repair(self.plan, self.out, self.options.tell)
         make_folder(self.out)
@@ -235,6 +237,9 @@ class Preparation:
                 if manifest is not None:
                     self._tell_finished(manifest)
                     return manifest
+                if self.plan.inputs.pipe is not None and folder.is_begun():
+                    for line in folder.overwrite():
+                        self.options.tell(f"begun anew, for a pipe cannot be gone on with: {line}")
                 log = folder.unfinished()
                 if log is None:
                     folder.remove_leftovers()
@@ -248,6 +253,27 @@ class Preparation:
             self.has_worked = True
         self._conclude(manifest)
         return manifest
+
+    def _check_pipe(self) -> None:
+        """Refuse what takes a second look at the input."""
+        options = self.options
+        asked = [("--repair", options.repair), ("--max-time", options.max_time is not None)]
+        for name, is_asked in asked:
+            if is_asked:
+                raise UsageError(
+                    f"{name} needs inputs that can be read again",
+                    "-",
+                    "a pipe cannot",
+                    "write what comes through the pipe to a file first",
+                )
+        if options.attempt.number:
+            raise InputError(
+                "the run cannot go on: what came through the pipe is gone",
+                "-",
+                "the working process died",
+                "run the whole command again, with more --memory; or from a file, which can be "
+                "gone on with",
+            )
 
     def _tell_finished(self, manifest: Manifest) -> None:
         self.options.tell(
@@ -277,6 +303,9 @@ class Preparation:
             tell(f"ignored: {len(plan.inputs.ignored) - 5} more files of no known kind")
         for path in plan.inputs.repeated:
             tell(f"named twice, read once: {path}")
+        if plan.inputs.pipe is not None:
+            tell(f"plan: {plan.summary()}")
+            return
         if log.checkpoint is not None:
             kept = log.checkpoint.done_bytes
             tell(
@@ -309,8 +338,7 @@ class Preparation:
                 shards, encoded = self._encode(log, journal, reporter)
             else:
                 encoded = log.encoded
-            for file in self.plan.inputs.files:
-                check_unchanged(file)
+            self.plan.inputs.files = [settled(file) for file in self.plan.inputs.files]
             return self._publish(shards, encoded)
         except NoSpace as error:
             raise self._with_missing_bytes(error) from error
@@ -354,6 +382,8 @@ class Preparation:
             writer.checkpoint(self.status.counted(), wait=True)
             raise
         finally:
+            if self.plan.inputs.pipe is not None:
+                self.plan.inputs.pipe.close()
             batches.close()
             stop.defer(False)
 
@@ -388,6 +418,8 @@ class Preparation:
     def _kept(self) -> tuple[str, str, str]:
         """Where, why and fix of an error after which the run can go on."""
         status = self.status
+        if self.plan.inputs.pipe is not None:
+            return str(self.out), "nothing of a pipe is kept", "run the whole command again"
         return (
             str(self.out),
             f"{format_bytes(status.done_bytes)} of {format_bytes(status.total_bytes)} are done "

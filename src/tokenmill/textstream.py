@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tokenmill.compression import READ_BYTES, Damage, DecompressedFile
 from tokenmill.places import Content, InputFile
+from tokenmill.places.standard_input import Pipe
 from tokenmill.readahead import ReadAhead
 
 
@@ -130,20 +131,30 @@ class PlainStream:
         return position
 
 
-class CompressedStream:
-    """A compressed file, decompressed once from front to back, held from the last release on."""
+class Sequence(Protocol):
+    """A text that can be read only once, from front to back."""
 
-    def __init__(self, file: InputFile, keeps_damaged: bool, ahead: Ahead | None) -> None:
-        assert file.compression is not None
-        self._bytes = StoredBytes(file, ahead)
-        self._source = DecompressedFile(file.path, self._bytes, file.compression, keeps_damaged)
+    position: int
+    damage: Damage | None
+
+    def read(self, size: int) -> bytes:
+        """Between 1 and ``size`` bytes of text; b"" at the end. Raises InputError."""
+
+
+class SequentialStream:
+    """A compressed file or a pipe, read once, held from the last release on."""
+
+    def __init__(self, source: Sequence, stored: StoredBytes | None) -> None:
+        self._source = source
+        self._stored = stored
         self._buffer = bytearray()
         self._origin = 0
         self._disk = 0
         self._ended = False
 
     def begin(self, position: int) -> None:
-        self._bytes.begin(0)
+        if self._stored is not None:
+            self._stored.begin(0)
 
     def peek(self, start: int, stop: int) -> bytes:
         while not self._ended and self._origin + len(self._buffer) < stop:
@@ -182,9 +193,13 @@ def open_stream(
     With ``keeps_damaged`` the text of a damaged file ends where the damage begins. ``ahead`` is
     for a remote file that is going to be read through.
     """
-    if file.compression:
-        return CompressedStream(file, keeps_damaged, ahead)
-    return PlainStream(file, ahead)
+    if isinstance(file.place, Pipe):
+        return SequentialStream(file.place, None)
+    if file.compression is None:
+        return PlainStream(file, ahead)
+    stored = StoredBytes(file, ahead)
+    text = DecompressedFile(file.path, stored, file.compression, keeps_damaged)
+    return SequentialStream(text, stored)
 
 
 def read_head(file: InputFile, start: int, size: int) -> bytes:

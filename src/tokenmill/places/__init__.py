@@ -5,7 +5,7 @@ To add a place: one file here with a ``Place`` and an ``expand``, one line in ``
 
 from __future__ import annotations
 
-from tokenmill.places import local
+from tokenmill.places import local, standard_input
 from tokenmill.places.place import Content, Expand, Found, InputFile, Place
 
 __all__ = ["SCHEMES", "Content", "Found", "InputFile", "Place", "expand"]
@@ -15,5 +15,7 @@ SCHEMES: dict[str, Expand] = {}
 
 def expand(argument: str) -> Found:
     """The files of one input argument. Raises InputError when it leads nowhere."""
+    if argument == standard_input.PATH:
+        return standard_input.expand(argument)
     scheme = argument.partition("://")[0] if "://" in argument else ""
     return SCHEMES.get(scheme, local.expand)(argument)
