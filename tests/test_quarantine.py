@@ -505,6 +505,26 @@ def test_a_cell_too_large_takes_no_neighbour(dictionary: bool, tmp_path: Path) -
 # --- parquet -----------------------------------------------------------------------------------
 
 
+# Arrow writes the number 1,000 six times: of rows in the file and the group, and of values in each
+# column with its statistics. It believes every single one of them.
+@pytest.mark.parametrize("place", range(6))
+def test_a_footer_that_contradicts_itself_loses_no_row(place: int, tmp_path: Path) -> None:
+    path = tmp_path / "corpus.parquet"
+    table = pa.table({"id": range(1000), "text": [f"row {n}" for n in range(1000)]})
+    pq.write_table(table, path, store_schema=False)
+    data = path.read_bytes()
+    begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    told, other = b"\xd0\x0f", b"\xf2\x0e"  # 1,000 and 953, as thrift writes them
+    places = [match.start() + begin for match in re.finditer(told, data[begin:])]
+    assert len(places) == 6
+    path.write_bytes(data[: places[place]] + other + data[places[place] + 2 :])
+    found = read(path, **QUARANTINE)
+    assert found.reasons == ["corrupt-parquet"] if found.bad else len(found.documents) == 1000
+    if found.bad:
+        with pytest.raises(InputError, match="footer"):
+            read(path)
+
+
 @pytest.mark.parametrize("kept", [0, 3, 100, -1, -8, -100])
 def test_a_damaged_footer_is_the_whole_file(kept: int, tmp_path: Path) -> None:
     rows = [f"document {n}" for n in range(2000)]

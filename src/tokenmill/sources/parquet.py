@@ -167,20 +167,40 @@ class ParquetSource:
         try:
             self._metadata = self._open(None).metadata
             self._schema = self._metadata.schema.to_arrow_schema()
-        except Exception as error:
-            what = "cannot read the parquet file's footer"
-            if not self._is_content(error):
-                raise self._damage(what, error) from error
-            self._lost = bad_record(
-                file,
-                CORRUPT_PARQUET,
-                f"{what}: {_first_line(error)}; the whole file is left out",
-                read_head(file, 0, RAW_BYTES),
-                offset=0,
-                length=file.size,
-            )
-        else:
-            self._column_index = self._find_column()
+        except Exception as error:  # noqa: BLE001  Arrow raises many kinds
+            self._leave_out(error)
+            return
+        self._column_index = self._find_column()
+        if contradiction := self._contradiction():
+            self._leave_out(ValueError(contradiction))
+
+    def _leave_out(self, error: Exception) -> None:
+        """The footer cannot be used, and so nothing of the file can. Raises InputError, unless bad
+        records are kept."""
+        what = "cannot read the parquet file's footer"
+        if not self._is_content(error):
+            raise self._damage(what, error) from error
+        self._lost = bad_record(
+            self.file,
+            CORRUPT_PARQUET,
+            f"{what}: {_first_line(error)}; the whole file is left out",
+            read_head(self.file, 0, RAW_BYTES),
+            offset=0,
+            length=self.file.size,
+        )
+
+    def _contradiction(self) -> str | None:
+        """What the footer says that cannot be. It has no checksum, and Arrow believes it: of a row
+        group with fewer rows than values, the last ones would be lost without a word."""
+        total = 0
+        for group in range(self._metadata.num_row_groups):
+            row_group = self._metadata.row_group(group)
+            values = row_group.column(self._column_index).num_values
+            if values != row_group.num_rows:
+                return f"row group {group} has {row_group.num_rows} rows and {values} values"
+            total += row_group.num_rows
+        rows = self._metadata.num_rows
+        return None if total == rows else f"the row groups have {total} rows, the file {rows}"
 
     def _is_content(self, error: Exception) -> bool:
         """Is that the fault of what the file holds, which may be left out?
