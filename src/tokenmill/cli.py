@@ -94,6 +94,11 @@ def _spec_options(command: _Command) -> _Command:
 def _run_options(command: _Command) -> _Command:
     """The options that change no byte."""
     options = [
+        click.option("--config", help="Which config of a dataset on the Hub, such as sample-10BT."),
+        click.option(
+            "--network-patience",
+            help="How long a request that fails is made again, such as 10m; default 1h.",
+        ),
         click.option(
             "--memory",
             help="Budget for the whole process, such as 512MB; default "
@@ -135,7 +140,8 @@ def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
 
     run = _make_run(options, attempt)
     try:
-        preparation = Preparation(plan_run(list(inputs), run, _spec(options)), out, run)
+        plan = plan_run(list(inputs), run, _spec(options), out)
+        preparation = Preparation(plan, out, run)
         manifest = preparation.run()
     except PastTrouble:
         sys.exit(AGAIN)
@@ -170,6 +176,8 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
         raise UsageError(
             "plan cannot look into a pipe", "-", "what it read would be gone", "plan from a file"
         )
+    for note in found.inputs.notes:
+        run.tell(note)
     estimate = found.estimate = found.make_estimate()
     need, free = estimate.output_bytes(found.dtype), free_bytes(out)
     if run.as_json:
@@ -207,6 +215,7 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     metavar="INPUT...",
     help="Compare with these inputs, the dataset's own: a sample is encoded again by tiktoken.",
 )
+@click.option("--config", help="With --against: which config of a dataset on the Hub.")
 @click.option("--share", type=float, help="Share of the documents in that sample (0.01).")
 @click.option("--seed", type=int, default=0, help="Seed of that sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
@@ -215,6 +224,7 @@ def verify(
     more: tuple[str, ...],
     quick: bool,
     against: tuple[str, ...],
+    config: str | None,
     share: float | None,
     seed: int,
     as_json: bool,
@@ -234,6 +244,7 @@ def verify(
         against=inputs,
         share=DEFAULT_SHARE if share is None else share,
         seed=seed,
+        config=config,
         tell=lambda line: click.echo(line, err=True),
     )
     for problem in problems:
@@ -359,7 +370,7 @@ def _spec(options: dict[str, Any]) -> Any:
 
 _RUN_NAMES = {
     "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
-    "checkpoint_seconds", "as_json", "quiet",
+    "checkpoint_seconds", "as_json", "quiet", "config", "network_patience",
 }  # fmt: skip
 
 
@@ -403,6 +414,8 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
         overwrite=bool(options.get("overwrite")),
         checkpoint_seconds=options.get("checkpoint_seconds"),
         repair=bool(options.get("repair")),
+        config=options.get("config"),
+        network_patience=options.get("network_patience"),
         quiet=quiet,
         as_json=options["as_json"],
         tell=lambda line: _tell(line, quiet),

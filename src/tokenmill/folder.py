@@ -250,6 +250,17 @@ class OutputFolder:
         ]
 
 
+def revisions_of(path: Path) -> dict[str, str]:
+    """The commits that the dataset or the unfinished run in a folder took for moving revisions:
+    running the same command again means these, wherever the revisions have moved to."""
+    with contextlib.suppress(TokenmillError):
+        if (path / MANIFEST).exists():
+            return load_manifest(path).revisions
+        log = read_journal(path)
+        return log.run.revisions if log is not None else {}
+    return {}  # what is wrong there is told later
+
+
 def _is_file(path: Path) -> bool:
     """A file or a link; no, where pathlib raises: of a name too long."""
     return os.path.isfile(path) or os.path.islink(path)

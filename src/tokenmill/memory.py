@@ -26,6 +26,8 @@ _ENGINE_PER_TOKEN = 210
 _IN_FLIGHT = 16 * MIB
 _READERS = 48 * MIB
 _RECORD_FACTOR = 10
+_REMOTE = 48 * MIB
+"""Measured: urllib3 takes 15 MB, the Hub's client 14; the rest is for what is fetched ahead."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,13 @@ class Budget:
     floor: int
 
     @classmethod
-    def of(cls, total: int | None, threads: int | None, vocabulary_size: int = 50257) -> Budget:
+    def of(
+        cls,
+        total: int | None,
+        threads: int | None,
+        vocabulary_size: int = 50257,
+        is_remote: bool = False,
+    ) -> Budget:
         """The budget for the options as given; None stands for the default of each.
 
         Raises UsageError, naming the minimum, when the budget cannot hold the threads asked for.
@@ -50,9 +58,12 @@ class Budget:
         wanted = available_cores() if threads is None else threads
         if wanted < 1:
             raise UsageError("--threads must be at least 1", fix="leave --threads out")
-        while threads is None and wanted > 1 and floor_bytes(wanted, vocabulary_size) > budget:
+        beside = _REMOTE if is_remote else 0
+        while threads is None and wanted > 1:
+            if floor_bytes(wanted, vocabulary_size) + beside <= budget:
+                break
             wanted -= 1
-        need = floor_bytes(wanted, vocabulary_size)
+        need = floor_bytes(wanted, vocabulary_size) + beside
         if need > budget:
             raise UsageError(
                 f"--memory {format_bytes(budget)} is too little for this run",

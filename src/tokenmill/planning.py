@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,13 @@ from tokenmill.encode import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import InputList, Pipe, find_inputs
+from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
 from tokenmill.memory import Budget
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes, format_count, format_seconds
+from tokenmill.readahead import in_background
 from tokenmill.sources import open_source, opened_ahead
-from tokenmill.sources.block import START, Block, Position, SourceOptions
+from tokenmill.sources.block import START, Block, Position, Sample, SourceOptions
 from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.storage import free_bytes
@@ -35,6 +37,9 @@ FETCHES = 4
 """Requests under way, or fetched and not yet read, of each remote file."""
 SAMPLES = 12
 SAMPLE_BYTES = 96 * 1024
+REMOTE_BYTES_A_SAMPLE = 128 * 1024 * 1024
+"""A sample of a remote parquet file moves a page or a row group, megabytes: of a small corpus fewer
+are taken, so that they stay a small part of what is moved."""
 
 
 @dataclass(frozen=True)
@@ -157,9 +162,7 @@ class Plan:
         rates: list[tuple[float, float, float]] = []
         seconds, sampled = 0.0, 0
         total = max(1, self.input_bytes)
-        options = self._source_options()
-        for file, position in _places(self.inputs.files):
-            sample = open_source(file, options).sample(position, SAMPLE_BYTES)
+        for sample in self._samples():
             documents, disk_bytes = sample.documents, sample.disk_bytes
             if not documents or not disk_bytes:
                 continue
@@ -186,6 +189,24 @@ class Plan:
             text_bytes=round(statistics.fmean(text_each) * total),
             bytes_per_second=self.budget.threads * sampled / max(seconds, 1e-9),
         )
+
+    def _samples(self) -> Iterator[Sample]:
+        """A few documents from all over the inputs; of remote ones all are fetched at once."""
+        options = self._source_options()
+
+        def take(file: InputFile, position: float) -> Sample:
+            return open_source(file, options).sample(position, SAMPLE_BYTES)
+
+        samples = SAMPLES
+        if self.inputs.are_remote:
+            samples = max(1, min(SAMPLES, self.input_bytes // REMOTE_BYTES_A_SAMPLE))
+        places = list(_places(self.inputs.files, samples))
+        waiting = [
+            in_background(partial(take, file, position)) if file.place.is_remote else None
+            for file, position in places
+        ]
+        for (file, position), sample in zip(places, waiting, strict=True):
+            yield sample.result() if sample is not None else take(file, position)
 
     def _one_document_files(self) -> bool:
         kinds = {file.kind for file in self.inputs.files}
@@ -245,6 +266,7 @@ def make_plan(
     engine: str = "auto",
     memory: int | None = None,
     threads: int | None = None,
+    selection: Selection = NO_MORE,
 ) -> Plan:
     """Decide everything but the bytes. Raises InputError or UsageError; writes nothing."""
     divider_of(spec.documents)
@@ -253,7 +275,7 @@ def make_plan(
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
-    inputs = find_inputs(arguments)
+    inputs = find_inputs(arguments, selection)
     return Plan(
         spec,
         inputs,
@@ -261,7 +283,7 @@ def make_plan(
         vocabulary,
         name,
         dtype,
-        Budget.of(memory, threads, vocabulary.largest_id + 1),
+        Budget.of(memory, threads, vocabulary.largest_id + 1, inputs.are_remote),
         position_split_of(spec, inputs.files),
     )
 
@@ -293,13 +315,13 @@ def _text_size(file: InputFile, keeps_damaged: bool) -> int:
     return position
 
 
-def _places(files: list[InputFile]) -> Iterator[tuple[InputFile, float]]:
-    """Evenly spaced places over all bytes of the inputs."""
+def _places(files: list[InputFile], samples: int) -> Iterator[tuple[InputFile, float]]:
+    """Evenly spaced places over all bytes of the inputs, so many."""
     total = sum(file.size for file in files)
     if not total:
         return
-    for index in range(SAMPLES):
-        at = total * (2 * index + 1) // (2 * SAMPLES)
+    for index in range(samples):
+        at = total * (2 * index + 1) // (2 * samples)
         for file in files:
             if at < file.size:
                 if file.compression is None or index == 0 or len(files) > 1:

@@ -30,10 +30,10 @@ from tokenmill.errors import (
     TokenmillError,
     UsageError,
 )
-from tokenmill.folder import OutputFolder
+from tokenmill.folder import OutputFolder, revisions_of
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import settled
+from tokenmill.inputs import Selection, settled
 from tokenmill.journal import VERSION as JOURNAL_VERSION
 from tokenmill.journal import Encoded, Journal, Log, RunBegun, continuing_command
 from tokenmill.manifest import (
@@ -46,6 +46,7 @@ from tokenmill.manifest import (
     Shard,
 )
 from tokenmill.memory import peak_resident_bytes
+from tokenmill.network import DEFAULT_PATIENCE, GATE
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
 from tokenmill.progress import Reporter, Status
@@ -126,15 +127,18 @@ class PrepareOptions(SpecOptions, total=False):
     overwrite: bool
     checkpoint_seconds: float
     repair: bool
+    config: str | None
+    network_patience: float | str | None
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """What changes no byte: budget, engine, share of documents checked, limits, what is shown.
 
-    ``max_time`` is in seconds or a text such as ``8h``; ``tell`` gets the lines meant for a
-    person, ``stop`` may be asked by a signal's handler, ``attempt`` tells of earlier deaths,
-    ``command`` is what a person would type to do it again.
+    ``max_time`` and ``network_patience`` are in seconds or a text such as ``8h``; ``config``
+    chooses of a dataset on the Hub. ``tell`` gets the lines meant for a person, ``stop`` may be
+    asked by a signal's handler, ``attempt`` tells of earlier deaths, ``command`` is what a person
+    would type to do it again.
     """
 
     memory: int | str | None = None
@@ -146,6 +150,8 @@ class RunOptions:
     overwrite: bool = False
     checkpoint_seconds: float | None = None
     repair: bool = False
+    config: str | None = None
+    network_patience: float | str | None = None
     quiet: bool = True
     as_json: bool = False
     tell: Callable[[str], None] = lambda line: None
@@ -164,7 +170,7 @@ def prepare(
     Raises TokenmillError.
     """
     run, spec = _divide(options)
-    return Preparation(plan_run(_paths(inputs), run, spec), Path(out), run).run()
+    return Preparation(plan_run(_paths(inputs), run, spec, Path(out)), Path(out), run).run()
 
 
 def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOptions]) -> Plan:
@@ -175,15 +181,20 @@ def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOpt
     return found
 
 
-def plan_run(paths: list[str], run: RunOptions, options: SpecOptions) -> Plan:
-    """The plan of a run, not yet estimated."""
+def plan_run(
+    paths: list[str], run: RunOptions, options: SpecOptions, out: Path | None = None
+) -> Plan:
+    """The plan of a run, not yet estimated; into ``out``, for what it may go on with there."""
     if not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
     total = None if run.memory is None else parse_bytes(run.memory)
     threads = 1 if run.attempt.is_careful else run.threads
     if run.repair and run.overwrite:
         raise UsageError("--repair and --overwrite exclude one another", fix="give one of them")
-    found = make_plan(paths, Spec.of(options), run.engine, total, threads)
+    patience = run.network_patience
+    GATE.begin(DEFAULT_PATIENCE if patience is None else parse_seconds(patience), run.tell)
+    selection = Selection(run.config, {} if out is None or run.overwrite else revisions_of(out))
+    found = make_plan(paths, Spec.of(options), run.engine, total, threads, selection)
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     return found
 
@@ -292,6 +303,7 @@ class Preparation:
             [Input(**entry) for entry in plan.identities()],
             sys.argv[1:],
             datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            plan.inputs.revisions,
         )
 
     def _announce(self, log: Log) -> None:
@@ -303,6 +315,8 @@ class Preparation:
             tell(f"ignored: {len(plan.inputs.ignored) - 5} more files of no known kind")
         for path in plan.inputs.repeated:
             tell(f"named twice, read once: {path}")
+        for note in plan.inputs.notes:
+            tell(note)
         if plan.inputs.pipe is not None:
             tell(f"plan: {plan.summary()}")
             return
@@ -384,7 +398,9 @@ class Preparation:
         finally:
             if self.plan.inputs.pipe is not None:
                 self.plan.inputs.pipe.close()
+            GATE.close()  # what is still fetched is not wanted any more
             batches.close()
+            GATE.reopen()
             stop.defer(False)
 
     def _consume(
@@ -512,6 +528,7 @@ class Preparation:
             },
             quarantine=quarantine,
             warnings=[],
+            revisions=plan.inputs.revisions,
         )
         layout = Layout(manifest.shard_tokens(), plan.vocabulary.end_of_text, exact=True)
         manifest.warnings = plan.spec.layout.warnings(layout)
@@ -546,6 +563,11 @@ class Preparation:
         busy = ", ".join(f"{stage} {share:.0%}" for stage, share in status.busy().items())
         done = status.done_bytes - status.kept_bytes
         drops, checked = self._caches.drops, manifest.check["documents"]
+        if GATE.requests:
+            tell(
+                f"network: {format_bytes(GATE.moved)} in {GATE.requests:,} requests, "
+                f"{GATE.retries:,} made again"
+            )
         tell(
             f"done: {manifest.counts['documents']:,} documents, {manifest.counts['tokens']:,} "
             f"tokens in {len(manifest.shards)} files; {format_seconds(seconds)}, "
