@@ -185,14 +185,11 @@ class OutputFolder:
         """Did a run leave a journal here?"""
         return read_journal(self.path) is not None
 
-    def leave(self) -> None:
+    def leave(self, keeps: bool = True) -> None:
         """After a failure: what is worth going on with stays, anything less is removed."""
         log = read_journal(self.path)
-        if (
-            log is not None
-            and log.checkpoint is not None
-            and self._is_worth_keeping(log.checkpoint)
-        ):
+        at = log.checkpoint if log is not None else None
+        if keeps and at is not None and self._is_worth_keeping(at):
             return
         with contextlib.suppress(OSError, TokenmillError):
             if log is not None:

@@ -42,12 +42,13 @@ class Passing(Exception):
 class Gate:
     """The process's way to the network. ``patience`` is in seconds, for each request.
 
-    ``retries`` and ``moved`` (bytes of files received) count since ``begin``.
+    ``requests``, ``retries``, ``moved`` (bytes of files) and ``verified`` (files whose hash was
+    compared) count since ``begin``.
     """
 
     def __init__(self, patience: float = DEFAULT_PATIENCE) -> None:
         self.patience = patience
-        self.retries = self.requests = self.moved = 0
+        self.retries = self.requests = self.moved = self.verified = 0
         self._tell: Callable[[str], None] = lambda line: None
         self._told_at: float | None = None
         self._lock = threading.Lock()
@@ -57,7 +58,7 @@ class Gate:
     def begin(self, patience: float, tell: Callable[[str], None]) -> None:
         """A run begins, which wants to wait so long, and to be told of what it waits for."""
         self.patience, self._tell = patience, tell
-        self.retries = self.requests = self.moved = 0
+        self.retries = self.requests = self.moved = self.verified = 0
         self._told_at = None
         self.reopen()
 

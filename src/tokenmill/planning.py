@@ -154,6 +154,7 @@ class Plan:
             self.spec.invalid_utf8 == "replace",
             END_OF_TEXT.encode() if self.spec.special_text == "error" else None,
             Ahead(self.budget.fetch_bytes, FETCHES),
+            self.vocabulary.describe()["name"] == "gpt2",
         )
 
     def make_estimate(self) -> Estimate:

@@ -29,6 +29,7 @@ from tokenmill.errors import (
     TemporaryFailure,
     TokenmillError,
     UsageError,
+    WrongContent,
 )
 from tokenmill.folder import OutputFolder, revisions_of
 from tokenmill.formats import Layout
@@ -257,8 +258,8 @@ class Preparation:
                     log = Log(self._begun())
                 self._announce(log)
                 manifest = self._work(log)
-            except BaseException:
-                folder.leave()
+            except BaseException as error:
+                folder.leave(keeps=not isinstance(error, WrongContent))
                 raise
             remove_state(self.out)
             self.has_worked = True
@@ -560,13 +561,15 @@ class Preparation:
                 f"warning: {manifest.counts['quarantined']} records were left out and are in "
                 f"{self.out / QUARANTINE}: {', '.join(f'{n} {reason}' for reason, n in reasons)}"
             )
+        for line in told_lines(manifest):
+            tell(line)
         busy = ", ".join(f"{stage} {share:.0%}" for stage, share in status.busy().items())
         done = status.done_bytes - status.kept_bytes
         drops, checked = self._caches.drops, manifest.check["documents"]
         if GATE.requests:
             tell(
                 f"network: {format_bytes(GATE.moved)} in {GATE.requests:,} requests, "
-                f"{GATE.retries:,} made again"
+                f"{GATE.retries:,} made again; {GATE.verified:,} files checked by SHA-256"
             )
         tell(
             f"done: {manifest.counts['documents']:,} documents, {manifest.counts['tokens']:,} "
@@ -577,3 +580,17 @@ class Preparation:
             f"{checked or 'no'} documents checked by tiktoken"
             f"{', no difference' if checked else ' (too few to draw one)'}"
         )
+
+
+def told_lines(manifest: Manifest) -> list[str]:
+    """How our count of tokens compares with the dataset's own, where it has one for each row."""
+    counts = manifest.counts
+    rows, told = counts.get("told_rows", 0), counts.get("told_tokens", 0)
+    documents = counts["documents"]
+    if not rows or rows != documents + counts["null_documents"]:
+        return []
+    ours = counts["tokens"] - (documents if manifest.delimiter != "none" else 0)
+    verdict = "equal" if ours == told else f"{ours - told:+,}"
+    return [
+        f"token_count of the dataset: {told:,}; ours, without end-of-text: {ours:,} ({verdict})"
+    ]

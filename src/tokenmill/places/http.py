@@ -26,9 +26,9 @@ from tokenmill.places.place import Found, InputFile, kind_of, unknown_kind
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
 
-CONNECT_SECONDS = 10.0
-READ_SECONDS = 30.0
-"""A server that is silent for longer is stalled."""
+READ_SECONDS = 20.0
+"""A server that is silent for longer is stalled, whether before it is connected, before its answer,
+or in the midst of it (there, urllib3 counts by the time for connecting: so they are one)."""
 _PIECE = 1024 * 1024
 _MOST_REDIRECTS = 10
 _MOST_CONNECTIONS = 64
@@ -198,7 +198,7 @@ def _get(url: str, headers: Headers) -> BaseHTTPResponse:
             redirect=False,
             retries=False,
             preload_content=False,
-            timeout=urllib3.Timeout(CONNECT_SECONDS, READ_SECONDS),
+            timeout=urllib3.Timeout(READ_SECONDS, READ_SECONDS),
         )
     except (urllib3.exceptions.LocationValueError, UnicodeError) as error:
         raise UsageError(f"no address: {url}", why=str(error), fix="check the URL") from error

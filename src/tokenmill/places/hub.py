@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from tokenmill import __version__
 from tokenmill.errors import InputError, TokenmillError, UsageError
@@ -216,6 +216,7 @@ class _Repository:
         found = Found(notes=self.notes, revisions={self.asked: self.sha})
         entries = list(entries)
         for entry in entries:
+            _check_name(entry.path, self)
             path = self.path_of(entry.path)
             known = kind_of(entry.path)
             if known is None:
@@ -350,7 +351,6 @@ def _files(repository: _Repository, patterns: list[str]) -> list[Entry]:
                 f"look at https://huggingface.co/datasets/{repository.name}/tree/{repository.sha}",
             )
         for entry in entries:
-            _check_name(entry.path, repository)
             chosen.setdefault(entry.path, entry)
     return list(chosen.values())
 
@@ -361,7 +361,7 @@ def _sorted(entries: Iterable[Entry]) -> list[Entry]:
 
 def _is_shown(path: str, pattern: str = "") -> bool:
     """Hidden files and folders, and Python's own, are no data unless a pattern names them."""
-    named = set(pattern.split("/"))
+    named = {*pattern.split("/"), ".", ".."}  # the last two are no names at all: see _check_name
     return not any(part.startswith((".", "__")) and part not in named for part in path.split("/"))
 
 
@@ -427,7 +427,7 @@ class HubPlace:
     def resource(self, path: str, size: int, probe: str) -> Resource:
         """The file behind a path as ``InputFile`` has it."""
         need_client()
-        from huggingface_hub import hf_hub_url
+        from huggingface_hub import constants
 
         name, _, rest = path.removeprefix(SCHEME).partition("@")
         sha, _, inner = rest.partition("/")
@@ -442,7 +442,7 @@ class HubPlace:
             if (is_hash and told != digest) or commit != sha:
                 raise changed(path, f"the Hub has {told} of commit {commit}, it was {digest}")
 
-        url = hf_hub_url(name, inner, repo_type="dataset", revision=sha)
+        url = f"{constants.ENDPOINT}/datasets/{name}/resolve/{sha}/{quote(inner)}"
         return Resource(url, path, size, _authorization(), check, LOG_IN)
 
     def check_unchanged(self, file: InputFile) -> None:

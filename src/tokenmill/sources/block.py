@@ -30,7 +30,8 @@ class SourceOptions:
     ``record_bytes`` is the largest record that memory allows, ``position_split`` the byte at which
     a corpus of one document turns from train to val. ``quarantines`` is ``--on-bad quarantine``,
     ``replaces`` is ``--invalid-utf8 replace``; ``refused`` is the special text that makes a
-    document bad, ``ahead`` how much of a remote file is fetched before it is read.
+    document bad, ``ahead`` how much of a remote file is fetched before it is read; ``asks_told``
+    is whether it matters how many GPT-2 tokens a dataset says that it has.
     """
 
     documents: str
@@ -43,6 +44,7 @@ class SourceOptions:
     replaces: bool = False
     refused: bytes | None = None
     ahead: Ahead | None = None
+    asks_told: bool = False
 
     @property
     def refused_when_kept(self) -> bytes | None:
