@@ -216,8 +216,8 @@ class SequentialStream:
         return self._disk
 
     def finish(self) -> None:
-        if self.damage is None:
-            self._bytes.finish()
+        if self._stored is not None and self.damage is None:
+            self._stored.finish()
 
     @property
     def damage(self) -> Damage | None:

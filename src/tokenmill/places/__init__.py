@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 
-
 from tokenmill.errors import UsageError
 from tokenmill.places import http, hub, local, standard_input
 from tokenmill.places.place import (
