@@ -37,7 +37,7 @@ FETCHES = 4
 """Requests under way, or fetched and not yet read, of each remote file."""
 SAMPLES = 12
 SAMPLE_BYTES = 96 * 1024
-REMOTE_BYTES_A_SAMPLE = 128 * 1024 * 1024
+REMOTE_BYTES_A_SAMPLE = 256 * 1024 * 1024
 """A sample of a remote parquet file moves a page or a row group, megabytes: of a small corpus fewer
 are taken, so that they stay a small part of what is moved."""
 
