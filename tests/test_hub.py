@@ -648,6 +648,35 @@ def test_nobody_there_is_exit_code_5(tmp_path: Path, tokenmill: Run) -> None:
     assert done.rc == 5, done.stderr
 
 
+def test_a_run_out_of_time_stops_though_the_network_hangs(
+    repository: Repository, fake: FakeHub, tmp_path: Path, tokenmill: Run
+) -> None:
+    arguments = ("prepare", NAME, "--config", "sample-10BT", *FORMAT, "--out", tmp_path / "out")
+    with fake.trouble(Fault(stall, "001_00000.parquet", times=10**9)) as fault:
+        done = tokenmill(*arguments, "--max-time", "3s")
+    assert fault.struck
+    assert done.rc == 10, done.stderr
+    assert tokenmill(*arguments).rc == 0
+
+
+def test_plan_verify_and_repair_know_the_hub(
+    repository: Repository, fake: FakeHub, fineweb: Path, tmp_path: Path, tokenmill: Run
+) -> None:
+    out, argument = tmp_path / "out", (NAME, "--config", "sample-10BT")
+    planned = tokenmill("plan", *argument, *FORMAT)
+    assert planned.rc == 0 and "001_00000.parquet" in planned.stdout, planned.stderr
+    assert tokenmill("prepare", *argument, *FORMAT, "--out", out).rc == 0
+    repository.commit({"README.md": Blob(fineweb / "README.md")})  # and nothing else any more
+    compared = tokenmill(
+        "verify", out, "--share", "0.5", "--config", argument[2], "--against", NAME
+    )
+    assert compared.rc == 0, compared.stdout + compared.stderr
+    (out / "edufineweb_train_000001.npy").write_bytes(b"damage")
+    repaired = tokenmill("prepare", *argument, *FORMAT, "--out", out, "--repair")
+    assert repaired.rc == 0, repaired.stderr
+    assert tokenmill("verify", out).rc == 0
+
+
 # --- the web -----------------------------------------------------------------------------------
 
 

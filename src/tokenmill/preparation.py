@@ -427,10 +427,15 @@ class Preparation:
                 due = now + every
             reporter.update()
             self._stop_if_past_trouble()
-            if self._deadline is not None and now >= self._deadline:
-                where, why, fix = self._kept()
-                raise LimitReached(f"--max-time {self.options.max_time} is over", where, why, fix)
+            if self._is_late():
+                break
             del batch
+        if self._is_late() and not batches.is_finished:
+            where, why, fix = self._kept()
+            raise LimitReached(f"--max-time {self.options.max_time} is over", where, why, fix)
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _kept(self) -> tuple[str, str, str]:
         """Where, why and fix of an error after which the run can go on."""
@@ -479,7 +484,7 @@ class Preparation:
             budget.threads,
             1 if self.options.attempt.is_careful else budget.window,
             lambda block: max(1, block.text_bytes // BLOCK_BYTES),
-            self.options.stop.is_asked,
+            lambda: self.options.stop.is_asked() or self._is_late(),
         )
 
     def _careful(

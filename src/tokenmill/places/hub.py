@@ -143,7 +143,10 @@ class _Repository:
         status = getattr(response, "status_code", None)
         if status is None:
             if _is_transport(error):
-                raise Passing(f"the Hub cannot be reached: {_first_line(error)}") from error
+                why = f"the Hub cannot be reached: {_first_line(error)}"
+                if self._is_plain:
+                    why = f"nothing is called {self.name} here, and {why}"
+                raise Passing(why) from error
             raise error
         if status in _PASSING:
             why = f"the Hub answers {status}{' (too many requests)' * (status == 429)}"
