@@ -19,10 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from cgroup import CgroupUnavailable, MemoryCgroup
-from tests import runs, texts
+from tests import oracles, runs, texts
 from tests.fake_hub import FakeHub
+from tests.outcome import Outcome
 from tests.runs import snapshot
-from tests.shared import shared_file
+from tests.shared import CORPORA, corpus_documents, shared_file
+from tests.test_hub import CARD, NAME, write_fineweb
 from tokenmill.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,6 +107,34 @@ def test_killed_in_the_stream(
             f"\nkilled {KILLS} times, TOKENMILL_SEED={SEED}: at most {max(again)} bytes beyond "
             "what was left"
         )
+
+
+@pytest.mark.parametrize("corpus", CORPORA)
+def test_a_whole_corpus_laid_out_as_fineweb_edu(
+    corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very files of build-nanogpt's own script, and of the run over the files on disk."""
+    documents = list(corpus_documents(corpus))
+    repository = tmp_path / "repository"
+    half = len(documents) // 2
+    for number, some in enumerate((documents[:half], documents[half:])):
+        write_fineweb(repository / f"sample/10BT/{number:03}_00000.parquet", some)
+    (repository / "README.md").write_text(CARD)
+    run = ("--format", "build-nanogpt", "--shard-tokens", "1M", "--out")
+    with FakeHub() as hub:
+        hub.add(NAME, repository)
+        for name, value in hub.environment.items():
+            monkeypatch.setenv(name, value)
+        far = runs.start("prepare", NAME, "--config", "sample-10BT", *run, tmp_path / "far")
+        done = runs.finish(far, PATIENCE)
+        assert done.rc == 0, done.stderr
+        assert "(equal)" in done.stderr
+    near = runs.start("prepare", repository / "sample", *run, tmp_path / "near")
+    assert runs.finish(near, PATIENCE).rc == 0
+    found = Outcome(tmp_path / "far")
+    assert found.hashes == Outcome(tmp_path / "near").hashes
+    ids = oracles.encode_all(documents)
+    assert found.files == oracles.build_nanogpt_files(ids, 1_000_000)
 
 
 @pytest.mark.parametrize("rows", ["1000", "one"])

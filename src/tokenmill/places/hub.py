@@ -339,8 +339,8 @@ def _files(repository: _Repository, patterns: list[str]) -> list[Entry]:
             entries = known[pattern]
         elif pattern in folders or not pattern:
             entries = [e for e in _sorted(listed(pattern)) if _is_shown(e.path, pattern)]
-        elif _MAGIC.search(pattern):
-            fixed = pattern[: _MAGIC.search(pattern).start()].rpartition("/")[0]  # type: ignore[union-attr]
+        elif magic := _MAGIC.search(pattern):
+            fixed = pattern[: magic.start()].rpartition("/")[0]
             matches = matcher(pattern)
             below = [entry for entry in listed(fixed) if matches(entry.path)]
             entries = [entry for entry in _sorted(below) if _is_shown(entry.path, pattern)]
