@@ -34,6 +34,7 @@ from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes
 from tokenmill.spec import Spec
 from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_file, remove_state
+from tokenmill.tokenizers import identity
 
 
 class OutputFolder:
@@ -147,9 +148,14 @@ class OutputFolder:
         """What differs from what was asked before, in words."""
         plan = self._plan
         found = plan.spec.differences(spec)
-        if tokenizer != plan.vocabulary.describe():
-            mine = plan.vocabulary.describe()["name"]
-            found.append(f"the tokenizer is {mine}, was {tokenizer.get('name')}")
+        mine, theirs = identity(plan.vocabulary.describe()), identity(tokenizer)
+        if mine != theirs:
+            names = (plan.vocabulary.name, tokenizer.get("name"))
+            keys = [key for key in mine if names[0] == names[1] and mine[key] != theirs.get(key)]
+            parts = [(key, mine[key], theirs.get(key)) for key in keys] or [("", *names)]
+            for key, now_it_is, it_was in parts:
+                noun = f"the tokenizer's {key}" if key else "the tokenizer"
+                found.append(f"{noun} is {now_it_is}, was {it_was}")
         before = {entry.path: entry for entry in inputs}
         now = {file.path: file for file in plan.inputs.files}
         found += [f"{path} is new" for path in now if path not in before]

@@ -69,7 +69,7 @@ from tokenmill.storage import (
     write_durably,
 )
 from tokenmill.supervision import Attempt, Hand
-from tokenmill.tokenizers import REFERENCE_ENGINE, make_engine
+from tokenmill.tokenizers import make_engine
 from tokenmill.writer import DatasetWriter, in_order, quarantine_of
 
 if TYPE_CHECKING:
@@ -316,6 +316,7 @@ class Preparation:
                 f"{format_seconds(log.checkpoint.seconds)}"
             )
             return
+        tell(plan.engine_line())
         if self.options.attempt.number:
             return  # told by the worker that died, perhaps of a document in the estimate's sample
         plan.estimate = plan.make_estimate()
@@ -468,7 +469,7 @@ class Preparation:
     def _careful(
         self, encoder: BlockEncoder, rules: EncodingRules, reference: Reference
     ) -> Callable[[Block], TokenBatch]:
-        engine = make_engine(REFERENCE_ENGINE, self.plan.vocabulary)
+        engine = make_engine(self.plan.vocabulary.reference, self.plan.vocabulary)
         slow = BlockEncoder(rules, engine, reference)
         hand = Hand(hand_path(self.out))
         is_strict = self.plan.spec.on_bad == "stop"
@@ -504,7 +505,10 @@ class Preparation:
             shards=shards,
             counts=counts,
             check={
-                "reference": "tiktoken",
+                "reference": plan.vocabulary.reference,
+                "engine": plan.engine,
+                "engine_because": plan.choice.why,
+                "cuts_because": plan.choice.why_cuts,
                 "share": self.options.check,
                 "documents": at.checked_documents,
                 "bytes": at.checked_bytes,
@@ -532,10 +536,11 @@ class Preparation:
         seconds = time.monotonic() - status.began
         for warning in manifest.warnings:
             tell(f"warning: {warning}")
-        if manifest.counts["special_text"] and self.plan.spec.special_text == "text":
+        written, special = manifest.counts["special_text"], self.plan.vocabulary.special_text
+        if written and self.plan.spec.special_text == "text":
             tell(
-                f"note: <|endoftext|> is written {manifest.counts['special_text']} times in the "
-                "documents and was kept as text (--special-text)"
+                f"note: {special} is written {written} times in the documents and was kept as text "
+                "(--special-text)"
             )
         if manifest.counts["quarantined"]:
             reasons = manifest.quarantine.reasons.items()
@@ -552,6 +557,6 @@ class Preparation:
             f"{format_bytes(done / max(seconds, 1e-9))}/s (busy: {busy}); peak "
             f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
             f"{f', caches dropped {drops} times' if drops else ''}; "
-            f"{checked or 'no'} documents checked by tiktoken"
+            f"{checked or 'no'} documents checked by {manifest.check['reference']}"
             f"{', no difference' if checked else ' (too few to draw one)'}"
         )
