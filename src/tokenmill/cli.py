@@ -144,7 +144,7 @@ def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
 
     run = _make_run(options, attempt)
     try:
-        preparation = Preparation(plan_run(list(inputs), run, _spec(options)), out, run)
+        preparation = Preparation(plan_run(list(inputs), run, _spec(options), out), out, run)
         manifest = preparation.run()
     except PastTrouble:
         sys.exit(AGAIN)

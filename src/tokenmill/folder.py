@@ -37,6 +37,20 @@ from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_file, remove_state
 from tokenmill.tokenizers import identity
 
 
+def recorded_commit(folder: Path, tokenizer: str) -> str | None:
+    """The Hub's commit of the tokenizer that the dataset in a folder, finished or not, was made
+    with, if it was named in these words: a branch may have moved since."""
+    if (folder / MANIFEST).exists():
+        manifest = load_manifest(folder)
+        spec, about = manifest.spec, manifest.tokenizer
+    elif (log := read_journal(folder)) is not None:
+        spec, about = log.run.spec, log.run.tokenizer
+    else:
+        return None
+    commit = about.get("commit")
+    return str(commit) if commit and spec.get("tokenizer") == tokenizer else None
+
+
 class OutputFolder:
     """The folder of one run, looked at under its lock."""
 

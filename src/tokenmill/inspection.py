@@ -64,12 +64,11 @@ def vocabulary_of(dataset: Dataset) -> Vocabulary:
     pattern = None if "kind" in about else str(about["pattern"])
     token = str(about["end_of_text"]) if spec.get("eot_token") is not None else None
     name = str(spec.get("tokenizer"))
-    # What lies on the Hub may be another one today: the very commit is looked for first.
-    choices = [f"{name.partition('@')[0]}@{about['commit']}"] if "commit" in about else []
+    commit = str(about["commit"]) if "commit" in about else None
     reason: TokenmillError | None = None
-    for choice in dict.fromkeys([*choices, name, str(about["name"])]):
+    for choice in dict.fromkeys([name, str(about["name"])]):
         try:
-            found = load_vocabulary(choice, pattern, token)
+            found = load_vocabulary(choice, pattern, token, commit)
         except TokenmillError as error:
             reason = reason or error
             continue

@@ -196,9 +196,13 @@ class Plan:
                 continue
             size = sum(map(len, documents))
             began = time.perf_counter()
-            tokens = len(engine.encode(documents).ids)
+            # Of a giant the head must do: the engine may need much memory for each byte.
+            heads = [document[:SAMPLE_BYTES] for document in documents]
+            heads = [head.decode("utf-8", "ignore").encode() for head in heads]
+            encoded = sum(map(len, heads))
+            tokens = len(engine.encode(heads).ids) * size / max(1, encoded)
             seconds += time.perf_counter() - began
-            sampled += size
+            sampled += encoded
             count = 0 if self._one_document_files() else len(documents)
             rates.append((tokens / disk_bytes, count / disk_bytes, size / disk_bytes))
         engine.drop_caches()
@@ -276,11 +280,13 @@ def make_plan(
     engine: str = "auto",
     memory: int | None = None,
     threads: int | None = None,
+    commit: str | None = None,
 ) -> Plan:
-    """Decide everything but the bytes. Raises InputError or UsageError; writes nothing."""
+    """Decide everything but the bytes; ``commit`` is that of a tokenizer on the Hub, where a run
+    goes on. Raises InputError or UsageError; writes nothing."""
     divider_of(spec.documents)
     check_engine(engine)
-    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token)
+    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit)
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)

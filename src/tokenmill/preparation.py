@@ -30,7 +30,7 @@ from tokenmill.errors import (
     TokenmillError,
     UsageError,
 )
-from tokenmill.folder import OutputFolder
+from tokenmill.folder import OutputFolder, recorded_commit
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import settled
@@ -164,7 +164,7 @@ def prepare(
     Raises TokenmillError.
     """
     run, spec = _divide(options)
-    return Preparation(plan_run(_paths(inputs), run, spec), Path(out), run).run()
+    return Preparation(plan_run(_paths(inputs), run, spec, Path(out)), Path(out), run).run()
 
 
 def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOptions]) -> Plan:
@@ -175,15 +175,20 @@ def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOpt
     return found
 
 
-def plan_run(paths: list[str], run: RunOptions, options: SpecOptions) -> Plan:
-    """The plan of a run, not yet estimated."""
+def plan_run(
+    paths: list[str], run: RunOptions, options: SpecOptions, out: Path | None = None
+) -> Plan:
+    """The plan of a run, not yet estimated; in ``out`` may be what it is to go on with."""
     if not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
     total = None if run.memory is None else parse_bytes(run.memory)
     threads = 1 if run.attempt.is_careful else run.threads
     if run.repair and run.overwrite:
         raise UsageError("--repair and --overwrite exclude one another", fix="give one of them")
-    found = make_plan(paths, Spec.of(options), run.engine, total, threads)
+    spec, commit = Spec.of(options), None
+    if out is not None and not run.overwrite:
+        commit = recorded_commit(out, spec.tokenizer)
+    found = make_plan(paths, spec, run.engine, total, threads, commit)
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     return found
 

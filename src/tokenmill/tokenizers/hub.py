@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tokenmill.errors import TokenmillError, UsageError
+from tokenmill.errors import TemporaryFailure, TokenmillError, UsageError
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
@@ -29,7 +29,14 @@ def fetch(choice: str) -> tuple[Path, str]:
     """The folder with the tokenizer's files, and the commit they are of. Raises TokenmillError."""
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
+        from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError:
         raise TokenmillError(
             "tokenizers on the Hub need the library huggingface_hub",
@@ -37,28 +44,32 @@ def fetch(choice: str) -> tuple[Path, str]:
             "it is not installed",
             "python3 -m pip install 'tokenmill[hub]', or give the path of a tokenizer.json",
         ) from None
+    disable_progress_bars()  # a few small files; and stderr is for what tokenmill tells
     name, _, revision = choice.partition("@")
+    advice = "check the name and the revision, and set HF_TOKEN for a private one"
     try:
         folder = Path(
             snapshot_download(name, revision=revision or None, allow_patterns=list(FILES))
         )
     except GatedRepoError as error:
-        raise UsageError(
-            f"the Hub gives {name} only to those who may have it",
-            choice,
-            _first_line(error),
-            f"ask for access at the page of {name}, and set HF_TOKEN",
-        ) from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise TokenmillError(
+        advice = f"ask for access at the page of {name}, and set HF_TOKEN"
+        raise UsageError(f"the Hub asks who wants {name}", choice, _why(error), advice) from error
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise UsageError(f"the Hub has no {choice}", choice, _why(error), advice) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise TemporaryFailure(
             f"cannot fetch the tokenizer {choice} from the Hub",
             choice,
-            f"{type(error).__name__}: {_first_line(error)}",
-            "check the name, the revision and the network, and set HF_TOKEN for a private one; or "
-            "give the path of a tokenizer.json",
+            _why(error),
+            "run it again; or give the path of a tokenizer.json",
         ) from error
+    except ValueError as error:
+        raise UsageError(f"{choice} is no Hub id", None, _why(error), advice) from error
     return folder, folder.name
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else "no reason was given"
+def _why(error: Exception) -> str:
+    """The error's kind and its first line; of a failure that hides another, the first one."""
+    cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+    lines = str(cause).strip().splitlines() or ["no reason was given"]
+    return f"{type(cause).__name__}: {lines[0]}"

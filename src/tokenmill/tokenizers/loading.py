@@ -17,9 +17,12 @@ _COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json")
 _MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
-def load_vocabulary(choice: str, pattern: str | None = None, eot: str | None = None) -> Vocabulary:
+def load_vocabulary(
+    choice: str, pattern: str | None = None, eot: str | None = None, commit: str | None = None
+) -> Vocabulary:
     """The vocabulary for a ``--tokenizer`` option; ``pattern`` and ``eot`` are ``--pattern`` and
-    ``--eot-token``. Raises UsageError or TokenmillError."""
+    ``--eot-token``. Of what lies on the Hub ``commit`` is taken, if given, whatever the branch
+    that was named holds today. Raises UsageError or TokenmillError."""
     if choice in ranks.NAMES:
         return ranks.load_published(choice, pattern, eot)
     if os.path.isfile(choice):  # pathlib raises when the name is too long
@@ -28,8 +31,9 @@ def load_vocabulary(choice: str, pattern: str | None = None, eot: str | None = N
         path = Path(choice)
         return _from_folder(path, path.resolve().name, pattern, eot)
     if hub.is_hub_id(choice):
-        folder, commit = hub.fetch(choice)
-        return _from_folder(folder, choice.partition("@")[0], pattern, eot, commit)
+        name = choice.partition("@")[0]
+        folder, commit = hub.fetch(f"{name}@{commit}" if commit else choice)
+        return _from_folder(folder, name, pattern, eot, commit)
     raise UsageError(
         f"there is no tokenizer {choice!r}",
         why="it is neither a known name, nor a file or folder, nor a Hub id (ORG/NAME)",
