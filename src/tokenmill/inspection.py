@@ -62,7 +62,7 @@ def vocabulary_of(dataset: Dataset) -> Vocabulary:
     about, spec = dataset.manifest.tokenizer, dataset.manifest.spec
     # The pattern of a .tiktoken file; other files have their own.
     pattern = None if "kind" in about else str(about["pattern"])
-    token = str(about["end_of_text"]) if spec.get("eot_token") is not None else None
+    token = None if spec.get("eot_token") is None else str(about["end_of_text"])
     name = str(spec.get("tokenizer"))
     commit = str(about["commit"]) if "commit" in about else None
     reason: TokenmillError | None = None

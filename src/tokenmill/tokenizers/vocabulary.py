@@ -74,11 +74,11 @@ def identity(about: dict[str, str | int]) -> dict[str, str | int]:
 def chosen_token(
     choice: str, largest_id: int, find: Callable[[str], int | None], known: list[str], name: str
 ) -> int:
-    """The id for an ``--eot-token`` option: a token's name, or an id. Raises UsageError."""
-    token = find(choice)
-    if token is None and choice.isascii() and choice.isdecimal() and int(choice) <= largest_id:
-        token = int(choice)
-    if token is not None:
+    """The id for an ``--eot-token`` option: an id, or a token's name. A number is an id, for most
+    vocabularies have tokens called 1, 2 and 628, too. Raises UsageError."""
+    is_id = choice.isascii() and choice.isdecimal() and len(choice) <= 10
+    token = int(choice) if is_id else find(choice)
+    if token is not None and token <= largest_id:
         return token
     raise UsageError(
         f"{name} has no token {choice!r}",
