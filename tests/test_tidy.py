@@ -51,7 +51,10 @@ NEVER_REACHES = {("dataset", "tokenizers")}
 """Not even by way of other modules."""
 
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "core", "common", "base", "misc"}
-HEAVY = "numpy pyarrow torch ray huggingface_hub gigatoken tiktoken datasets tokenizers rich"
+HEAVY = (
+    "numpy pyarrow torch ray huggingface_hub gigatoken tiktoken datasets tokenizers sentencepiece "
+    "rich"
+)
 LONGEST_FUNCTION, LONGEST_LINE = 70, 100
 
 MODULES = sorted(SOURCE.rglob("*.py"))

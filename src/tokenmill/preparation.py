@@ -30,7 +30,7 @@ from tokenmill.errors import (
     TokenmillError,
     UsageError,
 )
-from tokenmill.folder import OutputFolder
+from tokenmill.folder import OutputFolder, recorded_commit
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import settled
@@ -69,7 +69,7 @@ from tokenmill.storage import (
     write_durably,
 )
 from tokenmill.supervision import Attempt, Hand
-from tokenmill.tokenizers import REFERENCE_ENGINE, make_engine
+from tokenmill.tokenizers import make_engine
 from tokenmill.writer import DatasetWriter, in_order, quarantine_of
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def prepare(
     Raises TokenmillError.
     """
     run, spec = _divide(options)
-    return Preparation(plan_run(_paths(inputs), run, spec), Path(out), run).run()
+    return Preparation(plan_run(_paths(inputs), run, spec, Path(out)), Path(out), run).run()
 
 
 def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOptions]) -> Plan:
@@ -175,15 +175,20 @@ def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOpt
     return found
 
 
-def plan_run(paths: list[str], run: RunOptions, options: SpecOptions) -> Plan:
-    """The plan of a run, not yet estimated."""
+def plan_run(
+    paths: list[str], run: RunOptions, options: SpecOptions, out: Path | None = None
+) -> Plan:
+    """The plan of a run, not yet estimated; in ``out`` may be what it is to go on with."""
     if not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
     total = None if run.memory is None else parse_bytes(run.memory)
     threads = 1 if run.attempt.is_careful else run.threads
     if run.repair and run.overwrite:
         raise UsageError("--repair and --overwrite exclude one another", fix="give one of them")
-    found = make_plan(paths, Spec.of(options), run.engine, total, threads)
+    spec, commit = Spec.of(options), None
+    if out is not None and not run.overwrite:
+        commit = recorded_commit(out, spec.tokenizer)
+    found = make_plan(paths, spec, run.engine, total, threads, commit)
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     return found
 
@@ -316,6 +321,7 @@ class Preparation:
                 f"{format_seconds(log.checkpoint.seconds)}"
             )
             return
+        tell(plan.engine_line())
         if self.options.attempt.number:
             return  # told by the worker that died, perhaps of a document in the estimate's sample
         plan.estimate = plan.make_estimate()
@@ -468,7 +474,7 @@ class Preparation:
     def _careful(
         self, encoder: BlockEncoder, rules: EncodingRules, reference: Reference
     ) -> Callable[[Block], TokenBatch]:
-        engine = make_engine(REFERENCE_ENGINE, self.plan.vocabulary)
+        engine = make_engine(self.plan.vocabulary.reference, self.plan.vocabulary)
         slow = BlockEncoder(rules, engine, reference)
         hand = Hand(hand_path(self.out))
         is_strict = self.plan.spec.on_bad == "stop"
@@ -504,7 +510,10 @@ class Preparation:
             shards=shards,
             counts=counts,
             check={
-                "reference": "tiktoken",
+                "reference": plan.vocabulary.reference,
+                "engine": plan.engine,
+                "engine_because": plan.choice.why,
+                "cuts_because": plan.choice.why_cuts,
                 "share": self.options.check,
                 "documents": at.checked_documents,
                 "bytes": at.checked_bytes,
@@ -532,10 +541,11 @@ class Preparation:
         seconds = time.monotonic() - status.began
         for warning in manifest.warnings:
             tell(f"warning: {warning}")
-        if manifest.counts["special_text"] and self.plan.spec.special_text == "text":
+        written, special = manifest.counts["special_text"], self.plan.vocabulary.special_text
+        if written and self.plan.spec.special_text == "text":
             tell(
-                f"note: <|endoftext|> is written {manifest.counts['special_text']} times in the "
-                "documents and was kept as text (--special-text)"
+                f"note: {special} is written {written} times in the documents and was kept as text "
+                "(--special-text)"
             )
         if manifest.counts["quarantined"]:
             reasons = manifest.quarantine.reasons.items()
@@ -552,6 +562,6 @@ class Preparation:
             f"{format_bytes(done / max(seconds, 1e-9))}/s (busy: {busy}); peak "
             f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
             f"{f', caches dropped {drops} times' if drops else ''}; "
-            f"{checked or 'no'} documents checked by tiktoken"
+            f"{checked or 'no'} documents checked by {manifest.check['reference']}"
             f"{', no difference' if checked else ' (too few to draw one)'}"
         )
