@@ -51,7 +51,8 @@ def _spec_options(command: _Command) -> _Command:
         click.option(
             "--tokenizer",
             default="gpt2",
-            help="gpt2 (default), cl100k_base, o200k_base, or a .tiktoken file.",
+            help="gpt2 (default), cl100k_base, o200k_base; a .tiktoken, tokenizer.json or "
+            "SentencePiece .model file; a folder with one; or a Hub id, ORG/NAME[@REVISION].",
         ),
         click.option(
             "--pattern",
@@ -72,8 +73,11 @@ def _spec_options(command: _Command) -> _Command:
         click.option("--name", help="Prefix of the shards' names."),
         click.option("--eot", help="End-of-text id: before or after each document, or none."),
         click.option(
+            "--eot-token", help="Which token that is, by name or id; default: the tokenizer's own."
+        ),
+        click.option(
             "--special-text",
-            help="What <|endoftext|> written in a document becomes: "
+            help="What the end-of-text token written in a document becomes: "
             "text (default; counted), token, error.",
         ),
         click.option(
@@ -105,11 +109,16 @@ def _run_options(command: _Command) -> _Command:
             "half of what there is, at most 2 GiB.",
         ),
         click.option("--threads", type=int, help="Default: the cores this process may use."),
-        click.option("--engine", default="auto", help="auto (default), gigatoken, tiktoken."),
+        click.option(
+            "--engine",
+            default="auto",
+            help="auto (default: the fastest that is exact), gigatoken, tiktoken, tokenizers, "
+            "sentencepiece.",
+        ),
         click.option(
             "--check",
             type=float,
-            help="Share of the documents that tiktoken encodes a second time; 0 for none.",
+            help="Share of the documents that the reference encodes a second time; 0 for none.",
         ),
         click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout."),
         click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors."),
@@ -140,8 +149,7 @@ def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
 
     run = _make_run(options, attempt)
     try:
-        plan = plan_run(list(inputs), run, _spec(options), out)
-        preparation = Preparation(plan, out, run)
+        preparation = Preparation(plan_run(list(inputs), run, _spec(options), out), out, run)
         manifest = preparation.run()
     except PastTrouble:
         sys.exit(AGAIN)
@@ -193,11 +201,14 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
             threads=found.budget.threads,
             bytes_per_second=estimate.bytes_per_second,
             split=found.split_rule(),
+            engine=found.engine,
+            engine_because=found.choice.why,
         )
     else:
         for file in found.inputs.files:
             kind = file.kind + (file.compression or "")
             click.echo(f"{format_bytes(file.size):>10}  {kind:12} {file.path}")
+        click.echo(found.engine_line())
         click.echo(found.summary())
         click.echo(f"disk: {format_bytes(need)} needed, {format_bytes(free)} free")
         click.echo(f"validation: {found.split_rule()}")
@@ -213,7 +224,8 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     "--against",
     multiple=True,
     metavar="INPUT...",
-    help="Compare with these inputs, the dataset's own: a sample is encoded again by tiktoken.",
+    help="Compare with these inputs, the dataset's own: a sample is encoded again "
+    "by the reference.",
 )
 @click.option("--config", help="With --against: which config of a dataset on the Hub.")
 @click.option("--share", type=float, help="Share of the documents in that sample (0.01).")

@@ -30,7 +30,7 @@ from tokenmill.planning import Plan, position_split_of
 from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import Block
 from tokenmill.spec import Spec
-from tokenmill.tokenizers import REFERENCE_ENGINE, Vocabulary, engine_name, make_engine
+from tokenmill.tokenizers import Vocabulary, choose, make_engine
 from tokenmill.verification import Problem
 
 if TYPE_CHECKING:
@@ -60,10 +60,13 @@ class _Stream:
         self.borders = np.cumsum([0, *(shard.tokens for shard in shards)])
         self.documents = np.zeros(len(shards), np.int64)
         self._files = [dataset.open(shard) for shard in shards]
-        self._widths = np.ones(max(vocabulary.token_bytes) + 1, np.int64)
-        for token, text in vocabulary.token_bytes.items():
+        self._end_of_text = vocabulary.end_of_text
+        table = vocabulary.token_bytes if vocabulary.keeps_bytes else {}
+        self._widths = np.ones(max(table, default=0) + 1, np.int64)
+        for token, text in table.items():
             self._widths[token] = len(text)
-        self._widths[vocabulary.end_of_text] = 1
+        if vocabulary.keeps_bytes:
+            self._widths[vocabulary.end_of_text] = 1
 
     def peek(self, count: int) -> NDArray[Any]:
         """The next ``count`` ids, fewer at the end."""
@@ -90,6 +93,16 @@ class _Stream:
             np.cumsum(np.take(self._widths, ids, mode="clip"), out=bounds[1:])
             if bounds[-1] > size or len(ids) < count:
                 return ids, bounds
+            count *= 2
+
+    def delimiters(self, number: int) -> NDArray[np.int64]:
+        """Where the next delimiters stand, so many if there are, counted from the position."""
+        count = 64 * number + 64
+        while True:
+            ids = self.peek(count)
+            found = np.flatnonzero(ids == self._end_of_text)
+            if len(found) >= number or len(ids) < count:
+                return found[:number]
             count *= 2
 
     def count(self, begins: NDArray[np.int64]) -> None:
@@ -134,11 +147,14 @@ class Comparison:
         inputs = find_inputs(arguments, Selection(config, manifest.revisions))
         _refuse_other_inputs(inputs.files, manifest.inputs, folder)
         vocabulary = vocabulary_of(dataset)
-        budget = Budget.of(None, 1, vocabulary.largest_id + 1, inputs.are_remote)
-        split = position_split_of(spec, inputs.files)
-        engine = make_engine(REFERENCE_ENGINE, vocabulary)
+        choice = choose("auto", vocabulary)
+        budget = Budget.of(
+            None, 1, vocabulary.largest_id + 1, choice.memory_factor, inputs.are_remote
+        )
+        split = position_split_of(spec, inputs.files, choice.cuts)
+        engine = make_engine(vocabulary.reference, vocabulary)
         self._plan = Plan(
-            spec, inputs, arguments, vocabulary, engine_name("auto"), manifest.dtype, budget, split
+            spec, inputs, arguments, vocabulary, choice, manifest.dtype, budget, split
         )
         self._share, self._seed = share, seed
         self._folder, self._dataset = folder, dataset
@@ -153,7 +169,7 @@ class Comparison:
         return (
             f"{self.documents:,} documents of the inputs followed through the shards; of "
             f"{self.compared:,} ({format_bytes(self.compared_bytes)}) the ids were compared with "
-            f"{REFERENCE_ENGINE}'s"
+            f"{self._plan.vocabulary.reference}'s"
         )
 
     def problems(self) -> Iterator[Problem]:
@@ -214,6 +230,9 @@ class Comparison:
         self, stream: _Stream, pieces: list[_Piece], chosen: set[int], block: Block
     ) -> Iterator[Problem]:
         """Find the pieces in the stream, compare those chosen, and go on behind them."""
+        if not self._plan.vocabulary.keeps_bytes:
+            yield from self._follow_delimiters(stream, pieces, chosen, block)
+            return
         before, after = (self._rules.delimiter == side for side in ("before", "after"))
         leads = np.array([before and piece.begins for piece in pieces])
         tails = np.array([after and piece.ends for piece in pieces])
@@ -239,9 +258,33 @@ class Comparison:
         stream.count(places[:-1][[piece.begins for piece in pieces]])
         stream.position += end
 
+    def _follow_delimiters(
+        self, stream: _Stream, pieces: list[_Piece], chosen: set[int], block: Block
+    ) -> Iterator[Problem]:
+        """The same for a tokenizer whose ids do not tell how many bytes they stand for: only the
+        delimiters tell where a document is, and so only whole documents can be found."""
+        before = self._rules.delimiter == "before"
+        marks = stream.delimiters(len(pieces) + before).tolist()
+        ends = marks[1:] if before else [mark + 1 for mark in marks]
+        if before and len(ends) == len(pieces) - 1:
+            ends.append(int(stream.borders[-1]) - stream.position)
+        fits = len(ends) == len(pieces) and all(piece.begins and piece.ends for piece in pieces)
+        if not fits or (before and marks[0] != 0):
+            yield from self._compare_all(stream, pieces, block)
+            return
+        begins = [0, *ends[:-1]]
+        for piece, low, high in zip(pieces, begins, ends, strict=True):
+            if piece.number in chosen:
+                ids = stream.peek(high)[low:]
+                if not self._is_same(ids[1:] if before else ids[:-1], piece.text):
+                    yield from self._compare_all(stream, pieces, block)
+                    return
+        stream.count(np.array(begins, np.int64))
+        stream.position += ends[-1] if ends else 0
+
     def _is_same(self, ids: NDArray[Any], text: bytes) -> bool:
         """Are these the reference's ids of a text? Of a long one, its beginning only."""
-        cut = checked_part(text)
+        cut = checked_part(text, self._rules.cuts)
         if cut is None:
             return True
         expected = self._reference.encode(text[:cut])

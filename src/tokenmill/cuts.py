@@ -21,6 +21,9 @@ pattern takes as one piece on both sides; docs/decisions/2026-11-21-cuts.md has 
 
 Every cut is a function of the text and of the previous cut only: never of threads or memory.
 
+A ``CutRule`` says which of these hold for one tokenizer. Where none does (``NOWHERE``), a text is
+never cut: then a document is held whole, or it is an error.
+
 The text may hold bytes that are not UTF-8 (``tokenmill.utf8``), which are later replaced by
 U+FFFD or taken out. The pieces joined are then the *repaired* text, and so are the characters that
 the rules look at. Where bytes are taken out, their neighbours meet: no cut is made there.
@@ -48,6 +51,48 @@ _MAY_HOLD_A_CUT = re.compile(r"\w\W|\W\w|\d\D|\D\d|_| ")
 """What every provable cut has around it: only a quick way to know that there is none."""
 _INVALID = re.compile("[\udc80-\udcff]")
 """What the decoder makes of each byte that is not UTF-8."""
+
+
+@dataclass(frozen=True)
+class CutRule:
+    """Where a text may be cut for one tokenizer.
+
+    ``provable`` and ``seams`` allow the two kinds of cut. With ``is_stable`` only characters count
+    whose category is the same in Unicode 3.2 and in this Python's tables: for tokenizers whose
+    tables are of another version. With ``is_nfc`` only those count that NFC leaves as they are and
+    that join nothing before them: for tokenizers that normalize so. ``unbreakable`` strings are
+    never cut in two: tokens that are looked for in the text before it is split.
+    """
+
+    provable: bool = True
+    seams: bool = True
+    is_stable: bool = False
+    is_nfc: bool = False
+    unbreakable: tuple[bytes, ...] = ()
+
+    def trusts(self, characters: str) -> bool:
+        """May a cut be made because of these characters?"""
+        return not (self.is_stable or self.is_nfc) or all(map(self._trusts_one, characters))
+
+    def _trusts_one(self, character: str) -> bool:
+        if character < "\x80":
+            return True
+        category = unicodedata.category(character)
+        if self.is_stable and unicodedata.ucd_3_2_0.category(character) != category:
+            return False
+        return not self.is_nfc or _is_inert(character, category)
+
+
+EVERYWHERE = CutRule()
+"""For the split patterns of GPT-2, cl100k_base and o200k_base, with Unicode tables of today."""
+NOWHERE = CutRule(provable=False, seams=False)
+
+
+def _is_inert(character: str, category: str) -> bool:
+    """Does NFC leave it alone, whatever stands before it? Marks and Hangul's vowels and final
+    consonants may join what is before them."""
+    is_joining = category[0] == "M" or "\u1100" <= character <= "\u11ff"
+    return not is_joining and category != "Cn" and unicodedata.is_normalized("NFC", character)
 
 
 @dataclass(frozen=True)
@@ -103,25 +148,28 @@ def find_cut(
     unbreakable: tuple[bytes, ...] = (),
     limit: int | None = None,
     replacement: str = "",
+    rule: CutRule = EVERYWHERE,
 ) -> Cut | None:
     """The next safe cut for a piece that begins at ``start`` (itself a safe cut).
 
     Looks first at and after ``target``, then back towards ``floor``, then for a seam at or after
     ``floor``; a run that cannot be cut there is followed further. ``unbreakable`` strings are
     never cut in two. ``replacement`` is what will stand in the place of each sequence that is not
-    UTF-8. Returns None when the text ends before a cut is found; raises UnbrokenRun
-    after ``limit`` bytes.
+    UTF-8, ``rule`` what is safe for the tokenizer. Returns None when the text ends before a cut is
+    found; raises UnbrokenRun after ``limit`` bytes.
     """
+    search = _Search(view, (*unbreakable, *rule.unbreakable), replacement, rule)
+    unbreakable = search.unbreakable
     while True:
         ahead = view.peek(target, target + WINDOW)
-        found = _provable_in(view, target, target + WINDOW, unbreakable, replacement)
+        found = search.provable_in(target, target + WINDOW)
         if found is None:
-            found = _provable_before(view, floor, target, unbreakable, replacement)
+            found = search.provable_before(floor, target)
         if found is not None:
             return Cut(found)
         if len(ahead) < WINDOW:
             return None
-        seam = _seam(view, start, floor, seams(), replacement)
+        seam = _seam(view, start, floor, seams(), replacement, rule) if rule.seams else None
         if seam is not None and not _breaks(view, seam.position, unbreakable, replacement):
             return seam
         floor, target = target, start + 2 * (target - start)
@@ -129,55 +177,66 @@ def find_cut(
             raise UnbrokenRun(start, target - start)
 
 
-def _provable_before(
-    view: TextView, floor: int, target: int, unbreakable: tuple[bytes, ...], replacement: str
-) -> int | None:
-    for high in range(target, floor, -WINDOW):
-        low = max(floor, high - WINDOW)
-        found = _provable_in(view, low, high, unbreakable, replacement)
-        if found is not None:
-            return found
-    return None
+@dataclass(frozen=True)
+class _Search:
+    """What a search for provable cuts goes by."""
+
+    view: TextView
+    unbreakable: tuple[bytes, ...]
+    replacement: str
+    rule: CutRule
+
+    def provable_before(self, floor: int, target: int) -> int | None:
+        """The first provable cut in the last window before ``target`` that has one."""
+        for high in range(target, floor, -WINDOW):
+            low = max(floor, high - WINDOW)
+            found = self.provable_in(low, high)
+            if found is not None:
+                return found
+        return None
+
+    def provable_in(self, low: int, high: int) -> int | None:
+        """The first provable cut in [low, high)."""
+        if not self.rule.provable:
+            return None
+        origin = max(0, low - 8)
+        window = self.view.peek(origin, high + 8)
+        for match in _GRAPHIC_SPACE_GRAPHIC.finditer(window, max(0, low - origin - 1)):
+            cut = origin + match.start() + 1
+            if low <= cut < high and not self._breaks(cut):
+                return cut
+        for cut in self._provable_unicode(window, origin):
+            if low <= cut < high and not self._breaks(cut):
+                return cut
+        return None
+
+    def _breaks(self, cut: int) -> bool:
+        return _breaks(self.view, cut, self.unbreakable, self.replacement)
+
+    def _provable_unicode(self, window: bytes, origin: int) -> Iterator[int]:
+        # The window may begin and end inside a character: those few bytes are skipped, or, at the
+        # end, look like invalid ones, so far behind what is asked for that it makes no difference.
+        head = next((i for i, byte in enumerate(window[:4]) if byte & 0xC0 != 0x80), 0)
+        # Each invalid byte becomes a lone surrogate, so that the characters tell their lengths.
+        text = window[head:].decode("utf-8", "surrogateescape")
+        if not _MAY_HOLD_A_CUT.search(text):
+            return
+        position = origin + head
+        for index in range(len(text) - 1):
+            if index > 0 and _is_provable(text, index, self.replacement, self.rule):
+                yield position
+            position += len(text[index].encode("utf-8", "surrogateescape"))
 
 
-def _provable_in(
-    view: TextView, low: int, high: int, unbreakable: tuple[bytes, ...], replacement: str
-) -> int | None:
-    """The first provable cut in [low, high)."""
-    origin = max(0, low - 8)
-    window = view.peek(origin, high + 8)
-    for match in _GRAPHIC_SPACE_GRAPHIC.finditer(window, max(0, low - origin - 1)):
-        cut = origin + match.start() + 1
-        if low <= cut < high and not _breaks(view, cut, unbreakable, replacement):
-            return cut
-    for cut in _provable_unicode(window, origin, replacement):
-        if low <= cut < high and not _breaks(view, cut, unbreakable, replacement):
-            return cut
-    return None
-
-
-def _provable_unicode(window: bytes, origin: int, replacement: str) -> Iterator[int]:
-    # The window may begin and end inside a character: those few bytes are skipped, or, at the
-    # end, look like invalid ones, so far behind what is asked for that it makes no difference.
-    head = next((i for i, byte in enumerate(window[:4]) if byte & 0xC0 != 0x80), 0)
-    # Each invalid byte becomes a lone surrogate, so that the characters tell their lengths.
-    text = window[head:].decode("utf-8", "surrogateescape")
-    if not _MAY_HOLD_A_CUT.search(text):
-        return
-    position = origin + head
-    for index in range(len(text) - 1):
-        if index > 0 and _is_provable(text, index, replacement):
-            yield position
-        position += len(text[index].encode("utf-8", "surrogateescape"))
-
-
-def _is_provable(text: str, index: int, replacement: str = "") -> bool:
+def _is_provable(text: str, index: int, replacement: str = "", rule: CutRule = EVERYWHERE) -> bool:
     around = text[index - 1 : index + 2]
     if _INVALID.search(around):
         if not replacement:
             return False
         around = _INVALID.sub(replacement, around)
-        return _is_provable(around, 1)
+        return _is_provable(around, 1, "", rule)
+    if not rule.trusts(around):
+        return False
     before, after = text[index - 1], text[index]
     if after == " " and not before.isspace() and not text[index + 1].isspace():
         return True
@@ -211,17 +270,22 @@ def _is_invalid_near(view: TextView, cut: int, reach: int) -> bool:
 
 
 def _seam(
-    view: TextView, start: int, floor: int, encoder: SeamEncoder, replacement: str = ""
+    view: TextView,
+    start: int,
+    floor: int,
+    encoder: SeamEncoder,
+    replacement: str = "",
+    rule: CutRule = EVERYWHERE,
 ) -> Cut | None:
     """The first seam at or after ``floor``, seen from ``start``; None if none is known to hold."""
     text = whole_characters(view.peek(start, floor + _SEAM_CONTEXT))
     if not utf8.is_utf8(text):
-        return _seam_in_repaired(text, start, floor, encoder, replacement)
-    return _seam_in(text, start, floor, encoder)
+        return _seam_in_repaired(text, start, floor, encoder, replacement, rule)
+    return _seam_in(text, start, floor, encoder, rule)
 
 
 def _seam_in_repaired(
-    raw: bytes, start: int, floor: int, encoder: SeamEncoder, replacement: str
+    raw: bytes, start: int, floor: int, encoder: SeamEncoder, replacement: str, rule: CutRule
 ) -> Cut | None:
     """A seam of the repaired text, at its place in the raw one."""
     faults = utf8.repair(raw, replacement).faults if replacement else utf8.invalid_ranges(raw)
@@ -234,7 +298,7 @@ def _seam_in_repaired(
         if low >= floor - start:
             break
         moved += length - (high - low)
-    seam = _seam_in(text, start, floor + moved, encoder)
+    seam = _seam_in(text, start, floor + moved, encoder, rule)
     if seam is None:
         return None
     position = seam.position - start
@@ -245,7 +309,9 @@ def _seam_in_repaired(
     return Cut(start + position, seam.seam)
 
 
-def _seam_in(text: bytes, start: int, floor: int, encoder: SeamEncoder) -> Cut | None:
+def _seam_in(
+    text: bytes, start: int, floor: int, encoder: SeamEncoder, rule: CutRule = EVERYWHERE
+) -> Cut | None:
     tokens = encoder.encode_piece(text)
     position = len(text)
     candidates = []
@@ -257,7 +323,7 @@ def _seam_in(text: bytes, start: int, floor: int, encoder: SeamEncoder) -> Cut |
             continue
         candidates.append((position, index))
     for position, index in reversed(candidates):
-        if _one_run(text, position):
+        if _one_run(text, position, rule):
             return Cut(start + position, (tokens[index - 1], tokens[index]))
     return None
 
@@ -273,7 +339,7 @@ def whole_characters(text: bytes) -> bytes:
     return text
 
 
-def _one_run(text: bytes, cut: int) -> bool:
+def _one_run(text: bytes, cut: int, rule: CutRule = EVERYWHERE) -> bool:
     """Is ``cut`` inside a run that every known pattern takes as one piece on both sides?
 
     Why each kind of run is safe is told in docs/decisions/2026-11-21-cuts.md.
@@ -282,19 +348,19 @@ def _one_run(text: bytes, cut: int) -> bool:
         return False
     left = text[max(0, cut - 64) : cut].decode("utf-8", "ignore")[-8:]
     right = text[cut : cut + _RUN_AHEAD].decode("utf-8", "ignore")
-    if len(left) < 8:
+    if len(left) < 8 or not rule.trusts(left + right):
         return False
     kinds = {unicodedata.category(character) for character in left + right}
     if len(set(left + right)) == 1 and left[0] in " \n":
-        return _is_uniform_tail(text, cut, left[0].encode())
+        return _is_uniform_tail(text, cut, left[0].encode(), rule)
     if kinds == {"Ll"}:
         return True
     if kinds in ({"Lo"}, {"Lu"}):
-        return _is_pure_tail(text, cut, kinds.pop())
+        return _is_pure_tail(text, cut, kinds.pop(), rule)
     return all(kind[0] in "PS" for kind in kinds) and not {"'", "/"} & set(left + right)
 
 
-def _is_uniform_tail(text: bytes, cut: int, blank: bytes) -> bool:
+def _is_uniform_tail(text: bytes, cut: int, blank: bytes, rule: CutRule) -> bool:
     """Is the white space that ends at ``cut`` nothing but ``blank``, and a piece of its own?
 
     Line ends after punctuation belong to the punctuation's piece (cl100k_base, o200k_base).
@@ -303,18 +369,20 @@ def _is_uniform_tail(text: bytes, cut: int, blank: bytes) -> bool:
     if not before:
         return len(text[:cut].rstrip(blank)) == 0
     kinds = "LN" if blank == b"\n" else "LNPS"
-    return unicodedata.category(before)[0] in kinds
+    return rule.trusts(before) and unicodedata.category(before)[0] in kinds
 
 
-def _is_pure_tail(text: bytes, cut: int, kind: str) -> bool:
+def _is_pure_tail(text: bytes, cut: int, kind: str, rule: CutRule) -> bool:
     """Are the letters that end at ``cut`` all of one category, back to where they begin?"""
     for character in reversed(text[:cut].decode("utf-8", "ignore")):
         found = unicodedata.category(character)
+        if not rule.trusts(character):
+            return False
         if found != kind:
             return found[0] not in "LM"
     return True
 
 
-def provable_cut(text: bytes, low: int, high: int) -> int | None:
+def provable_cut(text: bytes, low: int, high: int, rule: CutRule = EVERYWHERE) -> int | None:
     """The first cut in [low, high) that is safe whatever the tokenizer's merges are."""
-    return _provable_in(BytesView(text), low, high, (), "")
+    return _Search(BytesView(text), rule.unbreakable, "", rule).provable_in(low, high)

@@ -16,7 +16,14 @@ from tokenmill.quantities import format_bytes
 from tokenmill.storage import StagedFile, free_bytes
 from tokenmill.tokenizers import ENGINES, load_vocabulary, make_engine
 
-_LIBRARIES = ("gigatoken", "tiktoken", "pyarrow", "numpy", "msgspec", "isal", "xxhash")
+_LIBRARIES = (
+    "gigatoken", "tiktoken", "tokenizers", "sentencepiece", "huggingface_hub", "pyarrow", "numpy",
+    "msgspec", "isal", "xxhash",
+)  # fmt: skip
+_EXTRAS = {
+    "tokenizers": "for tokenizer.json: pip install 'tokenmill[hf]'",
+    "sentencepiece": "for .model files: pip install 'tokenmill[sentencepiece]'",
+}
 _PROBE_BYTES = 64 * 1024 * 1024
 
 
@@ -76,8 +83,11 @@ def _disk_speed(folder: Path) -> str:
 
 def _engine(name: str) -> str:
     """Does it load, and does it give the ids it should?"""
+    vocabulary = load_vocabulary("gpt2")
+    if name not in vocabulary.engines:
+        return "ok" if _version(name) != "missing" else f"not installed ({_EXTRAS[name]})"
     try:
-        ids = make_engine(name, load_vocabulary("gpt2")).encode_piece(b"Hello, world!")
+        ids = make_engine(name, vocabulary).encode_piece(b"Hello, world!")
     except Exception as error:  # noqa: BLE001  whatever is wrong with a library is the finding
         return f"broken: {type(error).__name__}: {error}"
     return "ok" if ids == [15496, 11, 995, 0] else f"broken: wrong ids {ids}"

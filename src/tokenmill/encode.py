@@ -16,18 +16,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xxhash
 
-from tokenmill.batches import TRAIN, VAL, DocumentBatch, TokenBatch, TokenRun
-from tokenmill.cuts import BytesView, find_cut, provable_cut
+from tokenmill.batches import (
+    RAW_BYTES,
+    TOO_LARGE,
+    TRAIN,
+    VAL,
+    BadRecord,
+    DocumentBatch,
+    TokenBatch,
+    TokenRun,
+)
+from tokenmill.cuts import EVERYWHERE, NOWHERE, BytesView, CutRule, find_cut, provable_cut
 from tokenmill.errors import EngineMismatch, InputError
+from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import Block
 from tokenmill.sources.text import HASHED_BYTES
-from tokenmill.tokenizers import (
-    REFERENCE_ENGINE,
-    Engine,
-    Tokens,
-    Vocabulary,
-    make_engine,
-)
+from tokenmill.tokenizers import Engine, Tokens, Vocabulary, make_engine
 from tokenmill.tokenizers.vocabulary import END_OF_TEXT
 
 if TYPE_CHECKING:
@@ -35,12 +39,14 @@ if TYPE_CHECKING:
 
 CHECK_BYTES = 64 * 1024
 """Of a long document, the reference encodes about this much."""
-_SPECIAL = END_OF_TEXT.encode()
 
 
 @dataclass(frozen=True)
 class EncodingRules:
-    """What encoding needs of the spec; ``check`` is a share of the documents, 0 to 1."""
+    """What encoding needs of the spec; ``check`` is a share of the documents, 0 to 1.
+
+    ``special`` is how the delimiter is written, as bytes; empty where it is no token of its own.
+    """
 
     delimiter: str
     dtype: str
@@ -52,6 +58,12 @@ class EncodingRules:
     check: float
     call_bytes: int = 2 * 1024 * 1024
     """Text given to the engine in one call; larger documents are cut into pieces of about this."""
+    special: bytes = END_OF_TEXT.encode()
+    cuts: CutRule = EVERYWHERE
+    document_bytes: int = 1 << 62
+    """The largest document that memory allows where documents are never cut."""
+    quarantines: bool = False
+    reference: str = "tiktoken"
 
     def is_val(self, document: bytes) -> bool:
         """Drawn by a seeded hash of the document's bytes (the first MiB of a longer one)."""
@@ -73,7 +85,11 @@ class BlockEncoder:
         self._after_call = after_call
         self._engine = engine
         self._reference = reference
-        self._special_ids = engine.encode_piece(b"endoftext")
+        # Every known pattern splits the letters inside from the signs around them, so that their
+        # ids stand together wherever the text does. Looking for those ids is ten times faster
+        # than looking for the bytes, which happens only when they are found.
+        is_split = rules.special == END_OF_TEXT.encode() and rules.cuts == EVERYWHERE
+        self._special_ids = engine.encode_piece(b"endoftext") if is_split else []
         self.bytes_since_drop = 0
 
     def drop_caches(self) -> None:
@@ -85,6 +101,8 @@ class BlockEncoder:
         """The block's tokens, delimiters in place. Raises InputError, EngineMismatch."""
         began = time.perf_counter()
         batch = block.read()
+        if self._rules.cuts == NOWHERE:
+            self._leave_out_too_large(batch, block)
         was_read = time.perf_counter()
         counts = batch.counts
         documents = batch.documents
@@ -97,6 +115,30 @@ class BlockEncoder:
         result.seconds_reading = was_read - began
         result.seconds_encoding = time.perf_counter() - was_read
         return result
+
+    def _leave_out_too_large(self, batch: DocumentBatch, block: Block) -> None:
+        """What is never cut must fit into memory with all that the engine makes of it."""
+        limit, kept = self._rules.document_bytes, []
+        for index, document in enumerate(batch.documents):
+            if len(document) <= limit:
+                kept.append(document)
+                continue
+            where = f"{block.where}, document {index} from there"
+            what = f"a document of {format_bytes(len(document))} is too large for the memory budget"
+            why = "this tokenizer's text cannot be cut, so that it must be encoded as a whole"
+            if not self._rules.quarantines:
+                factor = len(document) / limit
+                fix = f"about {factor + 0.1:.1f} times the --memory, or divide the document"
+                raise InputError(what, where, why, fix)
+            raw = document[:RAW_BYTES]
+            detail = f"{what}: {why}"
+            bad = BadRecord(TOO_LARGE, detail, where, None, None, index, len(document), raw)
+            batch.bad.append(bad)
+            is_part = (not index and batch.continues) or (
+                index == len(batch.documents) - 1 and batch.unfinished
+            )
+            kept += [b""] if is_part else []
+        batch.documents = kept
 
     def _encode_into(self, result: TokenBatch, batch: DocumentBatch, block: Block) -> None:
         pieces, borders = self._pieces(batch.documents)
@@ -114,12 +156,13 @@ class BlockEncoder:
         With ``--special-text token`` a document divides where the special text stands: the mark
         between two pieces is then the very id that it becomes.
         """
-        if self._rules.special_text != "token":
+        special = self._rules.special
+        if self._rules.special_text != "token" or not special:
             return documents, None
         pieces: list[bytes] = []
         ends: list[int] = []
         for document in documents:
-            pieces += document.split(_SPECIAL)
+            pieces += document.split(special)
             ends.append(len(pieces) - 1)
         return pieces, np.array(ends[:-1], np.int64)
 
@@ -161,7 +204,11 @@ class BlockEncoder:
         parts: list[NDArray[np.uint32]] = []
         while True:
             target = start + self._rules.call_bytes
-            cut = find_cut(view, start, target, (start + target) // 2, lambda: self._engine)
+            cut = None
+            if self._rules.cuts != NOWHERE:
+                middle = (start + target) // 2
+                rule = self._rules.cuts
+                cut = find_cut(view, start, target, middle, lambda: self._engine, rule=rule)
             stop = len(document) if cut is None else cut.position
             ids = self._call([document[start:stop]]).ids
             _check_seam(ids, seam, cut.seam[0] if cut and cut.seam else None, "a large document")
@@ -182,34 +229,35 @@ class BlockEncoder:
             piece = pieces[index]
             start = int(tokens.marks[index - 1]) + 1 if index else 0
             stop = int(tokens.marks[index]) if index < len(tokens.marks) else len(tokens.ids)
-            cut = checked_part(piece)
+            cut = checked_part(piece, self._rules.cuts)
             if cut is None:
                 continue
             expected = self._reference.encode(piece[:cut])
             if cut < len(piece):
                 stop = start + len(expected)
-            _same_ids(tokens.ids[start:stop].tolist(), expected, block.where, index)
+            found = tokens.ids[start:stop].tolist()
+            _same_ids(found, expected, block.where, index, self._rules.reference)
             result.checked_documents += 1
             result.checked_bytes += cut
 
     def _find_special_text(
         self, result: TokenBatch, batch: DocumentBatch, tokens: Tokens, block: Block
     ) -> None:
-        """Count ``<|endoftext|>`` written in documents; refuse it where that was asked."""
+        """Count the delimiter's text written in documents; refuse it where that was asked."""
+        special = self._rules.special
+        if not special:
+            return
         if self._rules.special_text == "token":
             result.counts.special_text = len(tokens.marks) - (len(batch.documents) - 1)
             return
-        # Every known pattern splits the letters inside from the signs around them, so that their
-        # ids stand together wherever the text does. Looking for those ids is ten times faster
-        # than looking for the bytes, which happens only when they are found.
-        if not _holds(tokens.ids, self._special_ids):
+        if self._special_ids and not _holds(tokens.ids, self._special_ids):
             return
         for index, document in enumerate(batch.documents):
-            found = document.count(_SPECIAL)
+            found = document.count(special)
             if found and self._rules.special_text == "error":
                 raise InputError(
-                    f"a document contains {END_OF_TEXT}",
-                    f"{block.where}, document {index} from there, at {document.index(_SPECIAL)}",
+                    f"a document contains {special.decode()}",
+                    f"{block.where}, document {index} from there, at {document.index(special)}",
                     "--special-text error was asked for",
                     "use --special-text text (keep it as text) or token (make it the id)",
                 )
@@ -224,7 +272,7 @@ class BlockEncoder:
             raise EngineMismatch(
                 f"the engine gave id {int(ids.max())}, larger than the vocabulary's largest, "
                 f"{rules.largest_id}",
-                fix="run it again with --engine tiktoken, and please report the tokenizer",
+                fix=f"run it again with --engine {rules.reference}, and report the tokenizer",
             )
         if rules.delimiter == "none":
             kept = np.delete(ids, marks).astype(rules.dtype)
@@ -291,7 +339,7 @@ class Reference:
         """The reference's ids of one text."""
         with self._lock:
             if self._engine is None:
-                self._engine = make_engine(REFERENCE_ENGINE, self._vocabulary)
+                self._engine = make_engine(self._vocabulary.reference, self._vocabulary)
         return self._engine.encode_piece(text)
 
 
@@ -305,12 +353,12 @@ def drawn(pieces: list[bytes], share: float, seed: str) -> list[int]:
     return sorted(draw.sample(range(len(pieces)), count))
 
 
-def checked_part(piece: bytes) -> int | None:
+def checked_part(piece: bytes, rule: CutRule = EVERYWHERE) -> int | None:
     """How much of a piece the reference encodes: up to a cut that changes no id; None if there is
     none near."""
     if len(piece) <= 2 * CHECK_BYTES:
         return len(piece)
-    return provable_cut(piece, CHECK_BYTES, 2 * CHECK_BYTES)
+    return provable_cut(piece, CHECK_BYTES, 2 * CHECK_BYTES, rule)
 
 
 def _whole_empty(batch: DocumentBatch) -> int:
@@ -359,7 +407,9 @@ def _check_seam(ids: NDArray[np.uint32], before: int | None, after: int | None, 
         )
 
 
-def _same_ids(found: list[int], expected: list[int], where: str, index: int) -> None:
+def _same_ids(
+    found: list[int], expected: list[int], where: str, index: int, reference: str
+) -> None:
     if found == expected:
         return
     pairs = zip(found, expected, strict=False)
@@ -368,5 +418,5 @@ def _same_ids(found: list[int], expected: list[int], where: str, index: int) -> 
         "the engine and the reference implementation give different ids",
         f"{where}, document {index} from there, token {at}",
         f"engine {found[at : at + 5]}, reference {expected[at : at + 5]}",
-        "run it again with --engine tiktoken, and please report the text",
+        f"run it again with --engine {reference}, and please report the text",
     )

@@ -34,6 +34,21 @@ from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes
 from tokenmill.spec import Spec
 from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_file, remove_state
+from tokenmill.tokenizers import identity
+
+
+def recorded_commit(folder: Path, tokenizer: str) -> str | None:
+    """The Hub's commit of the tokenizer that the dataset in a folder, finished or not, was made
+    with, if it was named in these words: a branch may have moved since."""
+    if (folder / MANIFEST).exists():
+        manifest = load_manifest(folder)
+        spec, about = manifest.spec, manifest.tokenizer
+    elif (log := read_journal(folder)) is not None:
+        spec, about = log.run.spec, log.run.tokenizer
+    else:
+        return None
+    commit = about.get("commit")
+    return str(commit) if commit and spec.get("tokenizer") == tokenizer else None
 
 
 class OutputFolder:
@@ -147,9 +162,14 @@ class OutputFolder:
         """What differs from what was asked before, in words."""
         plan = self._plan
         found = plan.spec.differences(spec)
-        if tokenizer != plan.vocabulary.describe():
-            mine = plan.vocabulary.describe()["name"]
-            found.append(f"the tokenizer is {mine}, was {tokenizer.get('name')}")
+        mine, theirs = identity(plan.vocabulary.describe()), identity(tokenizer)
+        if mine != theirs:
+            names = (plan.vocabulary.name, tokenizer.get("name"))
+            keys = [key for key in mine if names[0] == names[1] and mine[key] != theirs.get(key)]
+            parts = [(key, mine[key], theirs.get(key)) for key in keys] or [("", *names)]
+            for key, now_it_is, it_was in parts:
+                noun = f"the tokenizer's {key}" if key else "the tokenizer"
+                found.append(f"{noun} is {now_it_is}, was {it_was}")
         before = {entry.path: entry for entry in inputs}
         now = {file.path: file for file in plan.inputs.files}
         found += [f"{path} is new" for path in now if path not in before]

@@ -6,8 +6,7 @@ from typing import Any
 
 from tokenmill.dataset import Dataset
 from tokenmill.errors import TokenmillError
-from tokenmill.tokenizers import Vocabulary, load_vocabulary
-from tokenmill.tokenizers.vocabulary import PATTERNS
+from tokenmill.tokenizers import Vocabulary, identity, load_vocabulary
 
 SHOWN_TOKENS = 64
 
@@ -55,25 +54,30 @@ def text_of_document(dataset: Dataset, number: int, split: str) -> dict[str, Any
 
 
 def _decoded(dataset: Dataset, ids: list[int]) -> dict[str, Any]:
-    table = vocabulary_of(dataset).token_bytes
-    text = b"".join(table.get(token, b"\xef\xbf\xbd") for token in ids)
-    return {"ids": ids, "text": text.decode("utf-8", "replace")}
+    return {"ids": ids, "text": vocabulary_of(dataset).decode(ids)}
 
 
 def vocabulary_of(dataset: Dataset) -> Vocabulary:
     """The vocabulary that the dataset was made with, found again and compared."""
     about, spec = dataset.manifest.tokenizer, dataset.manifest.spec
-    pattern = str(about["pattern"])
-    for choice in dict.fromkeys([str(spec.get("tokenizer")), str(about["name"])]):
+    # The pattern of a .tiktoken file; other files have their own.
+    pattern = None if "kind" in about else str(about["pattern"])
+    token = None if spec.get("eot_token") is None else str(about["end_of_text"])
+    name = str(spec.get("tokenizer"))
+    commit = str(about["commit"]) if "commit" in about else None
+    reason: TokenmillError | None = None
+    for choice in dict.fromkeys([name, str(about["name"])]):
         try:
-            found = load_vocabulary(choice, pattern if pattern in PATTERNS else None)
-        except TokenmillError:
+            found = load_vocabulary(choice, pattern, token, commit)
+        except TokenmillError as error:
+            reason = reason or error
             continue
-        if found.fingerprint == about["sha256"]:
+        if identity(found.describe()) == identity(about):
             return found
     raise TokenmillError(
         "cannot find the tokenizer of this dataset again",
         str(dataset.folder),
-        f"it was made with {spec.get('tokenizer')}, SHA-256 {about['sha256']}",
+        f"it was made with {name}, SHA-256 {about['sha256']}"
+        + (f"; {reason.what}" if reason is not None else ""),
         "put that file back in its place",
     )

@@ -28,6 +28,10 @@ _READERS = 48 * MIB
 _RECORD_FACTOR = 10
 _REMOTE = 48 * MIB
 """Measured: urllib3 takes 15 MB, the Hub's client 14; the rest is for what is fetched ahead."""
+_USUAL_FACTOR = 40
+_LEAST_DOCUMENT = 256 * 1024
+"""Of an engine that takes much memory for its text, a call's text, and the least document that can
+be encoded where none can be cut; the floor has room for two of it a thread."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Budget:
     total: int
     threads: int
     floor: int
+    factor: int = _USUAL_FACTOR
 
     @classmethod
     def of(
@@ -48,9 +53,11 @@ class Budget:
         total: int | None,
         threads: int | None,
         vocabulary_size: int = 50257,
+        factor: int = _USUAL_FACTOR,
         is_remote: bool = False,
     ) -> Budget:
-        """The budget for the options as given; None stands for the default of each.
+        """The budget for the options as given; None stands for the default of each. ``factor`` is
+        the memory that the engine takes for each byte of text in one call.
 
         Raises UsageError, naming the minimum, when the budget cannot hold the threads asked for.
         """
@@ -60,17 +67,17 @@ class Budget:
             raise UsageError("--threads must be at least 1", fix="leave --threads out")
         beside = _REMOTE if is_remote else 0
         while threads is None and wanted > 1:
-            if floor_bytes(wanted, vocabulary_size) + beside <= budget:
+            if floor_bytes(wanted, vocabulary_size, factor) + beside <= budget:
                 break
             wanted -= 1
-        need = floor_bytes(wanted, vocabulary_size) + beside
+        need = floor_bytes(wanted, vocabulary_size, factor) + beside
         if need > budget:
             raise UsageError(
                 f"--memory {format_bytes(budget)} is too little for this run",
                 why=f"{wanted} threads with this tokenizer need at least {format_bytes(need)}",
                 fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
             )
-        return cls(budget, wanted, need)
+        return cls(budget, wanted, need, factor)
 
     def shrunk(self, times: int, beside: int) -> Budget:
         """Two thirds of it, so many times over, less what a process beside this one needs; but
@@ -91,7 +98,16 @@ class Budget:
         A call on text of nothing but new words grows a cache by twenty times its size, so with
         little to spare the calls are small; large ones are a tenth faster.
         """
+        if self.factor > _USUAL_FACTOR:
+            return _LEAST_DOCUMENT
         return 2 * MIB if self._is_roomy else MIB // 4
+
+    @property
+    def document_bytes(self) -> int:
+        """The largest document that an engine may encode in one call, where none can be cut: every
+        thread may have one at the same time."""
+        spare = (self.total - self.floor) // self.threads
+        return max(_LEAST_DOCUMENT, spare // self.factor)
 
     @property
     def _is_roomy(self) -> bool:
@@ -129,13 +145,15 @@ class Budget:
         return 2 * self.threads + 4 if self._is_roomy else self.threads + 1
 
 
-def floor_bytes(threads: int, vocabulary_size: int) -> int:
+def floor_bytes(threads: int, vocabulary_size: int, factor: int = _USUAL_FACTOR) -> int:
     """The least ``--memory`` for so many threads, in bytes.
 
     Measured with release 0.10 of gigatoken and 26 of pyarrow: 64 MB for the libraries, the
     reference engine 350 bytes for each token of the vocabulary, an engine 20 MB and 210 bytes.
     """
     engine = _ENGINE + _ENGINE_PER_TOKEN * vocabulary_size
+    if factor > _USUAL_FACTOR:
+        engine += 2 * _LEAST_DOCUMENT * factor
     return _BASE + _BASE_PER_TOKEN * vocabulary_size + threads * (engine + _IN_FLIGHT)
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.encode import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.formats import Layout
@@ -30,8 +31,16 @@ from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.storage import free_bytes
 from tokenmill.textstream import Ahead, open_stream
-from tokenmill.tokenizers import Engine, Vocabulary, engine_name, load_vocabulary, make_engine
-from tokenmill.tokenizers.vocabulary import END_OF_TEXT
+from tokenmill.tokenizers import (
+    Choice,
+    Engine,
+    Vocabulary,
+    check_engine,
+    choose,
+    identity,
+    load_vocabulary,
+    make_engine,
+)
 
 FETCHES = 4
 """Requests under way, or fetched and not yet read, of each remote file."""
@@ -65,11 +74,16 @@ class Plan:
     inputs: InputList
     arguments: list[str]
     vocabulary: Vocabulary
-    engine: str
+    choice: Choice
     dtype: str
     budget: Budget
     position_split: int | None
     estimate: Estimate | None = None
+
+    @property
+    def engine(self) -> str:
+        """The engine's name."""
+        return self.choice.engine
 
     @property
     def input_bytes(self) -> int:
@@ -92,7 +106,8 @@ class Plan:
 
     def fingerprint(self, spec: Spec | None = None) -> str:
         """SHA-256 over all that decides the bytes; with another spec in this one's place."""
-        return fingerprint(spec or self.spec, self.vocabulary.describe(), self.identities())
+        tokenizer = identity(self.vocabulary.describe())
+        return fingerprint(spec or self.spec, tokenizer, self.identities())
 
     def split_rule(self) -> str:
         """How the validation split is drawn, in words, for the manifest."""
@@ -121,17 +136,22 @@ class Plan:
 
     def rules(self, check: float) -> EncodingRules:
         """What encoding needs to know, with the share of the documents that is checked."""
-        spec = self.spec
+        spec, vocabulary = self.spec, self.vocabulary
         return EncodingRules(
             delimiter=spec.eot,
             dtype=self.dtype,
-            end_of_text=self.vocabulary.end_of_text,
-            largest_id=self.vocabulary.largest_id,
+            end_of_text=vocabulary.end_of_text,
+            largest_id=vocabulary.largest_id,
             val_fraction=spec.val_fraction,
             seed=spec.seed,
             special_text=spec.special_text,
             check=check,
             call_bytes=self.budget.call_bytes,
+            special=vocabulary.special_text.encode(),
+            cuts=self.choice.cuts,
+            document_bytes=self.budget.document_bytes,
+            quarantines=spec.on_bad == "quarantine",
+            reference=vocabulary.reference,
         )
 
     def _source_options(self) -> SourceOptions:
@@ -143,18 +163,29 @@ class Plan:
             seams[0].drop_caches()
             return seams[0]
 
+        special = self.vocabulary.special_text.encode()
         return SourceOptions(
             self.spec.documents,
             self.spec.text_key,
             seam_encoder,
-            (END_OF_TEXT.encode(),),
+            (special,) if special else (),
             self.budget.record_bytes,
             self.position_split,
             self.spec.on_bad == "quarantine",
             self.spec.invalid_utf8 == "replace",
-            END_OF_TEXT.encode() if self.spec.special_text == "error" else None,
+            special or None if self.spec.special_text == "error" else None,
             Ahead(self.budget.fetch_bytes, FETCHES),
+            self.choice.cuts,
             self.vocabulary.describe()["name"] == "gpt2",
+        )
+
+    def engine_line(self) -> str:
+        """Which engine runs and why, and where texts are cut, in a line."""
+        choice = self.choice
+        cuts = "nowhere" if choice.cuts == NOWHERE else "where that is safe"
+        return (
+            f"engine: {choice.engine} for {self.vocabulary.name}, for {choice.why}; "
+            f"large documents are cut {cuts}, for {choice.why_cuts}"
         )
 
     def make_estimate(self) -> Estimate:
@@ -169,9 +200,13 @@ class Plan:
                 continue
             size = sum(map(len, documents))
             began = time.perf_counter()
-            tokens = len(engine.encode(documents).ids)
+            # Of a giant the head must do: the engine may need much memory for each byte.
+            heads = [document[:SAMPLE_BYTES] for document in documents]
+            heads = [head.decode("utf-8", "ignore").encode() for head in heads]
+            encoded = sum(map(len, heads))
+            tokens = len(engine.encode(heads).ids) * size / max(1, encoded)
             seconds += time.perf_counter() - began
-            sampled += size
+            sampled += encoded
             count = 0 if self._one_document_files() else len(documents)
             rates.append((tokens / disk_bytes, count / disk_bytes, size / disk_bytes))
         engine.drop_caches()
@@ -268,31 +303,37 @@ def make_plan(
     memory: int | None = None,
     threads: int | None = None,
     selection: Selection = NO_MORE,
+    commit: str | None = None,
 ) -> Plan:
-    """Decide everything but the bytes. Raises InputError or UsageError; writes nothing."""
+    """Decide everything but the bytes; ``commit`` is that of a tokenizer on the Hub, where a run
+    goes on. Raises InputError or UsageError; writes nothing."""
     divider_of(spec.documents)
-    name = engine_name(engine)
-    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern)
+    check_engine(engine)
+    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit)
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
     inputs = find_inputs(arguments, selection)
+    choice = choose(engine, vocabulary)
     return Plan(
         spec,
         inputs,
         arguments,
         vocabulary,
-        name,
+        choice,
         dtype,
-        Budget.of(memory, threads, vocabulary.largest_id + 1, inputs.are_remote),
-        position_split_of(spec, inputs.files),
+        Budget.of(
+            memory, threads, vocabulary.largest_id + 1, choice.memory_factor, inputs.are_remote
+        ),
+        position_split_of(spec, inputs.files, choice.cuts),
     )
 
 
-def position_split_of(spec: Spec, files: list[InputFile]) -> int | None:
-    """Where train ends when the corpus is one document: a hash cannot divide it."""
+def position_split_of(spec: Spec, files: list[InputFile], cuts: CutRule) -> int | None:
+    """Where train ends when the corpus is one document: a hash cannot divide it, and neither can
+    this where documents are never cut."""
     one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
-    if not one or not spec.val_fraction:
+    if not one or not spec.val_fraction or cuts == NOWHERE:
         return None
     if isinstance(files[0].place, Pipe):
         raise UsageError(

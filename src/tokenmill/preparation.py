@@ -31,7 +31,7 @@ from tokenmill.errors import (
     UsageError,
     WrongContent,
 )
-from tokenmill.folder import OutputFolder, revisions_of
+from tokenmill.folder import OutputFolder, recorded_commit, revisions_of
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import Selection, settled
@@ -71,7 +71,7 @@ from tokenmill.storage import (
     write_durably,
 )
 from tokenmill.supervision import Attempt, Hand
-from tokenmill.tokenizers import REFERENCE_ENGINE, make_engine
+from tokenmill.tokenizers import make_engine
 from tokenmill.writer import DatasetWriter, in_order, quarantine_of
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOpt
 def plan_run(
     paths: list[str], run: RunOptions, options: SpecOptions, out: Path | None = None
 ) -> Plan:
-    """The plan of a run, not yet estimated; into ``out``, for what it may go on with there."""
+    """The plan of a run, not yet estimated; in ``out`` may be what it is to go on with."""
     if not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
     total = None if run.memory is None else parse_bytes(run.memory)
@@ -194,8 +194,11 @@ def plan_run(
         raise UsageError("--repair and --overwrite exclude one another", fix="give one of them")
     patience = run.network_patience
     GATE.begin(DEFAULT_PATIENCE if patience is None else parse_seconds(patience), run.tell)
-    selection = Selection(run.config, {} if out is None or run.overwrite else revisions_of(out))
-    found = make_plan(paths, Spec.of(options), run.engine, total, threads, selection)
+    spec, commit, selection = Spec.of(options), None, Selection(run.config)
+    if out is not None and not run.overwrite:
+        commit = recorded_commit(out, spec.tokenizer)
+        selection = Selection(run.config, revisions_of(out))
+    found = make_plan(paths, spec, run.engine, total, threads, selection, commit)
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     return found
 
@@ -331,6 +334,7 @@ class Preparation:
                 f"{format_seconds(log.checkpoint.seconds)}"
             )
             return
+        tell(plan.engine_line())
         if self.options.attempt.number:
             return  # told by the worker that died, perhaps of a document in the estimate's sample
         plan.estimate = plan.make_estimate()
@@ -490,7 +494,7 @@ class Preparation:
     def _careful(
         self, encoder: BlockEncoder, rules: EncodingRules, reference: Reference
     ) -> Callable[[Block], TokenBatch]:
-        engine = make_engine(REFERENCE_ENGINE, self.plan.vocabulary)
+        engine = make_engine(self.plan.vocabulary.reference, self.plan.vocabulary)
         slow = BlockEncoder(rules, engine, reference)
         hand = Hand(hand_path(self.out))
         is_strict = self.plan.spec.on_bad == "stop"
@@ -526,7 +530,10 @@ class Preparation:
             shards=shards,
             counts=counts,
             check={
-                "reference": "tiktoken",
+                "reference": plan.vocabulary.reference,
+                "engine": plan.engine,
+                "engine_because": plan.choice.why,
+                "cuts_because": plan.choice.why_cuts,
                 "share": self.options.check,
                 "documents": at.checked_documents,
                 "bytes": at.checked_bytes,
@@ -555,10 +562,11 @@ class Preparation:
         seconds = time.monotonic() - status.began
         for warning in manifest.warnings:
             tell(f"warning: {warning}")
-        if manifest.counts["special_text"] and self.plan.spec.special_text == "text":
+        written, special = manifest.counts["special_text"], self.plan.vocabulary.special_text
+        if written and self.plan.spec.special_text == "text":
             tell(
-                f"note: <|endoftext|> is written {manifest.counts['special_text']} times in the "
-                "documents and was kept as text (--special-text)"
+                f"note: {special} is written {written} times in the documents and was kept as text "
+                "(--special-text)"
             )
         if manifest.counts["quarantined"]:
             reasons = manifest.quarantine.reasons.items()
@@ -582,7 +590,7 @@ class Preparation:
             f"{format_bytes(done / max(seconds, 1e-9))}/s (busy: {busy}); peak "
             f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
             f"{f', caches dropped {drops} times' if drops else ''}; "
-            f"{checked or 'no'} documents checked by tiktoken"
+            f"{checked or 'no'} documents checked by {manifest.check['reference']}"
             f"{', no difference' if checked else ' (too few to draw one)'}"
         )
 

@@ -21,6 +21,8 @@ SPECIAL_TEXT = ("text", "token", "error")
 DELIMITERS = ("before", "after", "none")
 ON_BAD = ("stop", "quarantine")
 INVALID_UTF8 = ("error", "replace")
+TOKENIZER_OPTIONS = ("tokenizer", "pattern", "eot_token")
+"""Compared by what they chose, which the manifest tells, not by how it was written."""
 
 
 class SpecOptions(TypedDict, total=False):
@@ -38,6 +40,7 @@ class SpecOptions(TypedDict, total=False):
     seed: int
     name: str | None
     eot: str | None
+    eot_token: str | None
     special_text: str
     on_bad: str
     invalid_utf8: str
@@ -65,6 +68,7 @@ class Spec:
     special_text: str
     on_bad: str
     invalid_utf8: str
+    eot_token: str | None = None
 
     @classmethod
     def of(cls, options: SpecOptions) -> Spec:
@@ -80,7 +84,12 @@ class Spec:
         val_fraction, val_tokens = _validation(options, layout, shard_tokens)
         name = options.get("name")
         _check_name(name, layout)
-        for text in (options.get("text_key"), options.get("documents"), name):
+        for text in (
+            options.get("text_key"),
+            options.get("documents"),
+            name,
+            options.get("eot_token"),
+        ):
             _check_text(text)
         return cls(
             format=layout.name,
@@ -101,6 +110,7 @@ class Spec:
             invalid_utf8=_one_of(
                 "invalid_utf8", options.get("invalid_utf8") or "error", INVALID_UTF8
             ),
+            eot_token=options.get("eot_token"),
         )
 
     @classmethod
@@ -128,7 +138,7 @@ class Spec:
         for entry in fields(self):
             mine, theirs = getattr(self, entry.name), other.get(entry.name)
             # A tokenizer may be named by its path: its fingerprint is compared elsewhere.
-            if mine != theirs and entry.name not in ("tokenizer", "pattern"):
+            if mine != theirs and entry.name not in TOKENIZER_OPTIONS:
                 option = "--" + entry.name.replace("_", "-")
                 found.append(f"{option} is {mine}, was {theirs}")
         return found
@@ -137,6 +147,7 @@ class Spec:
 def fingerprint(spec: Spec, tokenizer: dict[str, Any], inputs: list[dict[str, Any]]) -> str:
     """SHA-256 over the canonical JSON of all that decides the bytes."""
     plain = {**spec.as_dict(), "tokenizer": tokenizer, "inputs": inputs, "pattern": None}
+    del plain["eot_token"]  # what it chose is the tokenizer's end_of_text
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

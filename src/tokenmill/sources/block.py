@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from tokenmill import utf8
 from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, BadRecord, DocumentBatch
-from tokenmill.cuts import SeamEncoder
+from tokenmill.cuts import EVERYWHERE, CutRule, SeamEncoder
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes
@@ -30,8 +30,9 @@ class SourceOptions:
     ``record_bytes`` is the largest record that memory allows, ``position_split`` the byte at which
     a corpus of one document turns from train to val. ``quarantines`` is ``--on-bad quarantine``,
     ``replaces`` is ``--invalid-utf8 replace``; ``refused`` is the special text that makes a
-    document bad, ``ahead`` how much of a remote file is fetched before it is read; ``asks_told``
-    is whether it matters how many GPT-2 tokens a dataset says that it has.
+    document bad, ``ahead`` how much of a remote file is fetched before it is read. ``cuts`` says
+    where a document may be cut, ``asks_told`` whether it matters how many GPT-2 tokens a dataset
+    says that it has.
     """
 
     documents: str
@@ -44,6 +45,7 @@ class SourceOptions:
     replaces: bool = False
     refused: bytes | None = None
     ahead: Ahead | None = None
+    cuts: CutRule = EVERYWHERE
     asks_told: bool = False
 
     @property

@@ -55,6 +55,7 @@ _DICTIONARY_BATCH_ROWS = 64
 TOLD = "token_count"
 """FineWeb's column of how many GPT-2 tokens a row has."""
 _TOLD_COST = 1.02
+_DICTIONARY_BATCH_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(kw_only=True)
@@ -426,7 +427,9 @@ class ParquetSource:
             return
         batch_rows = max(1, min(_MAX_BATCH_ROWS, rows * _BATCH_BYTES // max(1, text_bytes)))
         if any(self._is_dictionary(group) for group in row_groups):
-            batch_rows = min(batch_rows, _DICTIONARY_BATCH_ROWS)
+            # Each row may be the largest entry, which is no larger than all of them together.
+            certain = _DICTIONARY_BATCH_BYTES // max(1, text_bytes)
+            batch_rows = min(batch_rows, max(_DICTIONARY_BATCH_ROWS, certain))
         row = first_row
         try:
             for batch in self._thread_file().iter_batches(

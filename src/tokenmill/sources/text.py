@@ -20,7 +20,7 @@ from tokenmill.batches import (
     Counts,
     DocumentBatch,
 )
-from tokenmill.cuts import Cut, UnbrokenRun, find_cut, whole_characters
+from tokenmill.cuts import NOWHERE, Cut, UnbrokenRun, find_cut, whole_characters
 from tokenmill.errors import UsageError
 from tokenmill.places import InputFile
 from tokenmill.sources.block import (
@@ -289,8 +289,9 @@ class TextSource:
         replacement = utf8.REPLACEMENT if options.replaces else ""
 
         def find(limit: int) -> Cut | None:
+            whole, rule = self._unbreakable, options.cuts
             return find_cut(
-                stream, start, target, floor, options.seams, self._unbreakable, limit, replacement
+                stream, start, target, floor, options.seams, whole, limit, replacement, rule
             )
 
         try:
@@ -301,9 +302,8 @@ class TextSource:
         try:
             return find(max(options.record_bytes, 2 * BLOCK_BYTES))
         except UnbrokenRun as run:
-            raise record_too_large(
-                self.file, f"byte {run.start}", run.length, "an unbroken run of text"
-            ) from None
+            noun = "a document" if options.cuts == NOWHERE else "an unbroken run of text"
+            raise record_too_large(self.file, f"byte {run.start}", run.length, noun) from None
 
     def _check_stretch(self, text: bytes, start: int) -> None:
         """A stretch without a safe cut that holds invalid UTF-8 is an error, or ends a document:
@@ -325,8 +325,7 @@ class TextSource:
         so that it could not have gone on.
         """
         reach = len(divider.literal) - 1 if divider.literal else 0
-        step = 64 * 1024
-        while step <= _REACH:
+        for step in self._steps():
             low = max(start, target - reach)
             window = stream.peek(low, target + step)
             at_end = len(window) < target + step - low
@@ -339,8 +338,18 @@ class TextSource:
                     return low + match.end()
             if at_end:
                 return None
-            step *= 4
         return None
+
+    def _steps(self) -> list[int]:
+        """How far to look for a divider, again and again. A document that is never cut ends where
+        its divider is, however far that may be."""
+        is_uncut = self._options.cuts == NOWHERE
+        most = max(_REACH, self._options.record_bytes) if is_uncut else _REACH
+        steps, step = [], 64 * 1024
+        while step < most:
+            steps.append(step)
+            step *= 4
+        return [*steps, most] if is_uncut or step == most else steps
 
     def sample(self, position: float, size: int) -> Sample:
         start = 0 if self.file.compression else int(position * max(0, self.file.size - size))

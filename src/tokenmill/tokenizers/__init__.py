@@ -1,25 +1,38 @@
 """Tokenizers: a vocabulary, and the engines that encode with it.
 
-An engine changes speed, never an id. To add one: one file here and one line in ``ENGINES``; the
-contract tests of engines then run on it by themselves.
+An engine changes speed, never an id. To add one: one file here, one line in ``ENGINES``, and its
+name in the ``engines`` of the vocabularies that it can use; the contract tests of engines then run
+on it by themselves. To add a kind of tokenizer file: a subclass of ``Vocabulary``, and a line in
+``loading``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from tokenmill.errors import UsageError
+from tokenmill.cuts import CutRule
+from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.tokenizers.engine import Engine, Tokens
 from tokenmill.tokenizers.gigatoken import GigatokenEngine
+from tokenmill.tokenizers.huggingface import HuggingFaceEngine
+from tokenmill.tokenizers.loading import load_vocabulary
+from tokenmill.tokenizers.ranks import Ranks
+from tokenmill.tokenizers.sentencepiece import SentencePieceEngine
+from tokenmill.tokenizers.sentencepiece_model import SentencePieceModel
 from tokenmill.tokenizers.tiktoken import TiktokenEngine
-from tokenmill.tokenizers.vocabulary import Vocabulary, load_vocabulary
+from tokenmill.tokenizers.tokenizer_json import TokenizerJson
+from tokenmill.tokenizers.trial import difference, documents_for, tried_cuts
+from tokenmill.tokenizers.vocabulary import Vocabulary, identity
 
 __all__ = [
     "ENGINES",
-    "REFERENCE_ENGINE",
+    "Choice",
     "Engine",
     "Tokens",
     "Vocabulary",
+    "choose",
+    "identity",
     "load_vocabulary",
     "make_engine",
 ]
@@ -27,18 +40,89 @@ __all__ = [
 ENGINES: dict[str, Callable[[Vocabulary], Engine]] = {
     "gigatoken": GigatokenEngine,
     "tiktoken": TiktokenEngine,
+    "tokenizers": HuggingFaceEngine,
+    "sentencepiece": SentencePieceEngine,
+}
+MEMORY_FACTORS = {
+    engine.name: engine.memory_factor
+    for engine in (GigatokenEngine, TiktokenEngine, HuggingFaceEngine, SentencePieceEngine)
 }
 DEFAULT_ENGINE = "gigatoken"
-REFERENCE_ENGINE = "tiktoken"
 
 
-def engine_name(choice: str) -> str:
-    """The engine for an ``--engine`` option; ``auto`` is the fastest exact one."""
-    if choice == "auto":
-        return DEFAULT_ENGINE
-    if choice not in ENGINES:
+@dataclass(frozen=True)
+class Choice:
+    """How a run encodes: with which engine and why, and where it may cut a text and why."""
+
+    engine: str
+    why: str
+    cuts: CutRule
+    why_cuts: str
+
+    @property
+    def memory_factor(self) -> int:
+        """Bytes of memory for each byte of text in one call of the engine, at most."""
+        return MEMORY_FACTORS[self.engine]
+
+
+def check_engine(choice: str) -> None:
+    """Raises UsageError for an ``--engine`` option that names none."""
+    if choice != "auto" and choice not in ENGINES:
         raise UsageError(f"there is no engine {choice!r}", fix=f"use auto, {', '.join(ENGINES)}")
-    return choice
+
+
+def choose(choice: str, vocabulary: Vocabulary) -> Choice:
+    """The engine for an ``--engine`` option, and the safe cuts: what the self-test allows.
+
+    ``auto`` is the fastest engine that is exact for this vocabulary. Raises UsageError.
+    """
+    check_engine(choice)
+    if choice != "auto" and choice not in vocabulary.engines:
+        raise UsageError(
+            f"the engine {choice} cannot use {vocabulary.name}",
+            why="it is for other kinds of tokenizer files",
+            fix=f"use --engine auto, or one of {', '.join(vocabulary.engines)}",
+        )
+    if isinstance(vocabulary, Ranks):
+        engine = DEFAULT_ENGINE if choice == "auto" else choice
+        why = "it was asked for" if choice != "auto" else "the fastest, and exact for this pattern"
+        return Choice(engine, why, vocabulary.cuts, vocabulary.why_cuts)
+    reference = make_engine(vocabulary.reference, vocabulary)
+    documents = documents_for(_added_texts(vocabulary))
+    engine, why = _exact_engine(choice, vocabulary, reference, documents)
+    return Choice(engine, why, *tried_cuts(vocabulary, reference, documents))
+
+
+def _exact_engine(
+    choice: str, vocabulary: Vocabulary, reference: Engine, documents: list[bytes]
+) -> tuple[str, str]:
+    if choice == reference.name:
+        return choice, "it was asked for"
+    for name in vocabulary.engines if choice == "auto" else (choice,):
+        if name == reference.name:
+            continue
+        try:
+            fault = difference(make_engine(name, vocabulary), reference, documents)
+        except TokenmillError as error:
+            fault = f"it cannot use this tokenizer: {error.why}"
+        if fault is None:
+            why = f"it equals {reference.name} on the {len(documents)} documents of the self-test"
+            return name, why
+        if choice != "auto":
+            raise UsageError(
+                f"the engine {name} is not exact for {vocabulary.name}",
+                why=fault,
+                fix=f"use --engine auto, or --engine {reference.name}",
+            )
+    return reference.name, f"{vocabulary.engines[0]} is not used: {fault}"
+
+
+def _added_texts(vocabulary: Vocabulary) -> list[str]:
+    if isinstance(vocabulary, TokenizerJson):
+        return [str(token.get("content")) for token in vocabulary.added_tokens]
+    if isinstance(vocabulary, SentencePieceModel) and vocabulary.special_text:
+        return [vocabulary.special_text]
+    return []
 
 
 def make_engine(name: str, vocabulary: Vocabulary) -> Engine:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -24,8 +24,10 @@ class Tokens(NamedTuple):
 class Engine(Protocol):
     """Encodes documents with one vocabulary, one thread at a time.
 
-    Ids are those of ``tiktoken.Encoding.encode_ordinary`` for each whole document: special tokens
-    written in the text are text.
+    Ids are those of the vocabulary's reference for each whole document: of
+    ``tiktoken.Encoding.encode_ordinary``, of ``tokenizers.Tokenizer.encode`` without special
+    tokens, or of ``sentencepiece.SentencePieceProcessor.encode``. Special tokens written in the
+    text are text.
     """
 
     name: str
@@ -41,3 +43,20 @@ class Engine(Protocol):
 
     def drop_caches(self) -> None:
         """Free what was only kept for speed."""
+
+
+def joined(parts: Iterable[Sequence[int]], end_of_text: int) -> Tokens:
+    """The ids of documents that were encoded one by one."""
+    import numpy as np
+
+    ids: list[NDArray[np.uint32]] = []
+    ends: list[int] = []
+    length = 0
+    for part in parts:
+        if ids:
+            ids.append(np.array([end_of_text], np.uint32))
+            ends.append(length)
+            length += 1
+        ids.append(np.array(part, np.uint32))
+        length += len(part)
+    return Tokens(np.concatenate(ids), np.array(ends, np.int64))

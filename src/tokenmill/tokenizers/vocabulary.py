@@ -1,264 +1,106 @@
-"""Vocabularies: merge ranks in the ``.tiktoken`` format, with what that file does not hold.
+"""What every kind of tokenizer gives, whatever file it comes from.
 
-A ``.tiktoken`` file has one line a token, base64 and rank; the split pattern and the special
-tokens live in code (tiktoken_ext/openai_public.py, from which the tables below are). They are
-recognised by the file's SHA-256, else the pattern must be named. GPT-2's ranks ship inside the
-package (MIT, from OpenAI), so that the default works offline.
+A vocabulary is the content of a tokenizer's file with everything that follows from it: the ids
+that can occur, the delimiter, the engines that can encode with it, which one of them is the
+reference, and where a text may be cut. There is one file a kind: ``ranks`` (``.tiktoken``),
+``tokenizer_json`` and ``sentencepiece_model``.
 """
 
 from __future__ import annotations
 
-import atexit
-import base64
-import binascii
-import hashlib
-import os
-import tempfile
-from dataclasses import dataclass, field
-from functools import cached_property
-from importlib import resources
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
 
-from tokenmill.errors import TokenmillError, UsageError, unreadable
+from tokenmill.cuts import CutRule
+from tokenmill.errors import UsageError
 
 END_OF_TEXT = "<|endoftext|>"
-_ENCODINGS_URL = "https://openaipublic.blob.core.windows.net/encodings/"
-
-PATTERNS = {
-    "gpt2": (
-        r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
-    ),
-    "cl100k_base": (
-        r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+"""
-        r"""| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s"""
-    ),
-    "o200k_base": "|".join(
-        [
-            r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"""
-            r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
-            r"""[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"""
-            r"""(?i:'s|'t|'re|'ve|'m|'ll|'d)?""",
-            r"""\p{N}{1,3}""",
-            r""" ?[^\s\p{L}\p{N}]+[\r\n/]*""",
-            r"""\s*[\r\n]+""",
-            r"""\s+(?!\S)""",
-            r"""\s+""",
-        ]
-    ),
-}
-"""Split patterns by name, as tiktoken 0.14 has them; safe cuts are known for each."""
+_PLACES = ("name", "commit")
+"""Where a tokenizer was found; not what it is."""
 
 
-@dataclass(frozen=True)
-class _Published:
-    name: str
-    sha256: str
-    pattern: str
-    end_of_text: int
-    largest_id: int
+class Vocabulary(ABC):
+    """A loaded tokenizer file.
 
-
-_PUBLISHED = [
-    _Published(
-        "gpt2",
-        "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930",
-        "gpt2",
-        50256,
-        50256,
-    ),
-    _Published(
-        "cl100k_base",
-        "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7",
-        "cl100k_base",
-        100257,
-        100276,
-    ),
-    _Published(
-        "o200k_base",
-        "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
-        "o200k_base",
-        199999,
-        200018,
-    ),
-]
-_BY_NAME = {entry.name: entry for entry in _PUBLISHED}
-_BY_HASH = {entry.sha256: entry for entry in _PUBLISHED}
-_BY_NAME["r50k_base"] = _BY_NAME["gpt2"]
-
-
-@dataclass(frozen=True)
-class Vocabulary:
-    """A loaded vocabulary.
-
-    ``fingerprint`` is the SHA-256 of the ranks; with ``pattern`` and ``end_of_text`` it decides
-    every id. ``largest_id`` is the largest id that can occur in a dataset, delimiter included.
+    ``fingerprint`` is the SHA-256 of the file that decides the ids. ``largest_id`` is the largest
+    id that can occur in a dataset, added tokens and delimiter included. ``special_text`` is how
+    the delimiter is written, empty when it is no token of its own. ``engines`` can encode with
+    it, the fastest first; ``reference`` is the one whose ids are right by definition.
     """
 
     name: str
-    content: bytes = field(repr=False)
     fingerprint: str
     pattern: str
+    """How text is split before it is merged: the name of a known pattern, or ``other``."""
     end_of_text: int
     largest_id: int
+    special_text: str
+    engines: tuple[str, ...]
+    reference: str
+    cuts: CutRule
+    """Where a text may be cut, as far as the file tells; the self-test can only forbid more."""
+    why_cuts: str
+    """Why so, in words."""
 
-    @cached_property
-    def file(self) -> str:
-        """The ranks as a temporary file, for libraries that read only files."""
-        try:
-            handle, name = _temporary_file()
-            with os.fdopen(handle, "wb", closefd=not name.startswith("/proc/")) as file:
-                file.write(self.content)
-        except OSError as error:
-            raise TokenmillError(
-                "cannot write a temporary file",
-                tempfile.gettempdir(),
-                error.strerror,
-                "make room there, or set TMPDIR to another folder",
-            ) from error
-        return name
+    @property
+    @abstractmethod
+    def keeps_bytes(self) -> bool:
+        """Do the tokens' bytes, joined, give the very text back?"""
 
-    @cached_property
-    def ranks(self) -> dict[bytes, int]:
-        """Token bytes to id. Built when asked for: it costs megabytes."""
-        return _parse_ranks(self.content, self.name)
+    @property
+    @abstractmethod
+    def token_bytes(self) -> Mapping[int, bytes]:
+        """Id to the bytes it stands for, the delimiter included."""
 
-    @cached_property
-    def token_bytes(self) -> dict[int, bytes]:
-        """Id to token bytes, the end-of-text token included."""
-        table = {rank: token for token, rank in self.ranks.items()}
-        table[self.end_of_text] = END_OF_TEXT.encode()
-        return table
-
+    @abstractmethod
     def describe(self) -> dict[str, str | int]:
         """What identifies the tokenizer, for the manifest."""
-        return {
-            "name": self.name,
-            "sha256": self.fingerprint,
-            "pattern": self.pattern,
-            "end_of_text": self.end_of_text,
-            "largest_id": self.largest_id,
-        }
+
+    def decode(self, ids: list[int]) -> str:
+        """The text that ids stand for, for a person to read."""
+        text = b"".join(self.token_bytes.get(token, b"\xef\xbf\xbd") for token in ids)
+        return text.decode("utf-8", "replace")
 
 
-def _temporary_file() -> tuple[int, str]:
-    """Open for writing, and its path; gone with the process, in memory where it can be, so that a
-    killed process leaves nothing behind."""
-    if hasattr(os, "memfd_create"):
-        handle = os.memfd_create("tokenmill")
-        return handle, f"/proc/{os.getpid()}/fd/{handle}"
-    handle, name = tempfile.mkstemp(prefix="tokenmill-", suffix=".tiktoken")
-    atexit.register(_remove, name)
-    return handle, name
+def identity(about: dict[str, str | int]) -> dict[str, str | int]:
+    """Of what ``describe`` gave, all that decides the ids: the same content is the same tokenizer,
+    wherever it lies. A ``.tiktoken`` vocabulary's name is part of it, as it always was."""
+    if "kind" not in about:
+        return about
+    return {key: value for key, value in about.items() if key not in _PLACES}
 
 
-def _remove(path: str) -> None:
-    Path(path).unlink(missing_ok=True)
-
-
-def load_vocabulary(choice: str, pattern: str | None = None) -> Vocabulary:
-    """The vocabulary for a ``--tokenizer`` option.
-
-    A published name is taken from the package (gpt2), from tiktoken's cache, or by tiktoken's own
-    download; anything else is the path of a ``.tiktoken`` file, whose split pattern is known by
-    its hash or named by ``pattern``. Raises UsageError or TokenmillError.
-    """
-    if pattern is not None and pattern not in PATTERNS:
-        raise UsageError(f"there is no split pattern {pattern!r}", fix=f"use {', '.join(PATTERNS)}")
-    published = _BY_NAME.get(choice)
-    if published is not None:
-        return _published(published, _published_content(published), pattern)
-    path = Path(choice)
-    if not os.path.isfile(choice):  # pathlib raises when the name is too long
-        raise UsageError(
-            f"there is no tokenizer {choice!r}",
-            why="it is neither a known name nor a file",
-            fix=f"use {', '.join(_BY_NAME)}, or the path of a .tiktoken file",
-        )
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise unreadable(str(path), error) from error
-    known = _BY_HASH.get(hashlib.sha256(content).hexdigest())
-    if known is not None:
-        return _published(known, content, pattern)
-    return _custom(path, content, pattern)
-
-
-def _published(entry: _Published, content: bytes, pattern: str | None) -> Vocabulary:
-    found = hashlib.sha256(content).hexdigest()
-    if found != entry.sha256:
-        raise TokenmillError(
-            f"the ranks of {entry.name} are not the published ones",
-            None,
-            f"their SHA-256 is {found}, not {entry.sha256}",
-            "install tokenmill again, or clear tiktoken's cache",
-        )
-    return Vocabulary(
-        entry.name,
-        content,
-        entry.sha256,
-        pattern or entry.pattern,
-        entry.end_of_text,
-        entry.largest_id,
+def chosen_token(
+    choice: str, largest_id: int, find: Callable[[str], int | None], known: list[str], name: str
+) -> int:
+    """The id for an ``--eot-token`` option: an id, or a token's name. A number is an id, for most
+    vocabularies have tokens called 1, 2 and 628, too. Raises UsageError."""
+    is_id = choice.isascii() and choice.isdecimal() and len(choice) <= 10
+    token = int(choice) if is_id else find(choice)
+    if token is not None and token <= largest_id:
+        return token
+    raise UsageError(
+        f"{name} has no token {choice!r}",
+        why=f"it is no token's name, and no id from 0 to {largest_id}",
+        fix=f"--eot-token with one of {_listed(known)}, or with an id",
     )
 
 
-def _published_content(entry: _Published) -> bytes:
-    if entry.name == "gpt2":
-        return (resources.files("tokenmill") / "vocabularies" / "gpt2.tiktoken").read_bytes()
-    from tiktoken.load import read_file_cached
-
-    url = f"{_ENCODINGS_URL}{entry.name}.tiktoken"
-    try:
-        return read_file_cached(url, entry.sha256)
-    except Exception as error:
-        raise TokenmillError(
-            f"cannot get the ranks of {entry.name}",
-            url,
-            f"{type(error).__name__}: they are not in tiktoken's cache, and the download failed",
-            f"give the path of {entry.name}.tiktoken instead, or set TIKTOKEN_CACHE_DIR",
-        ) from error
+def no_end_of_text(name: str, known: list[str]) -> UsageError:
+    """The error for a tokenizer that does not tell what stands between two documents."""
+    return UsageError(
+        f"{name} does not tell its end-of-text token",
+        why="it names none, and has none of the usual names",
+        fix=f"--eot-token NAME, with one of {_listed(known)}; any token's name or id will do",
+    )
 
 
-def _custom(path: Path, content: bytes, pattern: str | None) -> Vocabulary:
-    if pattern is None:
-        raise UsageError(
-            f"{path.name} is a vocabulary that tokenmill does not know",
-            str(path),
-            "a .tiktoken file does not say how text is split before it is merged",
-            f"name its split pattern: --pattern {' or '.join(PATTERNS)}",
-        )
-    largest = max(_parse_ranks(content, str(path)).values())
-    fingerprint = hashlib.sha256(content).hexdigest()
-    return Vocabulary(path.name, content, fingerprint, pattern, largest + 1, largest + 1)
+def _listed(known: list[str]) -> str:
+    shown = ", ".join(known[:20]) or "(it has no added tokens)"
+    return f"{shown} and {len(known) - 20} more" if len(known) > 20 else shown
 
 
-def _parse_ranks(content: bytes, name: str) -> dict[bytes, int]:
-    ranks: dict[bytes, int] = {}
-    for number, line in enumerate(content.splitlines(), start=1):
-        try:
-            token, rank = line.split()
-            ranks[base64.b64decode(token, validate=True)] = int(rank)
-        except (ValueError, binascii.Error) as error:
-            raise TokenmillError(
-                "not a .tiktoken vocabulary",
-                f"{name}, line {number}",
-                "a line is a token in base64, a space, and its rank",
-                "check that the file is whole and of that format",
-            ) from error
-    if not ranks or sorted(ranks.values()) != list(range(len(ranks))):
-        raise TokenmillError(
-            "not a usable .tiktoken vocabulary",
-            name,
-            "the ranks are not 0, 1, 2, ... without a gap",
-            "check that the file is whole",
-        )
-    missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
-    if missing:
-        raise TokenmillError(
-            "not a usable .tiktoken vocabulary",
-            name,
-            f"there is no token for the byte 0x{missing[0]:02x}: not every text can be encoded",
-            "use a vocabulary of byte-level BPE, which has all 256",
-        )
-    return ranks
+def plain(value: Any) -> dict[str, Any]:
+    """``value`` if it is an object, else an empty one: for JSON that anybody may have written."""
+    return value if isinstance(value, dict) else {}

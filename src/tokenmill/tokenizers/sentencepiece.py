@@ -1,0 +1,37 @@
+"""The engine ``sentencepiece``: the reference implementation for ``.model`` files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokenmill.memory import return_free_memory
+from tokenmill.tokenizers.engine import Tokens, joined
+from tokenmill.tokenizers.sentencepiece_model import SentencePieceModel
+from tokenmill.tokenizers.vocabulary import Vocabulary
+
+
+class SentencePieceEngine:
+    """Google's library. One processor serves all threads."""
+
+    name = "sentencepiece"
+    memory_factor = 80
+    """Measured with release 0.2.3: 20 to 45 bytes of memory for each byte of text in a call."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        assert isinstance(vocabulary, SentencePieceModel)
+        self._vocabulary = vocabulary
+        self._processor = vocabulary.processor
+
+    def encode(self, documents: Sequence[bytes]) -> Tokens:
+        return joined(map(self.encode_piece, documents), self._vocabulary.end_of_text)
+
+    def encode_piece(self, text: bytes) -> list[int]:
+        ids: list[int] = self._processor.encode(text.decode(), out_type=int)
+        return ids
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._vocabulary.token_bytes[token]
+
+    def drop_caches(self) -> None:
+        """Nothing is kept between calls; what the last one left goes back to the system."""
+        return_free_memory()

@@ -1,0 +1,280 @@
+"""Hugging Face ``tokenizer.json``: a whole tokenizer in one file.
+
+The reference is ``tokenizers.Tokenizer.encode(text, add_special_tokens=False)``: what the file's
+post-processor would add is never added. Two things differ from the library's defaults, so that no
+input is lost and text stays text. Truncation and padding that the file asks for are turned off.
+Special tokens written in a document are text, as everywhere in tokenmill
+(``encode_special_tokens``); added tokens that are not special are found in the text, as the
+reference does.
+
+Where it may be cut is read from the file: byte-level BPE whose split pattern is a known one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from tokenmill.cuts import NOWHERE, CutRule
+from tokenmill.errors import TokenmillError, UsageError
+from tokenmill.tokenizers.ranks import PATTERNS
+from tokenmill.tokenizers.vocabulary import (
+    END_OF_TEXT,
+    Vocabulary,
+    chosen_token,
+    no_end_of_text,
+    plain,
+)
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_USUAL_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>")
+GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+"""What the pre-tokenizer ByteLevel splits by, by itself."""
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
+_KNOWN_SPLITS = {
+    GPT2_SPLIT: "gpt2",
+    LLAMA3_SPLIT: "llama3",
+    QWEN_SPLIT: "qwen2",
+    **{text: name for name, text in PATTERNS.items()},
+}
+"""Split patterns whose safe cuts are known; docs/decisions/2026-11-21-tokenizers.md has why."""
+
+
+class TokenizerJson(Vocabulary):
+    """One ``tokenizer.json``, with the end-of-text token that goes with it."""
+
+    engines = ("gigatoken", "tokenizers")
+    reference = "tokenizers"
+
+    def __init__(
+        self,
+        name: str,
+        content: bytes,
+        companions: Mapping[str, bytes],
+        eot: str | None = None,
+        commit: str | None = None,
+    ) -> None:
+        """``companions`` are the files beside it by name, which may tell the end-of-text token;
+        ``eot`` names it; ``commit`` is the Hub's. Raises TokenmillError, UsageError."""
+        self.name = name
+        self.commit = commit
+        self.fingerprint = hashlib.sha256(content).hexdigest()
+        self._settings = _parsed(content, name)
+        self._content = content
+        self._refuse_chance()
+        ids = self.tokenizer.get_vocab(with_added_tokens=True)
+        if not ids:
+            raise _unusable(name, "it has no token at all")
+        largest = max(ids.values())
+        self.end_of_text = self._end_of_text(largest, companions, eot)
+        self.largest_id = max(largest, self.end_of_text)
+        self.special_text = self._written(self.end_of_text)
+        split = _split(self._settings)
+        self.pattern = _KNOWN_SPLITS.get(split or "", "other")
+        self.cuts, self.why_cuts = self._cut_rule()
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The library's own, as the reference uses it; shared by all threads."""
+        # One level of parallelism: blocks. The library's own threads would be another.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        try:
+            from tokenizers import Tokenizer
+        except ImportError:
+            raise TokenmillError(
+                "tokenizer.json files need the library tokenizers",
+                self.name,
+                "it is not installed; no id is right or wrong without it",
+                "python3 -m pip install 'tokenmill[hf]'",
+            ) from None
+        try:
+            found = Tokenizer.from_str(self._content.decode())
+        except Exception as error:
+            raise _unusable(self.name, str(error)) from error
+        found.no_truncation()
+        found.no_padding()
+        found.encode_special_tokens = True
+        return found
+
+    @property
+    def keeps_bytes(self) -> bool:
+        return _is_byte_level(self._settings) and not _normalizers(self._settings)
+
+    @cached_property
+    def token_bytes(self) -> Mapping[int, bytes]:
+        table = {}
+        added = {token["id"] for token in self.added_tokens}
+        for text, token in self.tokenizer.get_vocab(with_added_tokens=True).items():
+            is_coded = token not in added and all(letter in _BYTES for letter in text)
+            table[token] = bytes(map(_BYTES.__getitem__, text)) if is_coded else text.encode()
+        return table
+
+    def decode(self, ids: list[int]) -> str:
+        if self.keeps_bytes or _is_byte_level(self._settings):
+            return super().decode(ids)
+        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+
+    @property
+    def added_tokens(self) -> list[dict[str, Any]]:
+        """The file's added tokens, as it has them."""
+        found = self._settings.get("added_tokens") or []
+        return [token for token in found if isinstance(token, dict)]
+
+    def describe(self) -> dict[str, str | int]:
+        about: dict[str, str | int] = {
+            "name": self.name,
+            "kind": "tokenizer.json",
+            "sha256": self.fingerprint,
+            "pattern": self.pattern,
+            "end_of_text": self.end_of_text,
+            "largest_id": self.largest_id,
+        }
+        return about | ({"commit": self.commit} if self.commit else {})
+
+    def without_specials(self, specials: dict[str, int] | None) -> bytes:
+        """The file for an engine that finds every registered special token in the text: with
+        ``specials`` only."""
+        tokens = [token for token in self.added_tokens if not token.get("special")]
+        for text, token in (specials or {}).items():
+            entry = {"id": token, "content": text, "special": True, "normalized": False}
+            tokens.append(entry | dict.fromkeys(("single_word", "lstrip", "rstrip"), False))
+        return json.dumps({**self._settings, "added_tokens": tokens}).encode()
+
+    def _refuse_chance(self) -> None:
+        if plain(self._settings.get("model")).get("dropout"):
+            raise UsageError(
+                f"{self.name} encodes by chance",
+                why="its model has a dropout, so that the same text gives other ids each time",
+                fix='set "dropout" to null in it',
+            )
+
+    def _end_of_text(self, largest: int, companions: Mapping[str, bytes], eot: str | None) -> int:
+        known = [str(token.get("content")) for token in self.added_tokens]
+        find = self.tokenizer.token_to_id
+        if eot is not None:
+            return chosen_token(eot, largest, find, known, self.name)
+        for name in (*_told_names(companions), *_USUAL_NAMES):
+            token = find(name)
+            if token is not None:
+                return int(token)
+        raise no_end_of_text(self.name, known)
+
+    def _written(self, token: int) -> str:
+        """How the delimiter is written, if it is a special token."""
+        for entry in self.added_tokens:
+            if entry.get("id") == token and entry.get("special"):
+                return str(entry.get("content"))
+        return ""
+
+    def _cut_rule(self) -> tuple[CutRule, str]:
+        if not _is_byte_level(self._settings):
+            return NOWHERE, "it is no byte-level BPE"
+        if self.pattern == "other":
+            return NOWHERE, "its split pattern is not a known one"
+        normalizers = _normalizers(self._settings)
+        if normalizers not in ([], ["NFC"]):
+            return NOWHERE, f"it normalizes text ({', '.join(normalizers)})"
+        texts = tuple(str(token.get("content")).encode() for token in self.added_tokens)
+        found = [token for token in self.added_tokens if not token.get("special")]
+        if any(token.get(key) for token in found for key in ("lstrip", "rstrip", "single_word")):
+            return NOWHERE, "it has added tokens that depend on what stands beside them"
+        if normalizers and not all(text.isascii() for text in texts):
+            return NOWHERE, "it has added tokens that normalization may change"
+        rule = CutRule(
+            seams=not normalizers, is_stable=True, is_nfc=bool(normalizers), unbreakable=texts
+        )
+        noun = "NFC and " if normalizers else ""
+        return rule, f"byte-level BPE with {noun}the split pattern {self.pattern}"
+
+
+def _parsed(content: bytes, name: str) -> dict[str, Any]:
+    try:
+        settings = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _unusable(name, str(error)) from error
+    if not isinstance(settings, dict) or not isinstance(settings.get("model"), dict):
+        raise _unusable(name, "it has no model")
+    return settings
+
+
+def _unusable(name: str, why: str) -> TokenmillError:
+    return TokenmillError(
+        "not a usable tokenizer.json",
+        name,
+        why,
+        "check that the file is whole, or install a newer release of tokenizers",
+    )
+
+
+def _told_names(companions: Mapping[str, bytes]) -> Iterator[str]:
+    """The end-of-text token's name, as the files beside the tokenizer tell it."""
+    for file in ("tokenizer_config.json", "special_tokens_map.json"):
+        try:
+            told = plain(json.loads(companions.get(file, b"{}"))).get("eos_token")
+        except (ValueError, RecursionError):
+            continue
+        name = plain(told).get("content") if isinstance(told, dict) else told
+        if isinstance(name, str):
+            yield name
+
+
+def _steps(part: Any, key: str) -> list[dict[str, Any]]:
+    """A normalizer or pre-tokenizer as the list of its steps; ``key`` holds a sequence's."""
+    part = plain(part)
+    if part.get("type") == "Sequence":
+        return [step for inner in part.get(key) or [] for step in _steps(inner, key)]
+    return [part] if part else []
+
+
+def _normalizers(settings: dict[str, Any]) -> list[str]:
+    return [str(step.get("type")) for step in _steps(settings.get("normalizer"), "normalizers")]
+
+
+def _is_byte_level(settings: dict[str, Any]) -> bool:
+    """BPE over bytes, with nothing about it that depends on a token's neighbours."""
+    model = plain(settings.get("model"))
+    odd = ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "unk_token")
+    if model.get("type", "BPE") != "BPE" or "merges" not in model or any(map(model.get, odd)):
+        return False
+    steps = _steps(settings.get("pre_tokenizer"), "pretokenizers")
+    last = steps[-1] if steps else {}
+    vocabulary = plain(model.get("vocab"))
+    is_last = last.get("type") == "ByteLevel" and not last.get("add_prefix_space", True)
+    return is_last and all(letter in vocabulary for letter in _BYTES)
+
+
+def _split(settings: dict[str, Any]) -> str | None:
+    """The one pattern by which text is split before it is merged; None for any other way."""
+    steps = _steps(settings.get("pre_tokenizer"), "pretokenizers")
+    if len(steps) == 1 and steps[0].get("type") == "ByteLevel":
+        return GPT2_SPLIT if steps[0].get("use_regex", True) else None
+    if [step.get("type") for step in steps] != ["Split", "ByteLevel"]:
+        return None
+    split, then = steps
+    # The patterns match every character, so both ways give the same pieces.
+    ways = (("Isolated", False), ("Removed", True))
+    if (split.get("behavior"), split.get("invert")) not in ways or then.get("use_regex", True):
+        return None
+    pattern = plain(split.get("pattern")).get("Regex")
+    return pattern if isinstance(pattern, str) else None
+
+
+def _byte_letters() -> dict[str, int]:
+    """The letters that byte-level tokenizers write bytes with (GPT-2's ``bytes_to_unicode``)."""
+    plain_bytes = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    letters = {chr(byte): byte for byte in plain_bytes}
+    others = [byte for byte in range(256) if byte not in plain_bytes]
+    return letters | {chr(256 + index): byte for index, byte in enumerate(others)}
+
+
+_BYTES = _byte_letters()
