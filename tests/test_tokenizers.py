@@ -86,7 +86,8 @@ def test_the_run_says_which_engine_and_why(name: str, tmp_path: Path) -> None:
 
 def test_an_engine_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Left as they are, registered tokens are found in the text: the self-test must see it."""
-    monkeypatch.setattr(TokenizerJson, "without_specials", lambda self, specials: self._content)
+    content = trained.path("llama3").read_bytes()
+    monkeypatch.setattr(TokenizerJson, "without_specials", lambda self, specials: content)
     choice = choose("auto", vocabulary_of("llama3"))
     assert choice.engine == "tokenizers"
     assert "differs from tokenizers for" in choice.why
@@ -277,9 +278,9 @@ def test_a_document_too_large_to_be_held_is_an_error_or_left_out(name: str, tmp_
     documents = ["a first one", texts.prose(3_000_000), "a last one"]
     corpus = corpora.write(tmp_path, "jsonl", documents)
     with pytest.raises(InputError, match="too large for the memory budget"):
-        run(corpus, tmp_path / "stop", name, memory="450MB", threads=1)
+        run(corpus, tmp_path / "stop", name, memory="300MB", threads=1)
     outcome = run(
-        corpus, tmp_path / "go", name, memory="450MB", threads=1, on_bad="quarantine", check=0
+        corpus, tmp_path / "go", name, memory="300MB", threads=1, on_bad="quarantine", check=0
     )
     assert outcome.manifest["quarantine"]["reasons"] == {"too-large": 1}
     left = json.loads((tmp_path / "go" / "quarantine.jsonl").read_text())
@@ -365,9 +366,12 @@ def test_nothing_is_added_that_the_post_processor_would_add(tmp_path: Path) -> N
 
 def test_the_dtype_follows_from_the_largest_id_added_tokens_included(tmp_path: Path) -> None:
     settings = json.loads(trained.path("llama3").read_text())
-    entry = settings["added_tokens"][0]
-    far = {**entry, "id": 70_000, "content": "<|far|>", "special": False}
-    path = edited("llama3", tmp_path / "far", added_tokens=[*settings["added_tokens"], far])
+    settings["model"]["vocab"]["<|far|>"] = 70_000
+    far = {**settings["added_tokens"][0], "id": 70_000, "content": "<|far|>", "special": False}
+    path = edited(
+        "llama3", tmp_path / "far", model=settings["model"],
+        added_tokens=[*settings["added_tokens"], far],
+    )  # fmt: skip
     documents = ["plain", "with <|far|> in it"]
     corpus = corpora.write(tmp_path, "jsonl", documents)
     with pytest.raises(UsageError, match="ids up to 70000"):

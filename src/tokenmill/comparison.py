@@ -148,9 +148,7 @@ class Comparison:
         _refuse_other_inputs(inputs.files, manifest.inputs, folder)
         vocabulary = vocabulary_of(dataset)
         choice = choose("auto", vocabulary)
-        budget = Budget.of(
-            None, 1, vocabulary.largest_id + 1, choice.memory_factor, inputs.are_remote
-        )
+        budget = Budget.of(None, 1, vocabulary.largest_id + 1, choice.needs, inputs.are_remote)
         split = position_split_of(spec, inputs.files, choice.cuts)
         engine = make_engine(vocabulary.reference, vocabulary)
         self._plan = Plan(

@@ -322,9 +322,7 @@ def make_plan(
         vocabulary,
         choice,
         dtype,
-        Budget.of(
-            memory, threads, vocabulary.largest_id + 1, choice.memory_factor, inputs.are_remote
-        ),
+        Budget.of(memory, threads, vocabulary.largest_id + 1, choice.needs, inputs.are_remote),
         position_split_of(spec, inputs.files, choice.cuts),
     )
 
