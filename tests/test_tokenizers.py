@@ -5,11 +5,13 @@ The contract tests run on every kind in `tests/trained.py`, with every engine th
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +216,50 @@ def test_text_cut_in_many_places_gives_the_ids_of_the_whole(name: str) -> None:
 def test_real_documents_cut_in_many_places(corpus: str, name: str) -> None:
     for seed, text in enumerate(corpus_documents(corpus, 12)):
         _assert_pieces_give_the_whole(text[:4000], name, seed)
+
+
+CHARACTERS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+
+
+@pytest.mark.parametrize("kind", ["L", "N", "M", "Lu", "Ll", "Lt", "Lm", "Lo"])
+def test_the_reference_agrees_on_every_character_that_is_trusted(kind: str) -> None:
+    """The library's tables are of another Unicode than Python's: where they differ, no cut."""
+    trusted, split = _trusted(), _removing(rf"\p{{{kind}}}")
+    assert split("".join(c for c in trusted if unicodedata.category(c).startswith(kind))) == ""
+    outside = "".join(c for c in trusted if not unicodedata.category(c).startswith(kind))
+    assert split(outside) == outside
+
+
+def test_the_reference_takes_no_other_character_for_white_space() -> None:
+    dark = "".join(character for character in _trusted() if not character.isspace())
+    assert _removing(r"\s")(dark) == dark
+
+
+@functools.cache
+def _trusted() -> list[str]:
+    rule = cuts.CutRule(is_stable=True)
+    trusted = [character for character in CHARACTERS if rule.trusts(character)]
+    assert 90_000 < len(trusted) < len(CHARACTERS)
+    return trusted
+
+
+def _removing(pattern: str) -> Callable[[str], str]:
+    """What the library's own patterns leave of a text."""
+    library = trained.tokenizers
+    split = library.pre_tokenizers.Split(library.Regex(pattern), "removed")
+    return lambda text: "".join(piece for piece, _ in split.pre_tokenize_str(text))
+
+
+def test_nfc_joins_nothing_to_a_character_that_is_trusted() -> None:
+    rule = cuts.CutRule(is_nfc=True)
+    trusted = [character for character in CHARACTERS if rule.trusts(character)]
+    assert len(trusted) > 90_000
+    before = [*"aeoAZ =<>かカᄀ가각กকেெෙဥᬅ̣́", "a\u0323", "q\u0307"]
+    for left in before:
+        normal = unicodedata.normalize("NFC", left)
+        for character in trusted:
+            if unicodedata.normalize("NFC", left + character) != normal + character:
+                pytest.fail(f"{left!r} and {character!r} join")
 
 
 @pytest.mark.parametrize("name", trained.KINDS)

@@ -267,6 +267,8 @@ class Comparison:
         if before and len(ends) == len(pieces) - 1:
             ends.append(int(stream.borders[-1]) - stream.position)
         fits = len(ends) == len(pieces) and all(piece.begins and piece.ends for piece in pieces)
+        # An ordinary token as the delimiter may stand in documents, too.
+        fits = fits and bool(self._rules.special)
         if not fits or (before and marks[0] != 0):
             yield from self._compare_all(stream, pieces, block)
             return

@@ -107,7 +107,10 @@ class TokenizerJson(Vocabulary):
             ) from None
         try:
             found = Tokenizer.from_str(content.decode())
-        except Exception as error:
+        except BaseException as error:
+            # A panic in the library is no Exception.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
             raise _unusable(self.name, str(error)) from error
         found.no_truncation()
         found.no_padding()
