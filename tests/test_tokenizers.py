@@ -29,6 +29,7 @@ from tests.test_exact import TEXTS, small_blocks  # noqa: F401  a fixture
 from tokenmill import cuts
 from tokenmill.cuts import NOWHERE
 from tokenmill.errors import InputError, TokenmillError, UsageError
+from tokenmill.memory import Budget
 from tokenmill.tokenizers import choose, load_vocabulary, make_engine, trial
 from tokenmill.tokenizers.tokenizer_json import TokenizerJson
 
@@ -160,6 +161,17 @@ def test_documents_longer_than_blocks_are_divided_right(name: str, tmp_path: Pat
     documents = [texts.prose(size) for size in (10, 20_000, 3, 0, 9_000, 30_000)]
     corpus = corpora.write(tmp_path, "txt", documents)
     assert_exact(run(corpus, tmp_path / "out", name), documents, name)
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_document_that_is_never_cut_ends_its_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the file is not held with it: together they are more than memory allows."""
+    monkeypatch.setattr(Budget, "record_bytes", 20_000)
+    documents = [texts.prose(size) for size in (15_000, 12_000, 15_000, 14_000)]
+    corpus = corpora.write(tmp_path, "txt", documents)
+    assert_exact(run(corpus, tmp_path / "out", "llama2"), documents, "llama2")
 
 
 def _pieces(data: bytes, name: str, seed: int) -> Iterator[bytes]:
