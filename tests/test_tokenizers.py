@@ -30,7 +30,8 @@ from tokenmill import cuts
 from tokenmill.cuts import NOWHERE
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.memory import Budget
-from tokenmill.tokenizers import choose, load_vocabulary, make_engine, trial
+from tokenmill.spec import Spec, fingerprint
+from tokenmill.tokenizers import choose, identity, load_vocabulary, make_engine, trial
 from tokenmill.tokenizers.tokenizer_json import TokenizerJson
 
 SIZE = 3000
@@ -85,6 +86,8 @@ def test_the_run_says_which_engine_and_why(name: str, tmp_path: Path) -> None:
     assert check["engine"] == trained.KINDS[name].engine
     assert check["reference"] == trained.KINDS[name].reference
     assert check["engine_because"] == plan.choice.why
+    is_slow = trained.KINDS[name].reference == "tokenizers" != trained.KINDS[name].engine
+    assert check["share"] == (0.00005 if is_slow else 0.0002)
 
 
 def test_an_engine_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,6 +397,15 @@ def test_naming_gpt2s_own_token_changes_nothing(named: str, token: int, tmp_path
     assert chosen.hashes == plain.hashes
     assert chosen.manifest["fingerprint"] == plain.manifest["fingerprint"]
     assert chosen.manifest["tokenizer"]["end_of_text"] == token
+
+
+def test_fingerprints_of_datasets_made_before_stay_what_they_were() -> None:
+    """The constant is what the release before `--eot-token` gave."""
+    found = fingerprint(Spec.of({}), identity(load_vocabulary("gpt2").describe()), [])
+    assert found == "0f65048263b5ffc8f22215b078a9a59704a36c853b598da335e6337e7561d61a"
+    old = Spec.of({}).as_dict()
+    del old["eot_token"]
+    assert Spec.restored(old) == Spec.of({})
 
 
 @pytest.mark.parametrize("engine", ["gigatoken", "tiktoken"])
