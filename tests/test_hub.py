@@ -318,6 +318,14 @@ def test_who_may_not_read_is_told_what_to_do(
         find("org/private")
 
 
+def test_offline_means_offline(
+    repository: Repository, fake: FakeHub, tmp_path: Path, tokenmill: Run
+) -> None:
+    done = tokenmill("prepare", NAME, "--out", tmp_path, env={"HF_HUB_OFFLINE": "1"})
+    assert done.rc == 1 and "HF_HUB_OFFLINE is set" in done.stderr, done.stderr
+    assert not fake.log
+
+
 def test_a_missing_client_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(UsageError, match=r"tokenmill\[hub\]"):
