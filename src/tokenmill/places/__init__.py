@@ -5,12 +5,16 @@ To add a place: one file here with a ``Place`` and an ``expand``, one line in ``
 
 from __future__ import annotations
 
-from tokenmill.places import local, standard_input
+from tokenmill.places import local, standard_input, store
 from tokenmill.places.place import Content, Expand, Found, InputFile, Place
 
 __all__ = ["SCHEMES", "Content", "Found", "InputFile", "Place", "expand"]
 
-SCHEMES: dict[str, Expand] = {}
+SCHEMES: dict[str, Expand] = {
+    "s3": store.expand,
+    "gs": store.expand,
+    "az": store.expand,
+}
 
 
 def expand(argument: str) -> Found:
