@@ -15,7 +15,7 @@ from tests.conftest import Run
 from tests.outcome import Outcome
 from tests.stores import BUCKET, Request, Store
 from tokenmill.errors import InputError, TemporaryFailure, UsageError
-from tokenmill.inputs import check_unchanged, find_inputs
+from tokenmill.inputs import find_inputs
 from tokenmill.journal import read_journal
 from tokenmill.network import GATE
 from tokenmill.places import bucket as bucket_module
@@ -112,17 +112,17 @@ def test_an_object_changed_before_during_and_after_is_named(store: Store) -> Non
     (file,) = find_inputs([url]).files
     content = file.place.open(file)
     assert content.read(2, 5) == b"234"
-    check_unchanged(file)
+    file.place.check_unchanged(file)
     store.put("a.txt", b"abcdefghij")  # of the same size
     with pytest.raises(InputError, match="changed while it was read"):
         content.read(2, 5)
     with pytest.raises(InputError, match="changed while it was read"):
-        check_unchanged(file)
+        file.place.check_unchanged(file)
     store.client.delete_object(Bucket=BUCKET, Key="a.txt")
     with pytest.raises(InputError, match="is gone"):
         content.read(2, 5)
     with pytest.raises(InputError, match="is gone"):
-        check_unchanged(file)
+        file.place.check_unchanged(file)
 
 
 def test_a_run_whose_input_changes_stops_and_names_it(
@@ -236,7 +236,9 @@ def kill_and_go_on(seed: int, store: Store, folder: Path) -> None:
             footer = 3 * FOOTER if kind == "parquet" else 0
             left = size - log.checkpoint.done_bytes
             assert read <= left + 2 * runs.BLOCK + footer, (
-                f"seed {seed}, {kind}: {read} of {left}", [r.headers.get("range") for r in proxy.requests[before:]], log, done.stderr)
+                f"seed {seed}, {kind}: {read} bytes read, {left} were left: "
+                f"{[r.headers.get('range') for r in proxy.requests[before:]]}, {log}"
+            )
     assert runs.snapshot(out) == runs.snapshot(whole), f"seed {seed}"
 
 
