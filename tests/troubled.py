@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmill import cli, preparation, storage, tokenizers
+from tokenmill import cli, folder, preparation, storage, tokenizers
 from tokenmill.memory import Budget
 from tokenmill.sources import block, jsonl, parquet, text
 from tokenmill.supervision import Attempt
@@ -121,7 +121,7 @@ def die_before_manifest() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         storage.write_durably(path, content)
 
-    vars(preparation)["write_durably"] = dying
+    vars(folder)["write_durably"] = dying
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from tokenmill import __version__
+from tokenmill.staging import working_folder
 from tokenmill.streams import print_or_forget
 from tokenmill.supervision import AGAIN, Attempt, Repeats, Watch, in_hand, supervise
 
@@ -126,25 +127,28 @@ def _run_options(command: _Command) -> _Command:
 @cli.command(context_settings=_CONTEXT)
 @_spec_options
 @_run_options
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
+@click.option("--out", required=True, metavar="DIR", help="The folder, or s3://BUCKET/PREFIX.")
+@click.option("--staging", metavar="DIR", help="Where to work when --out is a URL.")
 @click.option("--max-time", help="Stop cleanly after this long, such as 8h, to go on later.")
 @click.option("--max-bad", type=int, help="Stop when more records than this are left out (10000).")
 @click.option("--checkpoint-seconds", type=float, hidden=True)
 @click.option("--overwrite", is_flag=True, help="Begin anew; tells what it removes.")
 @click.option("--repair", is_flag=True, help="Make only the damaged shards of DIR again.")
-def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
+def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     """Turn a corpus into token shards. Running it again goes on, or says that it is done.
 
     \b
     tokenmill prepare train_fineweb.txt --out data/fineweb
     tokenmill prepare corpus/ --format llm.c --out fineweb10B --memory 4GB
     """
-    attempt = _supervised(out, options["quiet"])
+    folder = working_folder(out, options["staging"])
+    attempt = _supervised(folder, options["quiet"])
     from tokenmill.preparation import PastTrouble, Preparation, plan_run
 
     run = _make_run(options, attempt)
     try:
-        preparation = Preparation(plan_run(list(inputs), run, _spec(options), out), out, run)
+        plan = plan_run(list(inputs), run, _spec(options), folder)
+        preparation = Preparation(plan, out, run)
         manifest = preparation.run()
     except PastTrouble:
         sys.exit(AGAIN)
@@ -372,7 +376,7 @@ def _spec(options: dict[str, Any]) -> Any:
 
 _RUN_NAMES = {
     "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
-    "checkpoint_seconds", "as_json", "quiet",
+    "checkpoint_seconds", "as_json", "quiet", "staging",
 }  # fmt: skip
 
 
@@ -416,6 +420,7 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
         overwrite=bool(options.get("overwrite")),
         checkpoint_seconds=options.get("checkpoint_seconds"),
         repair=bool(options.get("repair")),
+        staging=options.get("staging"),
         quiet=quiet,
         as_json=options["as_json"],
         tell=lambda line: _tell(line, quiet),

@@ -42,6 +42,8 @@ from tokenmill.tokenizers import (
 
 FETCHES = 4
 """Requests under way, or fetched and not yet read, of each remote file."""
+STAGED_SHARDS = 5
+"""On the disk of a run that stores its shards elsewhere, at most: two open, the others waiting."""
 SAMPLES = 12
 SAMPLE_BYTES = 96 * 1024
 
@@ -238,10 +240,13 @@ class Plan:
             shards["val"] = _shards(val, spec.shard_tokens)
         return Layout(shards, self.vocabulary.end_of_text, exact=False)
 
-    def check_disk(self, out: Path) -> list[str]:
-        """Raise NoSpace when the dataset surely does not fit; warn when it may not."""
+    def check_disk(self, out: Path, is_passing: bool = False) -> list[str]:
+        """Raise NoSpace when the dataset surely does not fit; warn when it may not. ``is_passing``:
+        its shards stay there only until they are stored elsewhere."""
         assert self.estimate is not None
         need, free = self.estimate.output_bytes(self.dtype), free_bytes(out)
+        if is_passing and self.spec.shard_tokens is not None:
+            need = min(need, STAGED_SHARDS * self.spec.shard_tokens * item_bytes(self.dtype))
         if need * (1 - self.estimate.spread) > free:
             raise NoSpace(
                 f"the dataset needs about {format_bytes(need)}",

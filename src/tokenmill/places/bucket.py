@@ -58,6 +58,10 @@ class StoredObject:
     etag: str | None
 
 
+Tag = dict[str, str]
+"""What tells one content of an object from the next, in the store's own terms."""
+
+
 class ObjectChanged(Exception):
     """The object has no longer the etag that was asked for."""
 
@@ -126,14 +130,17 @@ class Bucket:
 
         return self._request(call, key, f", byte {start}")
 
-    def read_whole(self, key: str) -> bytes | None:
-        """A small object's bytes; None when there is none."""
+    def fetch(self, key: str) -> tuple[bytes, Tag] | None:
+        """A small object's bytes with the tag of just these; None when there is none."""
 
-        def call() -> bytes | None:
+        def call() -> tuple[bytes, Tag] | None:
             try:
-                return bytes(_obstore().get(self._store, key).bytes())
-            except FileNotFoundError:
+                result = _obstore().get(self._store, key)
+            except FileNotFoundError as error:
+                if _is_no_bucket(error):
+                    raise
                 return None
+            return bytes(result.bytes()), _tag(result.meta)
 
         return self._request(call, key)
 
@@ -159,32 +166,35 @@ class Bucket:
 
         return self._request(call, key)
 
-    def put_bytes(self, key: str, content: bytes, etag: str | None = None) -> str | None:
-        """Store a small object over what is there, if that has ``etag``; returns its new etag.
+    def put_bytes(self, key: str, content: bytes, tag: Tag | None = None) -> Tag:
+        """Store a small object over what is there, if that still has ``tag``; returns its tag.
 
         Raises ObjectChanged when it has another one.
         """
-        mode: Any = "overwrite" if etag is None else {"e_tag": etag, "version": None}
+        mode: Any = "overwrite" if tag is None else tag
 
-        def call() -> str | None:
-            done = _obstore().put(self._store, key, content, mode=mode, use_multipart=False)
-            etag: str | None = done["e_tag"]
-            return etag
+        def call() -> Tag:
+            put = _obstore().put
+            return _tag(put(self._store, key, content, mode=mode, use_multipart=False))
 
-        return self._request(call, key)
+        try:
+            return self._request(call, key)
+        except (ObjectChanged, FileNotFoundError) as error:
+            # Perhaps it was this very call that changed it, and the answer was lost.
+            if (found := self.fetch(key)) is not None and found[0] == content:
+                return found[1]
+            raise ObjectChanged from error
 
-    def create(self, key: str, content: bytes) -> str | None:
-        """Store a small object where there is none; returns its etag.
+    def create(self, key: str, content: bytes) -> Tag:
+        """Store a small object where there is none; returns its tag.
 
         Raises FileExistsError when there is one with other content.
         """
 
-        def call() -> str | None:
+        def call() -> Tag:
             try:
                 put = _obstore().put
-                done = put(self._store, key, content, mode="create", use_multipart=False)
-                etag: str | None = done["e_tag"]
-                return etag
+                return _tag(put(self._store, key, content, mode="create", use_multipart=False))
             except _exceptions().AlreadyExistsError as error:
                 if _status(error) == 409:  # two at the same time: neither is there yet
                     raise Passing("another write of it was under way") from error
@@ -193,9 +203,8 @@ class Bucket:
         try:
             return self._request(call, key)
         except FileExistsError:
-            # Perhaps it was this very call, whose answer was lost.
-            if self.read_whole(key) == content and (found := self.head(key)) is not None:
-                return found.etag
+            if (found := self.fetch(key)) is not None and found[0] == content:
+                return found[1]
             raise
 
     def remove(self, keys: list[str]) -> None:
@@ -273,6 +282,10 @@ class Bucket:
 
 def _told(meta: Any) -> StoredObject:
     return StoredObject(meta["path"], meta["size"], meta["e_tag"])
+
+
+def _tag(told: Any) -> Tag:
+    return {name: told[name] for name in ("e_tag", "version") if told[name] is not None}
 
 
 def _status(error: BaseException) -> int | None:
