@@ -28,7 +28,7 @@ from tokenmill.storage import (
     remove_folder,
     write_durably,
 )
-from tokenmill.uploads import Prefix, Uploads
+from tokenmill.uploads import FileChanged, Prefix, Uploads
 
 _LEASE = "lease"
 _GOODBYE_SECONDS = 2.0
@@ -246,7 +246,7 @@ class OutputPrefix(OutputFolder):
         path = self.path / (name + PARTIAL)
         try:
             self._prefix.send(path, name, size, sha256, lambda: False)
-        except (FileNotFoundError, ValueError) as error:
+        except (FileChanged, FileNotFoundError) as error:
             raise TokenmillError(
                 "a whole file is neither in the store nor on this machine as it was written",
                 f"{self.where}/{name}, {path}",

@@ -34,7 +34,7 @@ MOST_WAITING = 2
 """Whole shards that wait for their upload, at most: so many are on the local disk."""
 
 
-class FileChanged(ValueError):
+class FileChanged(Exception):
     """A local file has not the bytes that were noted of it."""
 
 
