@@ -357,3 +357,30 @@ def test_damaged_local_bytes_never_appear(
     noted."""
     assert runs.run(*command(corpus), lease=0.3, bitrot=True).rc == 1
     assert seen(store) == set()
+
+
+def test_verify_reads_every_object(
+    store: Store, corpus: corpora.Corpus, tokenmill: Run, tmp_path: Path
+) -> None:
+    assert runs.run(*command(corpus)).rc == 0
+    assert tokenmill("verify", URL).rc == 0
+    names = sorted(FINAL - {"SHA256SUMS", "manifest.json"})
+    content = store.get(f"data/set/{names[0]}")
+    store.put(f"data/set/{names[0]}", content[:-1] + b"!")
+    store.put(f"data/set/{names[1]}", content[:-1])
+    store.client.delete_object(Bucket=BUCKET, Key=f"data/set/{names[2]}")
+    store.put("data/set/other.bin", b"")
+    found = tokenmill("verify", URL)
+    assert found.rc == 13
+    kinds = [line.partition(": ")[::2] for line in found.stdout.splitlines()]
+    assert [(kind, rest.partition(":")[0]) for kind, rest in kinds] == [
+        ("changed", names[0]),
+        ("truncated", names[1]),
+        ("missing", names[2]),
+        ("stray", "other.bin"),
+    ]
+    assert "changed" not in tokenmill("verify", URL, "--quick").stdout
+    store.put("data/set/manifest.json", store.get("data/set/manifest.json") + b" ")
+    assert "changed: manifest.json" in tokenmill("verify", URL).stdout
+    assert tokenmill("verify", f"{URL}/none").rc == 13
+    assert tokenmill("verify", URL, "--against", tmp_path).rc == 2

@@ -214,7 +214,7 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
 
 
 @cli.command(context_settings=_CONTEXT)
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("folder", metavar="DIR")
 @click.argument("more", nargs=-1, metavar="")
 @click.option("--quick", is_flag=True, help="Sizes and headers only.")
 @click.option(
@@ -228,7 +228,7 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
 @click.option("--seed", type=int, default=0, help="Seed of that sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
 def verify(
-    folder: Path,
+    folder: str,
     more: tuple[str, ...],
     quick: bool,
     against: tuple[str, ...],
@@ -262,12 +262,12 @@ def verify(
     if count:
         raise DamageFound(
             f"{count} problems found",
-            str(folder),
+            folder,
             None,
             "run the command that prepared it again, with --repair: it makes only damaged shards",
         )
     if as_json:
-        _print_json("verified", folder=str(folder), quick=quick, problems=0)
+        _print_json("verified", folder=folder, quick=quick, problems=0)
     else:
         click.echo(f"{folder}: sizes{'' if quick else ', counts and hashes'} are as they should be")
 

@@ -73,8 +73,6 @@ class Prefix:
                         raise Interrupted("the upload was stopped")
                     digest.update(piece)
                     left -= len(piece)
-                    if not left and digest.hexdigest() != sha256:
-                        break
                     yield piece
             if left or digest.hexdigest() != sha256:
                 raise FileChanged(str(path))
