@@ -42,8 +42,9 @@ from tokenmill.tokenizers import (
 
 FETCHES = 4
 """Requests under way, or fetched and not yet read, of each remote file."""
-STAGED_SHARDS = 5
-"""On the disk of a run that stores its shards elsewhere, at most: two open, the others waiting."""
+STAGED_SHARDS = 7
+"""On the disk of a run that stores its shards elsewhere, at most: two open, the others
+being synced or waiting."""
 SAMPLES = 12
 SAMPLE_BYTES = 96 * 1024
 
