@@ -16,6 +16,7 @@ from tokenmill.folder import OutputFolder, would_write
 from tokenmill.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal, read_journal
 from tokenmill.lease import Lease, new_token
 from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard, parse_manifest
+from tokenmill.network import GATE, Gate
 from tokenmill.places.bucket import PART_BYTES, Bucket, StoredObject, parse
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes
@@ -40,7 +41,8 @@ class OutputPrefix(OutputFolder):
     def __init__(self, path: Path, plan: Plan, url: str, tell: Callable[[str], None]) -> None:
         super().__init__(path, plan)
         scheme, name, key = parse(url)
-        self._bucket = Bucket(scheme, name)
+        # A gate of its own: reading may be given up while what was made is still to be stored.
+        self._bucket = Bucket(scheme, name, Gate(GATE.patience))
         self._prefix = Prefix(self._bucket, key)
         self._tell = tell
         self._lease: Lease | None = None

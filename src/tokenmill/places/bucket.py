@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from tokenmill.errors import InputError, UsageError
-from tokenmill.network import GATE, Passing
+from tokenmill.network import GATE, Gate, Passing
+from tokenmill.readahead import in_background
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -79,9 +80,10 @@ def parse(url: str) -> tuple[str, str, str]:
 
 class Bucket:
     """One bucket (for az: a container). Methods raise TokenmillError, and TemporaryFailure when
-    the network fails for longer than the gate's patience; they serve any thread."""
+    the network fails for longer than the patience of ``gate``; they serve any thread."""
 
-    def __init__(self, scheme: str, name: str) -> None:
+    def __init__(self, scheme: str, name: str, gate: Gate = GATE) -> None:
+        self._gate = gate
         self.scheme = scheme
         self.name = name
         self._made: ObjectStore | None = None
@@ -239,7 +241,12 @@ class Bucket:
             except (_exceptions().BaseError, ValueError) as error:
                 raise self._explained(error, key) from error
 
-        return GATE.request(explained, self.url(key) + place)
+        def patiently() -> Result:
+            return self._gate.request(explained, self.url(key) + place)
+
+        if threading.current_thread() is threading.main_thread():
+            return in_background(patiently).result()  # where a signal is heard while it waits
+        return patiently()
 
     def _explained(self, error: Exception, key: str) -> Exception:
         """What a failure means: Passing, or an error for people."""
