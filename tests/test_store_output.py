@@ -400,3 +400,25 @@ def test_verify_reads_every_object(
     assert "changed: manifest.json" in tokenmill("verify", URL).stdout
     assert tokenmill("verify", f"{URL}/none").rc == 13
     assert tokenmill("verify", URL, "--against", tmp_path).rc == 2
+
+
+@pytest.mark.parametrize("what", ["shard", "lease"])
+def test_a_signal_is_heard_while_the_store_is_silent(
+    what: str, store: Store, corpus: corpora.Corpus, whole: dict[str, str], tmp_path: Path
+) -> None:
+    """It ends long before the request does, and what is done is kept."""
+    wanted = "/data/set/edu" if what == "shard" else "/.tokenmill/lease"
+    with stores.troubled(store) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+
+        def is_wanted(request: Request) -> bool:
+            return request.method == "PUT" and wanted in request.path
+
+        proxy.trouble = lambda request: "stall" if is_wanted(request) else None
+        with runs.running(*command(corpus), pause=0.02) as process:
+            runs.wait_for(lambda: any(map(is_wanted, proxy.requests)), "the silent request")
+            process.send_signal(signal.SIGTERM)
+            stopped = runs.finish(process, timeout=15)
+    assert stopped.rc == 143, stopped.stderr
+    assert runs.run(*command(corpus), lease=0.3).rc == 0
+    assert_whole(store, whole, tmp_path / "got")
