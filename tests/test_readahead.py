@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import texts
@@ -42,6 +42,7 @@ class Counted:
         return CONTENT[start:stop]
 
 
+@settings(deadline=None)  # each example has threads
 @given(
     st.lists(st.integers(0, 5000), min_size=2, max_size=20, unique=True),
     st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 5000), st.booleans()), max_size=20),
@@ -60,6 +61,7 @@ def test_any_reads_in_any_order_give_the_bytes(
             ahead.release(start, stop)
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 5000), min_size=2, max_size=40, unique=True), st.integers(100, 2000))
 def test_what_is_wanted_is_fetched_once_and_little_else(
     borders: list[int], chunk_bytes: int

@@ -47,6 +47,9 @@ class Counts:
     special_text: int = 0
     replaced: int = 0
     """U+FFFD put in for what was not UTF-8."""
+    told_tokens: int = 0
+    told_rows: int = 0
+    """What a dataset says itself of its tokens, and of how many of its rows it was asked."""
 
     def add(self, other: Counts) -> None:
         """Add ``other`` to this, field by field."""

@@ -99,6 +99,11 @@ def _spec_options(command: _Command) -> _Command:
 def _run_options(command: _Command) -> _Command:
     """The options that change no byte."""
     options = [
+        click.option("--config", help="Which config of a dataset on the Hub, such as sample-10BT."),
+        click.option(
+            "--network-patience",
+            help="How long a request that fails is made again, such as 10m; default 1h.",
+        ),
         click.option(
             "--memory",
             help="Budget for the whole process, such as 512MB; default "
@@ -141,14 +146,12 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     tokenmill prepare train_fineweb.txt --out data/fineweb
     tokenmill prepare corpus/ --format llm.c --out fineweb10B --memory 4GB
     """
-    folder = working_folder(out, options["staging"])
-    attempt = _supervised(folder, options["quiet"])
+    attempt = _supervised(working_folder(out, options["staging"]), options["quiet"])
     from tokenmill.preparation import PastTrouble, Preparation, plan_run
 
     run = _make_run(options, attempt)
     try:
-        plan = plan_run(list(inputs), run, _spec(options), folder)
-        preparation = Preparation(plan, out, run)
+        preparation = Preparation(plan_run(list(inputs), run, _spec(options), out), out, run)
         manifest = preparation.run()
     except PastTrouble:
         sys.exit(AGAIN)
@@ -183,6 +186,8 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
         raise UsageError(
             "plan cannot look into a pipe", "-", "what it read would be gone", "plan from a file"
         )
+    for note in found.inputs.notes:
+        run.tell(note)
     estimate = found.estimate = found.make_estimate()
     need, free = estimate.output_bytes(found.dtype), free_bytes(out)
     if run.as_json:
@@ -224,6 +229,7 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     help="Compare with these inputs, the dataset's own: a sample is encoded again "
     "by the reference.",
 )
+@click.option("--config", help="With --against: which config of a dataset on the Hub.")
 @click.option("--share", type=float, help="Share of the documents in that sample (0.01).")
 @click.option("--seed", type=int, default=0, help="Seed of that sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
@@ -232,6 +238,7 @@ def verify(
     more: tuple[str, ...],
     quick: bool,
     against: tuple[str, ...],
+    config: str | None,
     share: float | None,
     seed: int,
     as_json: bool,
@@ -251,6 +258,7 @@ def verify(
         against=inputs,
         share=DEFAULT_SHARE if share is None else share,
         seed=seed,
+        config=config,
         tell=lambda line: click.echo(line, err=True),
     )
     for problem in problems:
@@ -376,7 +384,7 @@ def _spec(options: dict[str, Any]) -> Any:
 
 _RUN_NAMES = {
     "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
-    "checkpoint_seconds", "as_json", "quiet", "staging",
+    "checkpoint_seconds", "as_json", "quiet", "staging", "config", "network_patience",
 }  # fmt: skip
 
 
@@ -421,6 +429,8 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
         checkpoint_seconds=options.get("checkpoint_seconds"),
         repair=bool(options.get("repair")),
         staging=options.get("staging"),
+        config=options.get("config"),
+        network_patience=options.get("network_patience"),
         quiet=quiet,
         as_json=options["as_json"],
         tell=lambda line: _tell(line, quiet),

@@ -21,7 +21,7 @@ from tokenmill.batches import CRASH, TRAIN, VAL, DocumentBatch
 from tokenmill.dataset import Dataset
 from tokenmill.encode import BlockEncoder, Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
-from tokenmill.inputs import find_inputs, settled
+from tokenmill.inputs import Selection, find_inputs, settled
 from tokenmill.inspection import vocabulary_of
 from tokenmill.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.memory import Budget
@@ -122,7 +122,14 @@ class _Stream:
 class Comparison:
     """One dataset and its inputs."""
 
-    def __init__(self, folder: Path, arguments: list[str], share: float, seed: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        arguments: list[str],
+        share: float,
+        seed: int,
+        config: str | None = None,
+    ) -> None:
         """Raises SpecMismatch, UsageError, DamageFound, InputError."""
         if not 0 <= share <= 1:
             raise UsageError(f"--share {share} is no share", fix="give a number from 0 to 1")
@@ -137,11 +144,13 @@ class Comparison:
                 f"it was written by tokenmill {manifest.tokenmill_version}",
                 "compare with that release, or prepare the dataset again with --overwrite",
             )
-        inputs = find_inputs(arguments)
+        inputs = find_inputs(arguments, Selection(config, manifest.revisions))
         _refuse_other_inputs(inputs.files, manifest.inputs, folder)
         vocabulary = vocabulary_of(dataset)
         choice = choose("auto", vocabulary)
-        budget = Budget.of(None, 1, vocabulary.largest_id + 1, choice.memory_factor)
+        budget = Budget.of(
+            None, 1, vocabulary.largest_id + 1, choice.memory_factor, inputs.are_remote
+        )
         split = position_split_of(spec, inputs.files, choice.cuts)
         engine = make_engine(vocabulary.reference, vocabulary)
         self._plan = Plan(

@@ -2,6 +2,7 @@
 
     TokenmillError                1   something failed: the message says what, where, why
     ├── InputError                1   an input cannot be read as what it claims to be
+    │   └── WrongContent          1   its hash is not the one that was told: begin anew
     ├── EngineMismatch            1   the fast engine and the reference implementation disagree
     ├── UsageError                2   the options make no sense together, or a value is malformed
     ├── TemporaryFailure          5   the network or a server failed for too long; run it again
@@ -50,6 +51,10 @@ class TokenmillError(Exception):
 
 class InputError(TokenmillError):
     """An input file is missing, damaged, or not what its name says."""
+
+
+class WrongContent(InputError):
+    """A file was read to its end and is not what its place says it is: nothing of it is kept."""
 
 
 def unreadable(where: str, error: OSError) -> InputError:

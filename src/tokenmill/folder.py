@@ -227,14 +227,11 @@ class OutputFolder:
         """Did a run leave a journal here?"""
         return read_journal(self.path) is not None
 
-    def leave(self) -> None:
+    def leave(self, keeps: bool = True) -> None:
         """After a failure: what is worth going on with stays, anything less is removed."""
         log = read_journal(self.path)
-        if (
-            log is not None
-            and log.checkpoint is not None
-            and self._is_worth_keeping(log.checkpoint)
-        ):
+        at = log.checkpoint if log is not None else None
+        if keeps and at is not None and self._is_worth_keeping(at):
             return
         with contextlib.suppress(OSError, TokenmillError):
             if log is not None:
@@ -306,6 +303,17 @@ class OutputFolder:
             if path.name in side
             or (path.name.endswith(PARTIAL) and would_write(spec, path.name.removesuffix(PARTIAL)))
         ]
+
+
+def revisions_of(path: Path) -> dict[str, str]:
+    """The commits that the dataset or the unfinished run in a folder took for moving revisions:
+    running the same command again means these, wherever the revisions have moved to."""
+    with contextlib.suppress(TokenmillError):
+        if (path / MANIFEST).exists():
+            return load_manifest(path).revisions
+        log = read_journal(path)
+        return log.run.revisions if log is not None else {}
+    return {}  # what is wrong there is told later
 
 
 def _is_file(path: Path) -> bool:

@@ -8,14 +8,16 @@ divide into records by the one before it.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tokenmill.errors import InputError
-from tokenmill.places import InputFile, expand
+from tokenmill.places import NO_MORE, InputFile, Selection, expand
 from tokenmill.places.place import KINDS
 from tokenmill.places.standard_input import Pipe
 
-__all__ = ["InputFile", "InputList", "Pipe", "find_inputs", "settled"]
+__all__ = [
+    "NO_MORE", "InputFile", "InputList", "Pipe", "Selection", "find_inputs", "settled",
+]  # fmt: skip
 
 
 @dataclass
@@ -25,6 +27,13 @@ class InputList:
     files: list[InputFile]
     ignored: list[str]
     repeated: list[str]
+    notes: list[str] = field(default_factory=list)
+    revisions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def are_remote(self) -> bool:
+        """Is any of them behind a network?"""
+        return any(file.place.is_remote for file in self.files)
 
     @property
     def pipe(self) -> Pipe | None:
@@ -32,13 +41,15 @@ class InputList:
         return next((f.place for f in self.files if isinstance(f.place, Pipe)), None)
 
 
-def find_inputs(arguments: list[str]) -> InputList:
+def find_inputs(arguments: list[str], selection: Selection = NO_MORE) -> InputList:
     """Expand the arguments to files. Raises InputError when one of them leads nowhere."""
     found = InputList([], [], [])
     seen: set[str] = set()
     for argument in arguments:
-        there = expand(argument)
+        there = expand(argument, selection)
         found.ignored += there.ignored
+        found.notes += there.notes
+        found.revisions |= there.revisions
         for file in there.files:
             place = file.path if file.place.is_remote else os.path.realpath(file.path)
             if place in seen:

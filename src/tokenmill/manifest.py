@@ -77,7 +77,10 @@ class Quarantine(msgspec.Struct):
 
 
 class Manifest(msgspec.Struct):
-    """Everything known of a finished dataset."""
+    """Everything known of a finished dataset.
+
+    ``revisions``: for each moving revision of a dataset on the Hub that was asked for, its commit.
+    """
 
     manifest_version: int
     tokenmill_version: str
@@ -94,6 +97,7 @@ class Manifest(msgspec.Struct):
     check: dict[str, float | int | str]
     quarantine: Quarantine
     warnings: list[str]
+    revisions: dict[str, str] = {}
 
     def tokens(self, split: str) -> int:
         """All tokens of one split."""

@@ -12,45 +12,67 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import TimeoutError as NotYet
 from typing import TypeVar
 
 from tokenmill.errors import TemporaryFailure
 from tokenmill.quantities import format_seconds
+from tokenmill.readahead import in_background
 
 Result = TypeVar("Result")
 DEFAULT_PATIENCE = 3600.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
+_POLL_SECONDS = 0.1
+_TELL_SECONDS = 30.0
 
 
 class Passing(Exception):
-    """A failure that may pass: ``why`` for people, ``retry_after`` seconds if the server told."""
+    """A failure that may pass: ``why`` for people, ``retry_after`` seconds if the server told.
 
-    def __init__(self, why: str, retry_after: float | None = None) -> None:
+    ``for_all``: the server is asked too often, so that every other request waits, too.
+    """
+
+    def __init__(self, why: str, retry_after: float | None = None, for_all: bool = False) -> None:
         super().__init__(why, retry_after)
         self.why = why
         self.retry_after = retry_after
+        self.for_all = for_all or retry_after is not None
 
 
 class Gate:
-    """The process's way to the network. ``patience`` is in seconds, for each request."""
+    """The process's way to the network. ``patience`` is in seconds, for each request.
+
+    ``requests``, ``retries``, ``moved`` (bytes of files) and ``verified`` (files whose hash was
+    compared) count since ``begin``.
+    """
 
     def __init__(self, patience: float = DEFAULT_PATIENCE) -> None:
         self.patience = patience
-        self.retries = 0
+        self.retries = self.requests = self.moved = self.verified = 0
+        self._tell: Callable[[str], None] = lambda line: None
+        self._told_at: float | None = None
         self._lock = threading.Lock()
         self._opens_at = 0.0
         self._is_closing = threading.Event()
 
+    def begin(self, patience: float, tell: Callable[[str], None]) -> None:
+        """A run begins, which wants to wait so long, and to be told of what it waits for."""
+        self.patience, self._tell = patience, tell
+        self.retries = self.requests = self.moved = self.verified = 0
+        self._told_at = None
+        self.reopen()
+
     def request(self, call: Callable[[], Result], where: str) -> Result:
         """What ``call`` returns, which is called again whenever it raises Passing.
 
-        Raises TemporaryFailure when it failed for longer than the patience, or was given up.
+        Raises TemporaryFailure when it failed for longer than the patience, or was given up:
+        then without waiting for ``call``, which may hang for longer than a person likes to.
         """
-        began, pause = None, _FIRST_PAUSE
+        closing, began, pause = self._is_closing, None, _FIRST_PAUSE
         while True:
-            self._wait(where)
+            self._wait(closing, where)
             try:
-                return call()
+                return self._result(call, closing, where)
             except Passing as error:
                 now = time.monotonic()
                 began = now if began is None else began
@@ -59,28 +81,64 @@ class Gate:
                     delay = max(error.retry_after, 0.0)
                 if now + delay - began > self.patience:
                     raise _failed(error, where, now - began) from error
-                self._pause(delay, for_all=error.retry_after is not None)
+                self._pause(closing, error, delay, where)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
+    def count(self, moved: int) -> None:
+        """A request was answered with so many bytes of a file."""
+        with self._lock:
+            self.requests += 1
+            self.moved += moved
+
     def close(self) -> None:
-        """Give up all waiting: the run is being stopped."""
+        """Give up all requests, and all waiting: the run is being stopped."""
         self._is_closing.set()
 
-    def _pause(self, delay: float, for_all: bool) -> None:
+    def reopen(self) -> None:
+        """Take requests again; those that were given up stay so."""
+        if self._is_closing.is_set():
+            self._is_closing = threading.Event()
+            self._opens_at = 0.0
+
+    def _result(self, call: Callable[[], Result], closing: threading.Event, where: str) -> Result:
+        answer = in_background(call)
+        while True:
+            try:
+                return answer.result(_POLL_SECONDS)
+            except NotYet:
+                if answer.done():
+                    return answer.result()
+                if closing.is_set():
+                    raise _given_up(where) from None
+
+    def _pause(self, closing: threading.Event, error: Passing, delay: float, where: str) -> None:
         with self._lock:
             self.retries += 1
-            if for_all:
-                self._opens_at = max(self._opens_at, time.monotonic() + delay)
-        if not for_all:
-            self._is_closing.wait(delay)
+            now = time.monotonic()
+            if error.for_all:
+                self._opens_at = max(self._opens_at, now + delay)
+            is_told = self._told_at is not None and now - self._told_at < _TELL_SECONDS
+            if not is_told:
+                self._told_at = now
+        if not is_told:
+            self._tell(
+                f"network: {error.why} ({where}); trying again in {format_seconds(delay)}, for "
+                f"up to {format_seconds(self.patience)}"
+            )
+        if not error.for_all:
+            closing.wait(delay)
 
-    def _wait(self, where: str) -> None:
-        while not self._is_closing.is_set():
+    def _wait(self, closing: threading.Event, where: str) -> None:
+        while not closing.is_set():
             left = self._opens_at - time.monotonic()
             if left <= 0:
                 return
-            self._is_closing.wait(left)
-        raise TemporaryFailure("given up", where, "the run is being stopped", "run it again")
+            closing.wait(left)
+        raise _given_up(where)
+
+
+def _given_up(where: str) -> TemporaryFailure:
+    return TemporaryFailure("given up", where, "the run is being stopped", "run it again")
 
 
 def _failed(error: Passing, where: str, seconds: float) -> TemporaryFailure:

@@ -45,6 +45,8 @@ class OrderedMap(Generic[Item, Result]):
         self._results: dict[int, tuple[Result | None, BaseException | None]] = {}
         self._end: int | None = None
         self._stopping = False
+        self.is_finished = False
+        """Did all results come?"""
         self._workers = [self._start(self._work) for _ in range(threads)]
         self._feeder = self._start(self._feed)
 
@@ -106,6 +108,7 @@ class OrderedMap(Generic[Item, Result]):
                 while index not in self._results and self._end != index and not self._is_over():
                     self._changed.wait(0.2)
                 if index not in self._results or self._is_over():
+                    self.is_finished = self._end == index
                     return
                 result, error = self._results.pop(index)
                 self._weights.pop(index, None)

@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from tokenmill.encode import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import InputList, Pipe, find_inputs
+from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
 from tokenmill.memory import Budget
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes, format_count, format_seconds
+from tokenmill.readahead import in_background
 from tokenmill.sources import open_source, opened_ahead
-from tokenmill.sources.block import START, Block, Position, SourceOptions
+from tokenmill.sources.block import START, Block, Position, Sample, SourceOptions
 from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.storage import free_bytes
@@ -47,6 +49,9 @@ STAGED_SHARDS = 7
 being synced or waiting."""
 SAMPLES = 12
 SAMPLE_BYTES = 96 * 1024
+REMOTE_BYTES_A_SAMPLE = 256 * 1024 * 1024
+"""A sample of a remote parquet file moves a page or a row group, megabytes: of a small corpus fewer
+are taken, so that they stay a small part of what is moved."""
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,7 @@ class Plan:
             special or None if self.spec.special_text == "error" else None,
             Ahead(self.budget.fetch_bytes, FETCHES),
             self.choice.cuts,
+            self.vocabulary.describe()["name"] == "gpt2",
         )
 
     def engine_line(self) -> str:
@@ -191,9 +197,7 @@ class Plan:
         rates: list[tuple[float, float, float]] = []
         seconds, sampled = 0.0, 0
         total = max(1, self.input_bytes)
-        options = self._source_options()
-        for file, position in _places(self.inputs.files):
-            sample = open_source(file, options).sample(position, SAMPLE_BYTES)
+        for sample in self._samples():
             documents, disk_bytes = sample.documents, sample.disk_bytes
             if not documents or not disk_bytes:
                 continue
@@ -224,6 +228,24 @@ class Plan:
             text_bytes=round(statistics.fmean(text_each) * total),
             bytes_per_second=self.budget.threads * sampled / max(seconds, 1e-9),
         )
+
+    def _samples(self) -> Iterator[Sample]:
+        """A few documents from all over the inputs; of remote ones all are fetched at once."""
+        options = self._source_options()
+
+        def take(file: InputFile, position: float) -> Sample:
+            return open_source(file, options).sample(position, SAMPLE_BYTES)
+
+        samples = SAMPLES
+        if self.inputs.are_remote:
+            samples = max(1, min(SAMPLES, self.input_bytes // REMOTE_BYTES_A_SAMPLE))
+        places = list(_places(self.inputs.files, samples))
+        waiting = [
+            in_background(partial(take, file, position)) if file.place.is_remote else None
+            for file, position in places
+        ]
+        for (file, position), sample in zip(places, waiting, strict=True):
+            yield sample.result() if sample is not None else take(file, position)
 
     def _one_document_files(self) -> bool:
         kinds = {file.kind for file in self.inputs.files}
@@ -286,17 +308,20 @@ def make_plan(
     engine: str = "auto",
     memory: int | None = None,
     threads: int | None = None,
+    selection: Selection = NO_MORE,
     commit: str | None = None,
+    is_stored: bool = False,
 ) -> Plan:
     """Decide everything but the bytes; ``commit`` is that of a tokenizer on the Hub, where a run
-    goes on. Raises InputError or UsageError; writes nothing."""
+    goes on, ``is_stored``: the output goes to an object store. Raises InputError or UsageError;
+    writes nothing."""
     divider_of(spec.documents)
     check_engine(engine)
     vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit)
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
-    inputs = find_inputs(arguments)
+    inputs = find_inputs(arguments, selection)
     choice = choose(engine, vocabulary)
     return Plan(
         spec,
@@ -305,7 +330,13 @@ def make_plan(
         vocabulary,
         choice,
         dtype,
-        Budget.of(memory, threads, vocabulary.largest_id + 1, choice.memory_factor),
+        Budget.of(
+            memory,
+            threads,
+            vocabulary.largest_id + 1,
+            choice.memory_factor,
+            inputs.are_remote or is_stored,
+        ),
         position_split_of(spec, inputs.files, choice.cuts),
     )
 
@@ -338,13 +369,13 @@ def _text_size(file: InputFile, keeps_damaged: bool) -> int:
     return position
 
 
-def _places(files: list[InputFile]) -> Iterator[tuple[InputFile, float]]:
-    """Evenly spaced places over all bytes of the inputs."""
+def _places(files: list[InputFile], samples: int) -> Iterator[tuple[InputFile, float]]:
+    """Evenly spaced places over all bytes of the inputs, so many."""
     total = sum(file.size for file in files)
     if not total:
         return
-    for index in range(SAMPLES):
-        at = total * (2 * index + 1) // (2 * SAMPLES)
+    for index in range(samples):
+        at = total * (2 * index + 1) // (2 * samples)
         for file in files:
             if at < file.size:
                 if file.compression is None or index == 0 or len(files) > 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 
 from tokenmill.errors import DamageFound, SpecMismatch, TemporaryFailure, TokenmillError
@@ -42,7 +43,9 @@ class OutputPrefix(OutputFolder):
         super().__init__(path, plan)
         scheme, name, key = parse(url)
         # A gate of its own: reading may be given up while what was made is still to be stored.
-        self._bucket = Bucket(scheme, name, Gate(GATE.patience))
+        gate = Gate()
+        gate.begin(GATE.patience, tell)
+        self._bucket = Bucket(scheme, name, gate)
         self._prefix = Prefix(self._bucket, key)
         self._tell = tell
         self._lease: Lease | None = None
@@ -174,15 +177,17 @@ class OutputPrefix(OutputFolder):
                 "choose another --out, or move them away",
             )
 
-    def leave(self) -> None:
-        super().leave()
+    def leave(self, keeps: bool = True) -> None:
+        super().leave(keeps)
         lease = self._lease
         if lease is None:
             return
+        if not keeps:  # or another machine would go on with it
+            self._remove_stored_state()
         is_worth = read_journal(self.path) is not None
         # The network may be what failed: it gets a moment, and no more.
         goodbye = in_background(lease.release if is_worth or not self._is_new else lease.remove)
-        with contextlib.suppress(TimeoutError, TokenmillError):
+        with contextlib.suppress(NotYet, TokenmillError):
             goodbye.result(_GOODBYE_SECONDS)
 
     def overwrite(self) -> list[str]:

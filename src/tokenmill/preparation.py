@@ -29,11 +29,12 @@ from tokenmill.errors import (
     TemporaryFailure,
     TokenmillError,
     UsageError,
+    WrongContent,
 )
-from tokenmill.folder import OutputFolder, recorded_commit
+from tokenmill.folder import OutputFolder, recorded_commit, revisions_of
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import settled
+from tokenmill.inputs import Selection, settled
 from tokenmill.journal import VERSION as JOURNAL_VERSION
 from tokenmill.journal import Encoded, Journal, Log, RunBegun, continuing_command
 from tokenmill.manifest import (
@@ -44,6 +45,7 @@ from tokenmill.manifest import (
     Shard,
 )
 from tokenmill.memory import peak_resident_bytes
+from tokenmill.network import DEFAULT_PATIENCE, GATE
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
 from tokenmill.prefix import OutputPrefix
@@ -125,16 +127,19 @@ class PrepareOptions(SpecOptions, total=False):
     checkpoint_seconds: float
     repair: bool
     staging: str | None
+    config: str | None
+    network_patience: float | str | None
 
 
 @dataclass(frozen=True)
 class RunOptions:
     """What changes no byte: budget, engine, share of documents checked, limits, what is shown.
 
-    ``staging`` is the folder for working folders where ``out`` is a URL (None: in the user's
-    cache), ``max_time`` is in seconds or a text such as ``8h``; ``tell`` gets the lines meant for a
-    person, ``stop`` may be asked by a signal's handler, ``attempt`` tells of earlier deaths,
-    ``command`` is what a person would type to do it again.
+    ``max_time`` and ``network_patience`` are in seconds or a text such as ``8h``; ``config``
+    chooses of a dataset on the Hub. ``tell`` gets the lines meant for a person, ``stop`` may be
+    asked by a signal's handler, ``attempt`` tells of earlier deaths, ``command`` is what a person
+    would type to do it again; ``staging`` is the folder for working folders where the output is a
+    URL (None: in the user's cache).
     """
 
     memory: int | str | None = None
@@ -147,6 +152,8 @@ class RunOptions:
     checkpoint_seconds: float | None = None
     repair: bool = False
     staging: str | None = None
+    config: str | None = None
+    network_patience: float | str | None = None
     quiet: bool = True
     as_json: bool = False
     tell: Callable[[str], None] = lambda line: None
@@ -166,8 +173,7 @@ def prepare(
     Raises TokenmillError.
     """
     run, spec = _divide(options)
-    folder = working_folder(str(out), run.staging)
-    return Preparation(plan_run(_paths(inputs), run, spec, folder), str(out), run).run()
+    return Preparation(plan_run(_paths(inputs), run, spec, str(out)), str(out), run).run()
 
 
 def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOptions]) -> Plan:
@@ -179,19 +185,24 @@ def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOpt
 
 
 def plan_run(
-    paths: list[str], run: RunOptions, options: SpecOptions, out: Path | None = None
+    paths: list[str], run: RunOptions, options: SpecOptions, where: str | None = None
 ) -> Plan:
-    """The plan of a run, not yet estimated; in ``out`` may be what it is to go on with."""
+    """The plan of a run, not yet estimated; at ``where`` may be what it is to go on with."""
     if not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
     total = None if run.memory is None else parse_bytes(run.memory)
     threads = 1 if run.attempt.is_careful else run.threads
     if run.repair and run.overwrite:
         raise UsageError("--repair and --overwrite exclude one another", fix="give one of them")
-    spec, commit = Spec.of(options), None
-    if out is not None and not run.overwrite:
+    patience = run.network_patience
+    GATE.begin(DEFAULT_PATIENCE if patience is None else parse_seconds(patience), run.tell)
+    spec, commit, selection = Spec.of(options), None, Selection(run.config)
+    if where is not None and not run.overwrite:
+        out = working_folder(where, run.staging)
         commit = recorded_commit(out, spec.tokenizer)
-    found = make_plan(paths, spec, run.engine, total, threads, commit)
+        selection = Selection(run.config, revisions_of(out))
+    is_stored = where is not None and is_store(where)
+    found = make_plan(paths, spec, run.engine, total, threads, selection, commit, is_stored)
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     return found
 
@@ -260,8 +271,8 @@ class Preparation:
                     log = Log(self._begun())
                 self._announce(log)
                 manifest = self._work(log)
-            except BaseException:
-                folder.leave()
+            except BaseException as error:
+                folder.leave(keeps=not isinstance(error, WrongContent))
                 raise
             folder.finish()
             self.has_worked = True
@@ -315,6 +326,7 @@ class Preparation:
             [Input(**entry) for entry in plan.identities()],
             sys.argv[1:],
             datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            plan.inputs.revisions,
         )
 
     def _announce(self, log: Log) -> None:
@@ -326,6 +338,8 @@ class Preparation:
             tell(f"ignored: {len(plan.inputs.ignored) - 5} more files of no known kind")
         for path in plan.inputs.repeated:
             tell(f"named twice, read once: {path}")
+        for note in plan.inputs.notes:
+            tell(note)
         if plan.inputs.pipe is not None:
             tell(f"plan: {plan.summary()}")
             return
@@ -412,7 +426,9 @@ class Preparation:
         finally:
             if self.plan.inputs.pipe is not None:
                 self.plan.inputs.pipe.close()
+            GATE.close()  # what is still fetched is not wanted any more
             batches.close()
+            GATE.reopen()
             stop.defer(False)
 
     def _consume(
@@ -438,10 +454,15 @@ class Preparation:
                 due = now + every
             reporter.update()
             self._stop_if_past_trouble()
-            if self._deadline is not None and now >= self._deadline:
-                where, why, fix = self._kept()
-                raise LimitReached(f"--max-time {self.options.max_time} is over", where, why, fix)
+            if self._is_late():
+                break
             del batch
+        if self._is_late() and not batches.is_finished:
+            where, why, fix = self._kept()
+            raise LimitReached(f"--max-time {self.options.max_time} is over", where, why, fix)
+
+    def _is_late(self) -> bool:
+        return self._deadline is not None and time.monotonic() >= self._deadline
 
     def _kept(self) -> tuple[str, str, str]:
         """Where, why and fix of an error after which the run can go on."""
@@ -490,7 +511,7 @@ class Preparation:
             budget.threads,
             1 if self.options.attempt.is_careful else budget.window,
             lambda block: max(1, block.text_bytes // BLOCK_BYTES),
-            self.options.stop.is_asked,
+            lambda: self.options.stop.is_asked() or self._is_late(),
         )
 
     def _careful(
@@ -538,6 +559,7 @@ class Preparation:
             },
             quarantine=quarantine,
             warnings=[],
+            revisions=plan.inputs.revisions,
         )
         layout = Layout(manifest.shard_tokens(), plan.vocabulary.end_of_text, exact=True)
         manifest.warnings = plan.spec.layout.warnings(layout)
@@ -570,9 +592,16 @@ class Preparation:
                 f"warning: {manifest.counts['quarantined']} records were left out and are in "
                 f"{self.where}/{QUARANTINE}: {', '.join(f'{n} {reason}' for reason, n in reasons)}"
             )
+        for line in told_lines(manifest):
+            tell(line)
         busy = ", ".join(f"{stage} {share:.0%}" for stage, share in status.busy().items())
         done = status.done_bytes - status.kept_bytes
         drops, checked = self._caches.drops, manifest.check["documents"]
+        if GATE.requests:
+            tell(
+                f"network: {format_bytes(GATE.moved)} in {GATE.requests:,} requests, "
+                f"{GATE.retries:,} made again; {GATE.verified:,} files checked by SHA-256"
+            )
         tell(
             f"done: {manifest.counts['documents']:,} documents, {manifest.counts['tokens']:,} "
             f"tokens in {len(manifest.shards)} files; {format_seconds(seconds)}, "
@@ -582,3 +611,17 @@ class Preparation:
             f"{checked or 'no'} documents checked by {manifest.check['reference']}"
             f"{', no difference' if checked else ' (too few to draw one)'}"
         )
+
+
+def told_lines(manifest: Manifest) -> list[str]:
+    """How our count of tokens compares with the dataset's own, where it has one for each row."""
+    counts = manifest.counts
+    rows, told = counts.get("told_rows", 0), counts.get("told_tokens", 0)
+    documents = counts["documents"]
+    if not rows or rows != documents + counts["null_documents"]:
+        return []
+    ours = counts["tokens"] - (documents if manifest.delimiter != "none" else 0)
+    verdict = "equal" if ours == told else f"{ours - told:+,}"
+    return [
+        f"token_count of the dataset: {told:,}; ours, without end-of-text: {ours:,} ({verdict})"
+    ]

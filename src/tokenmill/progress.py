@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tokenmill.batches import Counts, TokenBatch
 from tokenmill.journal import Checkpoint
 from tokenmill.memory import resident_bytes
+from tokenmill.network import GATE
 from tokenmill.quantities import format_bytes, format_count, format_seconds
 from tokenmill.streams import print_or_forget
 
@@ -146,6 +147,7 @@ class Reporter:
             "memory_budget": status.budget,
             "busy": {stage: round(share, 3) for stage, share in status.busy().items()},
             "bottleneck": status.bottleneck(),
+            "retries": GATE.retries,
         }
         self._last, self._last_bytes, self._last_tokens = now, status.done_bytes, tokens
         return figures
@@ -185,6 +187,7 @@ def _line(figures: dict[str, Any]) -> str:
         f"{'?' if left is None else format_seconds(left)} left, "
         f"{format_bytes(figures['resident_bytes'])} of {format_bytes(figures['memory_budget'])}, "
         f"busiest: {figures['bottleneck']}"
+        + (f", {figures['retries']} requests made again" if figures["retries"] else "")
     )
 
 
@@ -213,6 +216,8 @@ def _block(figures: dict[str, Any]) -> Any:
         ),
         ("busy", f"{busy}; bottleneck: {figures['bottleneck']}"),
     ]
+    if figures["retries"]:
+        rows.append(("network", f"{figures['retries']} requests made again"))
     for label, value in rows:
         table.add_row(Text(label, style="dim"), Text(value))
     bar = ProgressBar(total=max(1, figures["total_bytes"]), completed=figures["bytes"], width=60)

@@ -167,6 +167,12 @@ def _joined(ranges: Iterable[Range], chunk_bytes: int) -> list[_Chunk]:
     return chunks
 
 
+def cost(ranges: Iterable[Range], chunk_bytes: int) -> tuple[int, int]:
+    """Requests that it takes to fetch some ranges, and the bytes that they move."""
+    chunks = _joined(ranges, chunk_bytes)
+    return len(chunks), sum(chunk.stop - chunk.start for chunk in chunks)
+
+
 def _is_near(chunk: _Chunk, start: int) -> bool:
     wanted = sum(high - low for low, high in chunk.wanted)
     return (start - chunk.start - wanted) * MOST_WASTE <= wanted

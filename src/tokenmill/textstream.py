@@ -6,13 +6,19 @@ fetched ahead, is read by the thread that walks through the file, and handed on.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
 from tokenmill.compression import READ_BYTES, Damage, DecompressedFile
+from tokenmill.errors import WrongContent
+from tokenmill.network import GATE
 from tokenmill.places import Content, InputFile
 from tokenmill.places.standard_input import Pipe
 from tokenmill.readahead import ReadAhead
+
+SHA256 = "sha256:"
+"""How the probe of a file begins whose place lists the hash of all of it."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +46,10 @@ class ByteStream(Protocol):
 
     def disk_position(self, position: int) -> int:
         """Bytes of the file as stored that were read to come to ``position`` of the text."""
+
+    def finish(self) -> None:
+        """All of the text was read. Raises WrongContent when the file was read from its start and
+        is not the one that its place lists."""
 
     @property
     def damage(self) -> Damage | None:
@@ -78,6 +88,9 @@ class StoredBytes:
         self._ahead = ahead if file.place.is_remote else None
         self._reader: ReadAhead | None = None
         self._released = 0
+        self._path = file.path
+        self._sha256 = file.probe.removeprefix(SHA256) if file.probe.startswith(SHA256) else None
+        self._digest = hashlib.sha256()
 
     def __del__(self) -> None:
         if getattr(self, "_reader", None):
@@ -96,12 +109,31 @@ class StoredBytes:
             ahead, ranges = self._ahead, [(position, self._size)]
             self._reader = ReadAhead(self._content.read, ranges, ahead.chunk_bytes, ahead.chunks)
             self._released = position
+            if position > 0:
+                self._sha256 = None  # what is before was read by another run
 
     def release(self, position: int) -> None:
         """Nothing before ``position`` will be read again (or seldom: then it is fetched anew)."""
         if self._reader is not None and position > self._released:
+            if self._sha256 is not None:
+                self._digest.update(self.read(self._released, position))
             self._reader.release(self._released, position)
             self._released = position
+
+    def finish(self) -> None:
+        """All was read: compare the hash, where the place lists one and all of it was read."""
+        if self._reader is None or self._sha256 is None:
+            return
+        self.release(self._size)
+        if self._digest.hexdigest() != self._sha256:
+            raise WrongContent(
+                "the file that came is not the one that is listed",
+                self._path,
+                f"its SHA-256 is {self._digest.hexdigest()}, listed is {self._sha256}",
+                "run the same command again: it begins anew, for what was made of that file is "
+                "not kept",
+            )
+        GATE.verified += 1
 
 
 class PlainStream:
@@ -129,6 +161,9 @@ class PlainStream:
 
     def disk_position(self, position: int) -> int:
         return position
+
+    def finish(self) -> None:
+        self._bytes.finish()
 
 
 class Sequence(Protocol):
@@ -179,6 +214,10 @@ class SequentialStream:
         # Where damage is near, the file is read a second time.
         self._disk = max(self._disk, self._source.position)
         return self._disk
+
+    def finish(self) -> None:
+        if self._stored is not None and self.damage is None:
+            self._stored.finish()
 
     @property
     def damage(self) -> Damage | None:

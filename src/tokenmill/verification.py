@@ -53,13 +53,15 @@ def verify(
     against: list[str | Path] | None = None,
     share: float = DEFAULT_SHARE,
     seed: int = 0,
+    config: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Problem]:
     """Every problem of the dataset in ``folder``, or at a URL such as ``s3://BUCKET/PREFIX``;
     ``quick`` looks at sizes and headers only.
 
     With the inputs that it was made from in ``against``, a ``share`` of their documents, drawn by
-    ``seed``, is encoded again by the reference implementation and compared.
+    ``seed``, is encoded again by the reference implementation and compared. ``config`` is that of
+    a dataset on the Hub.
 
     Raises DamageFound when the manifest itself is missing or damaged, SpecMismatch when the inputs
     are others than the dataset's, UsageError when they cannot be compared.
@@ -73,7 +75,7 @@ def verify(
     if against is not None:
         from tokenmill.comparison import Comparison  # heavy
 
-        comparison = Comparison(place, [str(path) for path in against], share, seed)
+        comparison = Comparison(place, [str(path) for path in against], share, seed, config)
     for shard in manifest.shards:
         problem = shard_problem(place, manifest, shard, quick=quick)
         if problem is not None:

@@ -19,7 +19,6 @@ from urllib.parse import urlsplit
 
 from tokenmill.errors import InputError, UsageError
 from tokenmill.network import GATE, Gate, Passing
-from tokenmill.readahead import in_background
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -128,6 +127,7 @@ class Bucket:
             data = bytes(result.bytes())
             if len(data) != stop - start:
                 raise Passing(f"{len(data)} bytes came of the {stop - start} asked for")
+            self._gate.count(len(data))
             return data
 
         return self._request(call, key, f", byte {start}")
@@ -241,12 +241,7 @@ class Bucket:
             except (_exceptions().BaseError, ValueError) as error:
                 raise self._explained(error, key) from error
 
-        def patiently() -> Result:
-            return self._gate.request(explained, self.url(key) + place)
-
-        if threading.current_thread() is threading.main_thread():
-            return in_background(patiently).result()  # where a signal is heard while it waits
-        return patiently()
+        return self._gate.request(explained, self.url(key) + place)
 
     def _explained(self, error: Exception, key: str) -> Exception:
         """What a failure means: Passing, or an error for people."""
@@ -272,7 +267,7 @@ class Bucket:
         if status is None and any(sign in text for sign in _PASSING):
             return Passing(short)
         if status in (408, 409, 425, 429) or (status is not None and status >= 500):
-            return Passing(short)
+            return Passing(short, for_all=status in (429, 503))
         return InputError("the store does not give what is asked for", where, short,
                           "check the URL, and the environment variables of the store")  # fmt: skip
 

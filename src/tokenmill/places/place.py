@@ -8,7 +8,7 @@ contents that any thread may read.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -68,12 +68,30 @@ class Place(Protocol):
         """Raise InputError if the file is no longer what it was when it was found."""
 
 
+@dataclass(frozen=True)
+class Selection:
+    """What is asked for beside the arguments: a dataset's ``config`` by name, and the commits that
+    an earlier run took for moving ``revisions``, by what was asked for."""
+
+    config: str | None = None
+    revisions: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_MORE = Selection()
+"""Nothing is asked for beside the arguments."""
+
+
 @dataclass
 class Found:
-    """What an argument leads to: files, and those passed over (to be told, never hidden)."""
+    """What an argument leads to: files, and those passed over (to be told, never hidden).
+
+    ``notes`` are for a person, ``revisions`` the commits that moving revisions were taken for.
+    """
 
     files: list[InputFile] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    revisions: dict[str, str] = field(default_factory=dict)
 
 
 Expand = Callable[[str], Found]

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
+from typing import Any
 
 from tokenmill.places import InputFile
 from tokenmill.readahead import in_background
@@ -29,7 +30,6 @@ SOURCES: dict[str, Callable[[InputFile, SourceOptions], Source]] = {
 }
 
 
-_OPENED_BYTES = 64 * 1024 * 1024
 _MOST_OPENED = 8
 
 
@@ -48,8 +48,9 @@ def opened_ahead(
     """
     opening: deque[tuple[InputFile, State | None, Future[Source] | None]] = deque()
     rest = iter(files)
+    window = options.ahead.chunk_bytes * options.ahead.chunks if options.ahead else 1
     while True:
-        while len(opening) <= _MOST_OPENED and sum(f.size for f, _, _ in opening) < _OPENED_BYTES:
+        while len(opening) <= _MOST_OPENED and _ahead(opening, window) < window:
             file, state = next(rest, (None, None))
             if file is None:
                 break
@@ -61,6 +62,11 @@ def opened_ahead(
             return
         file, state, future = opening.popleft()
         yield (open_source(file, options) if future is None else future.result()), state
+
+
+def _ahead(opening: Iterable[tuple[InputFile, Any, Any]], window: int) -> int:
+    """How many bytes files may have fetched ahead, at most."""
+    return sum(min(file.size, window) for file, _, _ in opening)
 
 
 def _opened(file: InputFile, state: State | None, options: SourceOptions) -> Source:

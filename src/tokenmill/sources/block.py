@@ -31,7 +31,8 @@ class SourceOptions:
     a corpus of one document turns from train to val. ``quarantines`` is ``--on-bad quarantine``,
     ``replaces`` is ``--invalid-utf8 replace``; ``refused`` is the special text that makes a
     document bad, ``ahead`` how much of a remote file is fetched before it is read. ``cuts`` says
-    where a document may be cut.
+    where a document may be cut, ``asks_told`` whether it matters how many GPT-2 tokens a dataset
+    says that it has.
     """
 
     documents: str
@@ -45,6 +46,7 @@ class SourceOptions:
     refused: bytes | None = None
     ahead: Ahead | None = None
     cuts: CutRule = EVERYWHERE
+    asks_told: bool = False
 
     @property
     def refused_when_kept(self) -> bytes | None:

@@ -326,6 +326,7 @@ class JsonlSource:
                 damaged = damage_block(self.file, stream, state)
                 if damaged:
                     yield damaged
+                stream.finish()
                 return
             disk, before = stream.disk_position(excerpt.stop), state["disk"]
             # Records tell their line; to count from the start for each block would take forever.

@@ -23,10 +23,10 @@ from tokenmill.batches import (
     BadRecord,
     DocumentBatch,
 )
-from tokenmill.errors import InputError, UsageError
+from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.places import InputFile
 from tokenmill.rangefile import RangeFile
-from tokenmill.readahead import Range, ReadAhead
+from tokenmill.readahead import Range, ReadAhead, cost
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     BadBlock,
@@ -52,14 +52,20 @@ _BUFFER_BYTES = 1024 * 1024
 _BATCH_BYTES = 512 * 1024
 _MAX_BATCH_ROWS = 1024
 _DICTIONARY_BATCH_ROWS = 64
+TOLD = "token_count"
+"""FineWeb's column of how many GPT-2 tokens a row has."""
+_TOLD_COST = 1.02
+_DICTIONARY_BATCH_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(kw_only=True)
 class ParquetBlock(Block):
-    """Row groups of a file, or rows of one that were read already (``pieces``)."""
+    """Row groups of a file, or rows of one that were read already (``pieces``); ``ended`` are the
+    groups that end with this block."""
 
     source: ParquetSource
     row_groups: list[int]
+    ended: list[int]
     first_row: int
     pieces: list[Piece] | None = None
 
@@ -84,6 +90,7 @@ class ParquetBlock(Block):
             else:
                 self._add(piece.array, piece.row, batch)
                 batch.counts.null_documents += piece.array.null_count
+        batch.counts.told_tokens, batch.counts.told_rows = self.source.told(self.ended)
         return batch
 
     def _add(self, array: pa.Array, row: int, batch: DocumentBatch) -> None:
@@ -164,9 +171,12 @@ class ParquetSource:
         self._content = file.place.open(file) if file.place.is_remote else None
         self._ahead: ReadAhead | None = None
         self._lost: BadRecord | None = None
+        self._told_index: int | None = None
         try:
             self._metadata = self._open(None).metadata
             self._schema = self._metadata.schema.to_arrow_schema()
+        except TokenmillError:
+            raise  # of the network, which says it better
         except Exception as error:  # noqa: BLE001  Arrow raises many kinds
             self._leave_out(error)
             return
@@ -240,13 +250,58 @@ class ParquetSource:
         if self._content is None or self._lost or ahead is None or self._ahead is not None:
             return
         first = resumed(state, {"group": 0, "row": 0, "skip": 0})["group"]
-        ranges = [self._range(group) for group in range(first, self._metadata.num_row_groups)]
+        self._told_index = self._find_told()
+        ranges = self._ranges(first, self._told_index)
         if all(before[1] <= after[0] for before, after in itertools.pairwise(ranges)):
             self._ahead = ReadAhead(self._content.read, ranges, ahead.chunk_bytes, ahead.chunks)
 
-    def _range(self, group: int) -> Range:
-        """Where the text of a row group lies in the file."""
-        column = self._metadata.row_group(group).column(self._column_index)
+    def _ranges(self, first: int, told: int | None) -> list[Range]:
+        """Where in the file that lies which will be read of the groups from ``first`` on."""
+        ranges = []
+        for group in range(first, self._metadata.num_row_groups):
+            ranges.append(self._range(group))
+            if told is not None:
+                ranges.append(self._range(group, told))
+        return sorted(ranges)
+
+    def _find_told(self) -> int | None:
+        """The column that tells how many tokens there are, where it costs next to nothing."""
+        import pyarrow as pa
+
+        schema, names = self._schema, self._schema.names
+        if not self.options.asks_told or names.count(TOLD) != 1:
+            return None
+        if not pa.types.is_integer(schema.field(TOLD).type):
+            return None
+        paths = [self._metadata.schema.column(i).path for i in range(self._metadata.num_columns)]
+        told = paths.index(TOLD)
+        # With the same pieces whatever memory there is, for the manifest tells the result.
+        requests, size = cost(self._ranges(0, None), 8 * BLOCK_BYTES)
+        more_requests, more = cost(self._ranges(0, told), 8 * BLOCK_BYTES)
+        is_cheap = more_requests <= requests * _TOLD_COST + 1 and more <= size * _TOLD_COST
+        return told if is_cheap else None
+
+    def told(self, groups: list[int]) -> tuple[int, int]:
+        """Tokens that some row groups say they have, and the rows that say it."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if self._told_index is None or not groups:
+            return 0, 0
+        try:
+            column = self._thread_file().read_row_groups(groups, [TOLD], use_threads=False)[TOLD]
+        except (pa.ArrowException, OSError):
+            return 0, 0  # it is no text: then there is nothing to compare with
+        finally:
+            if self._ahead is not None:
+                for group in groups:
+                    self._ahead.release(*self._range(group, self._told_index))
+        return pc.sum(column, min_count=0).as_py(), len(column) - column.null_count
+
+    def _range(self, group: int, index: int | None = None) -> Range:
+        """Where the text, or another column, of a row group lies in the file."""
+        index = self._column_index if index is None else index
+        column = self._metadata.row_group(group).column(index)
         start = column.data_page_offset
         if column.has_dictionary_page and column.dictionary_page_offset:
             start = min(start, column.dictionary_page_offset)
@@ -372,7 +427,9 @@ class ParquetSource:
             return
         batch_rows = max(1, min(_MAX_BATCH_ROWS, rows * _BATCH_BYTES // max(1, text_bytes)))
         if any(self._is_dictionary(group) for group in row_groups):
-            batch_rows = min(batch_rows, _DICTIONARY_BATCH_ROWS)
+            # Each row may be the largest entry, which is no larger than all of them together.
+            certain = _DICTIONARY_BATCH_BYTES // max(1, text_bytes)
+            batch_rows = min(batch_rows, max(_DICTIONARY_BATCH_ROWS, certain))
         row = first_row
         try:
             for batch in self._thread_file().iter_batches(
@@ -438,6 +495,7 @@ class ParquetSource:
         return ParquetBlock(
             source=self,
             row_groups=groups,
+            ended=groups,
             first_row=next_row - rows,
             size=self._place(following) - self._place(groups[0]),
             after={"group": following, "row": next_row, "skip": 0},
@@ -484,6 +542,7 @@ class ParquetSource:
         return ParquetBlock(
             source=self,
             row_groups=[group],
+            ended=[group] if done + rows == total else [],
             first_row=first_row + done,
             size=(self._place(group + 1) - self._place(group)) * rows // max(1, total),
             after=after,

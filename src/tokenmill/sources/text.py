@@ -225,7 +225,7 @@ class TextSource:
                 damaged = damage_block(self.file, stream, state, state["continues"])
                 if damaged:
                     yield damaged
-                return
+                break
             disk, before = stream.disk_position(excerpt.stop), state
             state = {"ended": True}
             if cut is not None or stream.damage:
@@ -244,6 +244,7 @@ class TextSource:
                 seam_before=before["seam"],
                 seam_after=cut.seam[0] if cut and cut.seam else None,
             )
+        stream.finish()
 
     def _split_at(self, start: int) -> str | None:
         border = self._options.position_split
