@@ -22,7 +22,7 @@ from tests import corpora, texts
 from tests.conftest import Run, kill, start
 from tests.outcome import Outcome, prepare
 from tests.shared import ARTICLES
-from tokenmill import preparation, storage, writer
+from tokenmill import folder, preparation, storage, writer
 from tokenmill.errors import InputError, NoSpace, OutputInUse, SpecMismatch
 from tokenmill.storage import locked, write_durably
 
@@ -86,7 +86,7 @@ def test_a_failure_at_the_very_end_leaves_whole_shards_and_can_be_repeated(
         write_durably(path, content)
 
     out = tmp_path / "out"
-    monkeypatch.setattr(preparation, "write_durably", failing)
+    monkeypatch.setattr(folder, "write_durably", failing)
     with pytest.raises((OSError, NoSpace)):
         prepare(ARTICLES, out)
     monkeypatch.undo()

@@ -19,7 +19,7 @@ import xxhash
 
 import tokenmill
 from tests.shared import GPT2_RANKS
-from tokenmill import preparation, quantities, reading
+from tokenmill import folder, quantities, reading
 from tokenmill.dataset import Dataset
 from tokenmill.errors import DamageFound, LimitReached, TokenmillError, UsageError
 from tokenmill.inspection import describe, text_at_token, text_of_document
@@ -262,7 +262,7 @@ def test_the_manifest_is_the_same_when_all_was_encoded_before(
         raise OSError("no manifest yet")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="no manifest yet"):
-        patch.setattr(preparation, "write_durably", fail)
+        patch.setattr(folder, "write_durably", fail)
         tokenmill.prepare(corpus, out=tmp_path / "out", **options)
     assert tokenmill.prepare(corpus, out=tmp_path / "out", **options) == whole
 

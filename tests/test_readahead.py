@@ -188,6 +188,17 @@ def test_distant_files_go_on_from_any_block(tmp_path: Path) -> None:
         assert [block.read().documents for block in resumed] == expected[at + 1 :]
 
 
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_a_file_that_was_read_is_not_fetched_again(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"corpus{suffix}"
+    write(path, suffix)
+    place = DistantPlace()
+    (near,) = find_inputs([str(path)]).files
+    source = open_source(dataclasses.replace(near, place=place), options(Ahead(1000, 2)))
+    assert list(source.blocks({"ended": True})) == []
+    assert place.requests == []
+
+
 def test_the_next_files_are_opened_ahead_and_come_in_order(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number:02}.txt").write_text(f"text {number}")

@@ -23,7 +23,7 @@ LAYERS: list[dict[str, set[str]]] = [
         "ground": {
             "errors", "quantities", "batches", "cuts", "memory", "storage", "inputs", "compression",
             "supervision", "utf8", "reading", "streams", "places", "readahead", "rangefile",
-            "textstream", "network",
+            "textstream", "network", "staging",
         }
     },
     {
@@ -33,11 +33,11 @@ LAYERS: list[dict[str, set[str]]] = [
         "manifest": {"manifest"},
         "spec": {"spec"},
     },
-    {"machine": {"encode", "pipeline", "writer", "journal", "caches", "care"}},
+    {"machine": {"encode", "pipeline", "writer", "journal", "caches", "care", "lease", "uploads"}},
     {
         "services": {
             "planning", "verification", "inspection", "progress", "dataset", "diagnosis", "folder",
-            "repair", "comparison", "status",
+            "repair", "comparison", "status", "prefix", "stored",
         }
     },
     {"preparation": {"preparation"}},

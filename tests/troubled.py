@@ -8,6 +8,8 @@ The environment variable TROUBLE says which, as a JSON object:
 * `die`: {engine: "abort", "segfault" or "hog"}, of a document that contains `marker`; a hog takes
   memory until it is killed, but not where the budget was cut;
 * `manifest`: "kill": worker and parent die when all is encoded and named but the manifest;
+* `lease`: seconds between two beats of the lease on a prefix of an object store;
+* `bitrot`: each whole shard changes on the disk before it is stored;
 * `alone`: no parent watches the work, so that one death is the end of the run.
 """
 
@@ -25,7 +27,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmill import cli, preparation, storage, tokenizers
+from tokenmill import cli, folder, lease, preparation, storage, tokenizers, uploads
+from tokenmill.manifest import Shard
 from tokenmill.memory import Budget
 from tokenmill.sources import block, jsonl, parquet, text
 from tokenmill.supervision import Attempt
@@ -121,7 +124,22 @@ def die_before_manifest() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         storage.write_durably(path, content)
 
-    vars(preparation)["write_durably"] = dying
+    vars(folder)["write_durably"] = dying
+
+
+def rot_whole_shards() -> None:
+    """A bit flips in each shard after its hash was noted."""
+    add = uploads.Uploads.add
+
+    def rotting(self: uploads.Uploads, shard: Shard) -> None:
+        with (self._folder / (shard.name + ".partial")).open("r+b") as file:
+            file.seek(1000)
+            byte = file.read(1)
+            file.seek(1000)
+            file.write(bytes([byte[0] ^ 1]))
+        add(self, shard)
+
+    setattr(uploads.Uploads, "add", rotting)  # noqa: B010  mypy knows no such thing
 
 
 def main() -> None:
@@ -134,8 +152,12 @@ def main() -> None:
         vars(preparation)["DEFAULT_CHECKPOINT_SECONDS"] = wanted["checkpoint"]
     if "manifest" in wanted:
         die_before_manifest()
+    if "lease" in wanted:
+        vars(lease)["BEAT_SECONDS"] = wanted["lease"]
+    if wanted.get("bitrot"):
+        rot_whole_shards()
     if wanted.get("alone"):
-        vars(cli)["_supervised"] = lambda out, is_quiet: Attempt()
+        vars(cli)["_supervised"] = lambda place, is_quiet: Attempt()
     spare_small_budgets()
     trouble_engines(wanted)
     cli.main()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from tokenmill import __version__
+from tokenmill.staging import working_folder
 from tokenmill.streams import print_or_forget
 from tokenmill.supervision import AGAIN, Attempt, Repeats, Watch, in_hand, supervise
 
@@ -131,20 +132,21 @@ def _run_options(command: _Command) -> _Command:
 @cli.command(context_settings=_CONTEXT)
 @_spec_options
 @_run_options
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The folder.")
+@click.option("--out", required=True, metavar="DIR", help="The folder, or s3://BUCKET/PREFIX.")
+@click.option("--staging", metavar="DIR", help="Where to work when --out is a URL.")
 @click.option("--max-time", help="Stop cleanly after this long, such as 8h, to go on later.")
 @click.option("--max-bad", type=int, help="Stop when more records than this are left out (10000).")
 @click.option("--checkpoint-seconds", type=float, hidden=True)
 @click.option("--overwrite", is_flag=True, help="Begin anew; tells what it removes.")
 @click.option("--repair", is_flag=True, help="Make only the damaged shards of DIR again.")
-def prepare(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
+def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     """Turn a corpus into token shards. Running it again goes on, or says that it is done.
 
     \b
     tokenmill prepare train_fineweb.txt --out data/fineweb
     tokenmill prepare corpus/ --format llm.c --out fineweb10B --memory 4GB
     """
-    attempt = _supervised(out, options["quiet"])
+    attempt = _supervised(working_folder(out, options["staging"]), options["quiet"])
     from tokenmill.preparation import PastTrouble, Preparation, plan_run
 
     run = _make_run(options, attempt)
@@ -217,7 +219,7 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
 
 
 @cli.command(context_settings=_CONTEXT)
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("folder", metavar="DIR")
 @click.argument("more", nargs=-1, metavar="")
 @click.option("--quick", is_flag=True, help="Sizes and headers only.")
 @click.option(
@@ -232,7 +234,7 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
 @click.option("--seed", type=int, default=0, help="Seed of that sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
 def verify(
-    folder: Path,
+    folder: str,
     more: tuple[str, ...],
     quick: bool,
     against: tuple[str, ...],
@@ -268,12 +270,12 @@ def verify(
     if count:
         raise DamageFound(
             f"{count} problems found",
-            str(folder),
+            folder,
             None,
             "run the command that prepared it again, with --repair: it makes only damaged shards",
         )
     if as_json:
-        _print_json("verified", folder=str(folder), quick=quick, problems=0)
+        _print_json("verified", folder=folder, quick=quick, problems=0)
     else:
         click.echo(f"{folder}: sizes{'' if quick else ', counts and hashes'} are as they should be")
 
@@ -382,7 +384,7 @@ def _spec(options: dict[str, Any]) -> Any:
 
 _RUN_NAMES = {
     "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
-    "checkpoint_seconds", "as_json", "quiet", "config", "network_patience",
+    "checkpoint_seconds", "as_json", "quiet", "staging", "config", "network_patience",
 }  # fmt: skip
 
 
@@ -426,6 +428,7 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
         overwrite=bool(options.get("overwrite")),
         checkpoint_seconds=options.get("checkpoint_seconds"),
         repair=bool(options.get("repair")),
+        staging=options.get("staging"),
         config=options.get("config"),
         network_patience=options.get("network_patience"),
         quiet=quiet,

@@ -17,7 +17,7 @@ from tokenmill import __version__
 from tokenmill.batches import TRAIN, VAL, Counts
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError
 from tokenmill.formats.format import item_bytes
-from tokenmill.journal import JOURNAL, Checkpoint, Log, read_journal
+from tokenmill.journal import JOURNAL, Checkpoint, Log, RunBegun, read_journal
 from tokenmill.journal import VERSION as JOURNAL_VERSION
 from tokenmill.manifest import (
     MANIFEST,
@@ -33,8 +33,16 @@ from tokenmill.places.standard_input import Pipe
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes
 from tokenmill.spec import Spec
-from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_file, remove_state
+from tokenmill.storage import (
+    PARTIAL,
+    STATE_FOLDER,
+    publish,
+    remove_file,
+    remove_state,
+    write_durably,
+)
 from tokenmill.tokenizers import identity
+from tokenmill.uploads import Uploads
 
 
 def recorded_commit(folder: Path, tokenizer: str) -> str | None:
@@ -56,6 +64,7 @@ class OutputFolder:
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
+        self.where = str(path)
         self._plan = plan
 
     def finished(self) -> Manifest | None:
@@ -70,7 +79,7 @@ class OutputFolder:
         if lost:
             raise DamageFound(
                 "the finished dataset in this folder is damaged",
-                f"{self.path}: {', '.join(lost[:5])}",
+                f"{self.where}: {', '.join(lost[:5])}",
                 "these files are missing or of another size",
                 "run the same command with --repair, which makes only these again",
             )
@@ -82,18 +91,21 @@ class OutputFolder:
 
         Raises SpecMismatch when it is another one.
         """
-        if not (self.path / MANIFEST).exists():
+        manifest = self._load()
+        if manifest is None:
             return None
-        manifest = load_manifest(self.path)
         if manifest.fingerprint != self._plan.fingerprint():
             found = self._differences(manifest.spec, manifest.tokenizer, manifest.inputs)
             raise SpecMismatch(
                 "the folder holds another dataset",
-                str(self.path),
+                self.where,
                 "; ".join(found),
                 "choose another --out, or --overwrite to replace it",
             )
         return manifest
+
+    def _load(self) -> Manifest | None:
+        return load_manifest(self.path) if (self.path / MANIFEST).exists() else None
 
     def _is_whole(self, shard: Shard) -> bool:
         path = self.path / shard.name
@@ -119,7 +131,7 @@ class OutputFolder:
         if found:
             raise SpecMismatch(
                 "the folder holds an unfinished run of another kind",
-                str(self.path),
+                self.where,
                 "; ".join(found),
                 "repeat the command that began it (tokenmill status shows it), choose another "
                 "--out, or --overwrite to begin anew",
@@ -137,16 +149,20 @@ class OutputFolder:
     def _check_kept(self, log: Log, at: Checkpoint) -> None:
         """Raise TokenmillError unless all shards that were whole are still of their size."""
         for shard in log.shards if log.encoded else log.shards[: at.shards]:
-            places = [self.path / (shard.name + PARTIAL), self.path / shard.name]
-            found = next((place for place in places if os.path.lexists(place)), places[0])
-            is_file = os.path.isfile(found) and not found.is_symlink()
-            if not is_file or found.stat().st_size != shard.bytes:
+            if (where := self._lost(shard, log)) is not None:
                 raise TokenmillError(
                     "an unfinished file is not what the interrupted run left",
-                    str(found),
+                    where,
                     f"it was whole, with {shard.bytes} bytes",
                     "run the same command with --overwrite, which starts anew",
                 )
+
+    def _lost(self, shard: Shard, log: Log) -> str | None:
+        """Where a shard that was whole is not, or not of its size, any more; None if it is."""
+        places = [self.path / (shard.name + PARTIAL), self.path / shard.name]
+        found = next((place for place in places if os.path.lexists(place)), places[0])
+        is_file = os.path.isfile(found) and not found.is_symlink()
+        return None if is_file and found.stat().st_size == shard.bytes else str(found)
 
     def _before_quarantine(self) -> str | None:
         """The fingerprint of a run that may go on as this one: it stopped at the first bad record,
@@ -182,6 +198,10 @@ class OutputFolder:
     def remove_leftovers(self) -> None:
         """Remove what a run left before its first checkpoint; refuse where foreign files are in
         the way."""
+        self._remove_partials()
+        self._refuse_foreign()
+
+    def _remove_partials(self) -> None:
         specs = [self._plan.spec]
         log = read_journal(self.path)
         before = Spec.restored(log.run.spec) if log is not None else None
@@ -191,8 +211,10 @@ class OutputFolder:
             for path in self._partials(spec):
                 remove_file(path)
         remove_file(self.path / STATE_FOLDER / JOURNAL)
+
+    def _refuse_foreign(self) -> None:
         mine = self._plan.spec
-        taken = [path.name for path in self._entries() if _would_write(mine, path.name)]
+        taken = [path.name for path in self._entries() if would_write(mine, path.name)]
         if taken:
             raise TokenmillError(
                 "the folder holds files that this run would replace",
@@ -213,8 +235,24 @@ class OutputFolder:
             return
         with contextlib.suppress(OSError, TokenmillError):
             if log is not None:
-                self.remove_leftovers()
+                self._remove_partials()
             remove_state(self.path)
+
+    def uploads(self, run: RunBegun) -> Uploads | None:
+        """What stores the shards elsewhere, where the dataset is not to stay in this folder."""
+
+    def publish(self, manifest: Manifest) -> None:
+        """All files are whole: name them, and say so. Can be done again from the middle."""
+        names = [shard.name for shard in manifest.shards]
+        if manifest.quarantine.sha256 is not None:
+            names.append(QUARANTINE)
+        publish(self.path, names)
+        write_durably(self.path / SHA256SUMS, manifest.sha256sums())
+        write_durably(self.path / MANIFEST, manifest.to_json())
+
+    def finish(self) -> None:
+        """The dataset is complete: nothing of the run is left but that."""
+        remove_state(self.path)
 
     def overwrite(self) -> list[str]:
         """Remove a dataset or an unfinished run; returns what was removed, in words."""
@@ -225,7 +263,7 @@ class OutputFolder:
                 names = [shard.name for shard in load_manifest(self.path).shards]
             except DamageFound:
                 mine = self._plan.spec
-                names = [path.name for path in self._entries() if _would_write(mine, path.name)]
+                names = [path.name for path in self._entries() if would_write(mine, path.name)]
             names += [SHA256SUMS, QUARANTINE]
         log = read_journal(self.path)
         if log is not None:
@@ -263,7 +301,7 @@ class OutputFolder:
             path
             for path in self._entries()
             if path.name in side
-            or (path.name.endswith(PARTIAL) and _would_write(spec, path.name.removesuffix(PARTIAL)))
+            or (path.name.endswith(PARTIAL) and would_write(spec, path.name.removesuffix(PARTIAL)))
         ]
 
 
@@ -311,7 +349,7 @@ def _doubt(log: Log, at: Checkpoint, plan: Plan) -> str | None:
     return None
 
 
-def _would_write(spec: Spec, name: str) -> bool:
+def would_write(spec: Spec, name: str) -> bool:
     """Would a run with that spec write a file of that name?"""
     layout = spec.layout
     number = None if spec.shard_tokens is None else 0

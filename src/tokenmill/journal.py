@@ -49,6 +49,12 @@ class ShardDone(msgspec.Struct, tag="shard"):
     shard: Shard
 
 
+class ShardStored(msgspec.Struct, tag="stored"):
+    """A whole shard is in the object store, under its final name; its ``.partial`` may be gone."""
+
+    name: str
+
+
 class OpenFile(msgspec.Struct):
     """A file that is being written: its first ``bytes`` are durable and have that hash.
 
@@ -90,7 +96,7 @@ class Encoded(msgspec.Struct, tag="encoded"):
     quarantine_sha256: str | None
 
 
-Entry = RunBegun | ShardDone | Checkpoint | Encoded
+Entry = RunBegun | ShardDone | ShardStored | Checkpoint | Encoded
 
 
 @dataclass
@@ -105,6 +111,7 @@ class Log:
     encoded: Encoded | None = None
     size: int = 0
     names: set[str] = field(default_factory=set)
+    stored: set[str] = field(default_factory=set)
 
     @property
     def shards(self) -> list[Shard]:
@@ -118,6 +125,9 @@ class Log:
         elif isinstance(entry, ShardDone):
             self.whole[entry.shard.name] = entry.shard
             self.names.add(entry.shard.name)
+        elif isinstance(entry, ShardStored):
+            self.stored.add(entry.name)
+            self.names.add(entry.name)
         elif isinstance(entry, Checkpoint):
             self.checkpoint = entry
             if len(self.whole) > entry.shards:
@@ -138,12 +148,17 @@ class Journal:
 
     def append(self, entry: Entry) -> None:
         """Add an entry; it is durable on return."""
-        text = msgspec.json.encode(entry)
-        self._file.append(f"{xxhash.xxh3_64_hexdigest(text)} ".encode() + text + b"\n")
+        self._file.append(to_line(entry))
 
     def close(self) -> None:
         """No more entries."""
         self._file.close()
+
+
+def to_line(entry: Entry) -> bytes:
+    """An entry as it stands in a journal."""
+    text = msgspec.json.encode(entry)
+    return f"{xxhash.xxh3_64_hexdigest(text)} ".encode() + text + b"\n"
 
 
 def continuing_command(arguments: list[str]) -> str:
@@ -169,6 +184,11 @@ def read_journal(folder: Path) -> Log | None:
             error.strerror,
             "mend that and run it again: what is done is kept",
         ) from error
+    return parse_journal(content, str(path))
+
+
+def parse_journal(content: bytes, where: str) -> Log | None:
+    """The same of a journal's content, found at ``where``."""
     log: Log | None = None
     size = 0
     for line in content.splitlines(keepends=True):
@@ -188,7 +208,7 @@ def read_journal(folder: Path) -> Log | None:
         if not isinstance(entry, ShardDone):
             log.size = size
     if log is not None:
-        _check_names(log, folder)
+        _check_names(log, where)
     return log
 
 
@@ -203,12 +223,12 @@ def _parse(line: bytes) -> Entry | None:
     return entry
 
 
-def _check_names(log: Log, folder: Path) -> None:
+def _check_names(log: Log, where: str) -> None:
     for name in log.names:
         if not is_plain_name(name):
             raise TokenmillError(
                 "the journal of the unfinished run names a file outside its folder",
-                str(folder / STATE_FOLDER / JOURNAL),
+                where,
                 repr(name),
                 "do not use this folder: somebody changed its journal",
             )

@@ -132,7 +132,7 @@ def load_manifest(folder: str | Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST
     try:
-        manifest = msgspec.json.decode(read_small(path), type=Manifest)
+        content = read_small(path)
     except OSError as error:
         raise DamageFound(
             "this folder holds no finished dataset",
@@ -140,17 +140,24 @@ def load_manifest(folder: str | Path) -> Manifest:
             f"{MANIFEST}: {error.strerror}",
             "run tokenmill prepare with this --out",
         ) from error
+    return parse_manifest(content, str(path))
+
+
+def parse_manifest(content: bytes, where: str) -> Manifest:
+    """The manifest whose content was found at ``where``. Raises DamageFound when it is none."""
+    try:
+        manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _damaged(path, str(error)) from error
+        raise _damaged(where, str(error)) from error
     if (problem := _nonsense(manifest)) is not None:
-        raise _damaged(path, problem)
+        raise _damaged(where, problem)
     return manifest
 
 
-def _damaged(path: Path, why: str) -> DamageFound:
+def _damaged(where: str, why: str) -> DamageFound:
     return DamageFound(
         f"{MANIFEST} is damaged",
-        str(path),
+        where,
         why,
         "put back a copy of it, or prepare the dataset again with --overwrite",
     )

@@ -44,6 +44,9 @@ from tokenmill.tokenizers import (
 
 FETCHES = 4
 """Requests under way, or fetched and not yet read, of each remote file."""
+STAGED_SHARDS = 7
+"""On the disk of a run that stores its shards elsewhere, at most: two open, the others
+being synced or waiting."""
 SAMPLES = 12
 SAMPLE_BYTES = 96 * 1024
 REMOTE_BYTES_A_SAMPLE = 256 * 1024 * 1024
@@ -260,10 +263,13 @@ class Plan:
             shards["val"] = _shards(val, spec.shard_tokens)
         return Layout(shards, self.vocabulary.end_of_text, exact=False)
 
-    def check_disk(self, out: Path) -> list[str]:
-        """Raise NoSpace when the dataset surely does not fit; warn when it may not."""
+    def check_disk(self, out: Path, is_passing: bool = False) -> list[str]:
+        """Raise NoSpace when the dataset surely does not fit; warn when it may not. ``is_passing``:
+        its shards stay there only until they are stored elsewhere."""
         assert self.estimate is not None
         need, free = self.estimate.output_bytes(self.dtype), free_bytes(out)
+        if is_passing and self.spec.shard_tokens is not None:
+            need = min(need, STAGED_SHARDS * self.spec.shard_tokens * item_bytes(self.dtype))
         if need * (1 - self.estimate.spread) > free:
             raise NoSpace(
                 f"the dataset needs about {format_bytes(need)}",
@@ -304,9 +310,11 @@ def make_plan(
     threads: int | None = None,
     selection: Selection = NO_MORE,
     commit: str | None = None,
+    is_stored: bool = False,
 ) -> Plan:
     """Decide everything but the bytes; ``commit`` is that of a tokenizer on the Hub, where a run
-    goes on. Raises InputError or UsageError; writes nothing."""
+    goes on, ``is_stored``: the output goes to an object store. Raises InputError or UsageError;
+    writes nothing."""
     divider_of(spec.documents)
     check_engine(engine)
     vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit)
@@ -322,7 +330,13 @@ def make_plan(
         vocabulary,
         choice,
         dtype,
-        Budget.of(memory, threads, vocabulary.largest_id + 1, choice.needs, inputs.are_remote),
+        Budget.of(
+            memory,
+            threads,
+            vocabulary.largest_id + 1,
+            choice.needs,
+            inputs.are_remote or is_stored,
+        ),
         position_split_of(spec, inputs.files, choice.cuts),
     )
 

@@ -38,9 +38,7 @@ from tokenmill.inputs import Selection, settled
 from tokenmill.journal import VERSION as JOURNAL_VERSION
 from tokenmill.journal import Encoded, Journal, Log, RunBegun, continuing_command
 from tokenmill.manifest import (
-    MANIFEST,
     QUARANTINE,
-    SHA256SUMS,
     VERSION,
     Input,
     Manifest,
@@ -50,6 +48,7 @@ from tokenmill.memory import peak_resident_bytes
 from tokenmill.network import DEFAULT_PATIENCE, GATE
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
+from tokenmill.prefix import OutputPrefix
 from tokenmill.progress import Reporter, Status
 from tokenmill.quantities import (
     format_bytes,
@@ -61,17 +60,16 @@ from tokenmill.quantities import (
 from tokenmill.repair import repair
 from tokenmill.sources.block import BLOCK_BYTES, START, Block, Position
 from tokenmill.spec import Spec, SpecOptions
+from tokenmill.staging import is_store, working_folder
 from tokenmill.storage import (
     STATE_FOLDER,
     free_bytes,
     locked,
     make_folder,
-    publish,
-    remove_state,
-    write_durably,
 )
 from tokenmill.supervision import Attempt, Hand
 from tokenmill.tokenizers import make_engine
+from tokenmill.uploads import Uploads
 from tokenmill.writer import DatasetWriter, in_order, quarantine_of
 
 if TYPE_CHECKING:
@@ -131,6 +129,7 @@ class PrepareOptions(SpecOptions, total=False):
     overwrite: bool
     checkpoint_seconds: float
     repair: bool
+    staging: str | None
     config: str | None
     network_patience: float | str | None
 
@@ -149,7 +148,8 @@ class RunOptions:
     ``max_time`` and ``network_patience`` are in seconds or a text such as ``8h``; ``config``
     chooses of a dataset on the Hub. ``tell`` gets the lines meant for a person, ``stop`` may be
     asked by a signal's handler, ``attempt`` tells of earlier deaths, ``command`` is what a person
-    would type to do it again.
+    would type to do it again; ``staging`` is the folder for working folders where the output is a
+    URL (None: in the user's cache).
     """
 
     memory: int | str | None = None
@@ -161,6 +161,7 @@ class RunOptions:
     overwrite: bool = False
     checkpoint_seconds: float | None = None
     repair: bool = False
+    staging: str | None = None
     config: str | None = None
     network_patience: float | str | None = None
     quiet: bool = True
@@ -174,14 +175,15 @@ class RunOptions:
 def prepare(
     inputs: str | Path | Iterable[str | Path], *, out: str | Path, **options: Unpack[PrepareOptions]
 ) -> Manifest:
-    """Turn a corpus into token shards in the folder ``out``; returns the manifest.
+    """Turn a corpus into token shards in ``out``, a folder or ``s3://BUCKET/PREFIX``; returns the
+    manifest.
 
     ``options`` are those of the command line with underscores (``val_fraction=0.01``). A folder
     that holds the finished dataset already is left as it is, an interrupted run is gone on with.
     Raises TokenmillError.
     """
     run, spec = _divide(options)
-    return Preparation(plan_run(_paths(inputs), run, spec, Path(out)), Path(out), run).run()
+    return Preparation(plan_run(_paths(inputs), run, spec, str(out)), str(out), run).run()
 
 
 def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOptions]) -> Plan:
@@ -193,9 +195,9 @@ def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOpt
 
 
 def plan_run(
-    paths: list[str], run: RunOptions, options: SpecOptions, out: Path | None = None
+    paths: list[str], run: RunOptions, options: SpecOptions, where: str | None = None
 ) -> Plan:
-    """The plan of a run, not yet estimated; in ``out`` may be what it is to go on with."""
+    """The plan of a run, not yet estimated; at ``where`` may be what it is to go on with."""
     if run.check is not None and not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
     total = None if run.memory is None else parse_bytes(run.memory)
@@ -205,10 +207,12 @@ def plan_run(
     patience = run.network_patience
     GATE.begin(DEFAULT_PATIENCE if patience is None else parse_seconds(patience), run.tell)
     spec, commit, selection = Spec.of(options), None, Selection(run.config)
-    if out is not None and not run.overwrite:
+    if where is not None and not run.overwrite:
+        out = working_folder(where, run.staging)
         commit = recorded_commit(out, spec.tokenizer)
         selection = Selection(run.config, revisions_of(out))
-    found = make_plan(paths, spec, run.engine, total, threads, selection, commit)
+    is_stored = where is not None and is_store(where)
+    found = make_plan(paths, spec, run.engine, total, threads, selection, commit, is_stored)
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     return found
 
@@ -232,12 +236,17 @@ _RESUMABLE = (
 
 
 class Preparation:
-    """One run into one folder."""
+    """One run into one folder, or into one prefix of an object store; ``out`` is the folder it
+    works in."""
 
-    def __init__(self, plan: Plan, out: Path, options: RunOptions) -> None:
+    def __init__(self, plan: Plan, where: str, options: RunOptions) -> None:
         self.plan = plan
-        self.out = out
+        self.where = where.rstrip("/") if is_store(where) else str(Path(where))
+        self.out = working_folder(where, options.staging)
         self.options = options
+        self.folder = OutputFolder(self.out, plan)
+        if is_store(where):
+            self.folder = OutputPrefix(self.out, plan, where, options.tell)
         self.status = Status(plan.input_bytes, plan.budget.total, plan.budget.threads)
         self._caches = CacheGovernor(plan.budget)
         self._check = default_check(plan) if options.check is None else options.check
@@ -251,14 +260,15 @@ class Preparation:
         if self.plan.inputs.pipe is not None:
             self._check_pipe()
         if self.options.repair:
+            self._check_local()
             return repair(self.plan, self.out, self.options.tell)
         make_folder(self.out)
         with locked(self.out):
-            folder = OutputFolder(self.out, self.plan)
-            if self.options.overwrite:
-                for line in folder.overwrite():
-                    self.options.tell(f"overwrite: {line}")
+            folder = self.folder
             try:
+                if self.options.overwrite:
+                    for line in folder.overwrite():
+                        self.options.tell(f"overwrite: {line}")
                 manifest = folder.finished()
                 if manifest is not None:
                     self._tell_finished(manifest)
@@ -275,7 +285,7 @@ class Preparation:
             except BaseException as error:
                 folder.leave(keeps=not isinstance(error, WrongContent))
                 raise
-            remove_state(self.out)
+            folder.finish()
             self.has_worked = True
         self._conclude(manifest)
         return manifest
@@ -301,9 +311,18 @@ class Preparation:
                 "gone on with",
             )
 
+    def _check_local(self) -> None:
+        if is_store(self.where):
+            raise UsageError(
+                "--repair is for folders",
+                self.where,
+                "objects are not repaired one by one",
+                "prepare again with --overwrite",
+            )
+
     def _tell_finished(self, manifest: Manifest) -> None:
         self.options.tell(
-            f"nothing to do: {self.out} holds this dataset, finished, with "
+            f"nothing to do: {self.where} holds this dataset, finished, with "
             f"{format_count(manifest.counts['tokens'])} tokens"
         )
 
@@ -350,7 +369,8 @@ class Preparation:
             return  # told by the worker that died, perhaps of a document in the estimate's sample
         plan.estimate = plan.make_estimate()
         tell(f"plan: {plan.summary()}")
-        for warning in plan.check_disk(self.out) + plan.spec.layout.warnings(plan.layout()):
+        warnings = plan.check_disk(self.out, is_store(self.where))
+        for warning in warnings + plan.spec.layout.warnings(plan.layout()):
             tell(f"warning: {warning}")
 
     def _work(self, log: Log) -> Manifest:
@@ -360,12 +380,13 @@ class Preparation:
             if log.size == 0 or log.run.fingerprint != self.plan.fingerprint():
                 journal.append(self._begun())
             self.status.began = time.monotonic()
+            uploads = self.folder.uploads(log.run)
             if log.checkpoint is not None:
                 self.status.restore(log.checkpoint)
             reporter = Reporter(self.status, self.options.quiet, self.options.as_json)
             shards = in_order(log.shards)
             if log.encoded is None:
-                shards, encoded = self._encode(log, journal, reporter)
+                shards, encoded = self._encode(log, journal, reporter, uploads)
             else:
                 encoded = log.encoded
             self.plan.inputs.files = [settled(file) for file in self.plan.inputs.files]
@@ -378,10 +399,12 @@ class Preparation:
             journal.close()
 
     def _encode(
-        self, log: Log, journal: Journal, reporter: Reporter
+        self, log: Log, journal: Journal, reporter: Reporter, uploads: Uploads | None
     ) -> tuple[list[Shard], Encoded]:
         """Everything that is not yet encoded, into whole files under partial names."""
-        writer = DatasetWriter(self.out, self.plan.spec, self.plan.dtype, journal)
+        if uploads is not None:
+            uploads.is_asked_to_stop = self.options.stop.is_asked
+        writer = DatasetWriter(self.out, self.plan.spec, self.plan.dtype, journal, uploads)
         try:
             start = START
             if log.checkpoint is not None:
@@ -437,7 +460,7 @@ class Preparation:
             self.status.add(batch, time.perf_counter() - began)
             self._stop_if_drowning(writer)
             now = time.monotonic()
-            if now >= due and not writer.is_checkpointing:
+            if (now >= due or writer.wants_checkpoint) and not writer.is_checkpointing:
                 writer.checkpoint(self.status.counted())
                 due = now + every
             reporter.update()
@@ -456,9 +479,9 @@ class Preparation:
         """Where, why and fix of an error after which the run can go on."""
         status = self.status
         if self.plan.inputs.pipe is not None:
-            return str(self.out), "nothing of a pipe is kept", "run the whole command again"
+            return self.where, "nothing of a pipe is kept", "run the whole command again"
         return (
-            str(self.out),
+            self.where,
             f"{format_bytes(status.done_bytes)} of {format_bytes(status.total_bytes)} are done "
             "and kept",
             f"to go on, run the same command again: {self.options.command}",
@@ -514,12 +537,7 @@ class Preparation:
     def _publish(self, shards: list[Shard], encoded: Encoded) -> Manifest:
         """Everything is encoded: name the files, and say so. Can be done again from the middle."""
         manifest = self._manifest(shards, encoded)
-        names = [shard.name for shard in shards]
-        if encoded.quarantine_sha256 is not None:
-            names.append(QUARANTINE)
-        publish(self.out, names)
-        write_durably(self.out / SHA256SUMS, manifest.sha256sums())
-        write_durably(self.out / MANIFEST, manifest.to_json())
+        self.folder.publish(manifest)
         return manifest
 
     def _manifest(self, shards: list[Shard], encoded: Encoded) -> Manifest:
@@ -583,7 +601,7 @@ class Preparation:
             reasons = manifest.quarantine.reasons.items()
             tell(
                 f"warning: {manifest.counts['quarantined']} records were left out and are in "
-                f"{self.out / QUARANTINE}: {', '.join(f'{n} {reason}' for reason, n in reasons)}"
+                f"{self.where}/{QUARANTINE}: {', '.join(f'{n} {reason}' for reason, n in reasons)}"
             )
         for line in told_lines(manifest):
             tell(line)

@@ -355,6 +355,11 @@ def _is_current(fd: int, folder: Path) -> bool:
         return False
 
 
+def remove_folder(folder: Path) -> None:
+    """Remove a run's own working folder, with all that is left in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def remove_state(folder: Path) -> None:
     """Remove the state folder of a finished or abandoned run."""
     shutil.rmtree(folder / STATE_FOLDER, ignore_errors=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from tokenmill.errors import DamageFound
+from tokenmill.errors import DamageFound, UsageError
 from tokenmill.formats import FORMATS, ShardDamage, find_format
 from tokenmill.manifest import (
     MANIFEST,
@@ -23,6 +23,7 @@ from tokenmill.manifest import (
     load_manifest,
 )
 from tokenmill.reading import read_small
+from tokenmill.staging import is_store
 from tokenmill.storage import STATE_FOLDER, lock_holder
 
 DEFAULT_SHARE = 0.01
@@ -55,7 +56,8 @@ def verify(
     config: str | None = None,
     tell: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Problem]:
-    """Every problem of the dataset in ``folder``; ``quick`` looks at sizes and headers only.
+    """Every problem of the dataset in ``folder``, or at a URL such as ``s3://BUCKET/PREFIX``;
+    ``quick`` looks at sizes and headers only.
 
     With the inputs that it was made from in ``against``, a ``share`` of their documents, drawn by
     ``seed``, is encoded again by the reference implementation and compared. ``config`` is that of
@@ -64,6 +66,9 @@ def verify(
     Raises DamageFound when the manifest itself is missing or damaged, SpecMismatch when the inputs
     are others than the dataset's, UsageError when they cannot be compared.
     """
+    if is_store(str(folder)):
+        yield from _stored_problems(str(folder), quick, against)
+        return
     place = Path(folder)
     manifest = load_verifiable(place)
     comparison = None
@@ -75,7 +80,7 @@ def verify(
         problem = shard_problem(place, manifest, shard, quick=quick)
         if problem is not None:
             yield problem
-    yield from _check_counts(manifest)
+    yield from check_counts(manifest)
     yield from check_quarantine(place, manifest, quick)
     yield from check_sums(place, manifest)
     yield from strays(place, manifest)
@@ -87,6 +92,19 @@ def verify(
         return
     yield from comparison.problems()
     tell(comparison.summary())
+
+
+def _stored_problems(url: str, quick: bool, against: list[str | Path] | None) -> Iterator[Problem]:
+    from tokenmill.stored import problems_of_prefix  # which imports this module
+
+    if against is not None:
+        raise UsageError(
+            "--against needs the dataset's files",
+            url,
+            "its documents are found by walking through the shards",
+            "copy the dataset to a folder, and verify that",
+        )
+    yield from problems_of_prefix(url, quick)
 
 
 def load_verifiable(folder: Path) -> Manifest:
@@ -160,7 +178,8 @@ def _content_problem(
     return problem or Problem("changed", shard.name, detail)
 
 
-def _check_counts(manifest: Manifest) -> Iterator[Problem]:
+def check_counts(manifest: Manifest) -> Iterator[Problem]:
+    """Numbers in the manifest that do not agree."""
     # Without delimiters an empty document has no token, and so begins in no shard.
     for name in ("tokens",) if manifest.delimiter == "none" else ("tokens", "documents"):
         total = sum(getattr(shard, name) for shard in manifest.shards)

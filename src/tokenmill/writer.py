@@ -27,6 +27,7 @@ from tokenmill.manifest import QUARANTINE, Origin, Quarantine, Shard
 from tokenmill.sources.block import START, Position
 from tokenmill.spec import Spec
 from tokenmill.storage import StagedFile, check_partial, sync_folder
+from tokenmill.uploads import Uploads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -187,8 +188,19 @@ class DatasetWriter:
     on being encoded and written.
     """
 
-    def __init__(self, folder: Path, spec: Spec, dtype: str, journal: Journal) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: Spec,
+        dtype: str,
+        journal: Journal,
+        uploads: Uploads | None = None,
+    ) -> None:
         self._folder = folder
+        self._uploads = uploads
+        if uploads is not None:
+            uploads.note = lambda entry: self._submit(journal.append, entry).result()
+        self.wants_checkpoint = False
         self._router = Router(spec.val_tokens)
         splits = [VAL, TRAIN] if spec.val_fraction or spec.val_tokens else [TRAIN]
         self._numbers = Numbers(shared=bool(spec.val_tokens))
@@ -216,7 +228,11 @@ class DatasetWriter:
         self._numbers.following.update(at.numbers)
         self._position = Position(at.file, at.state)
         for shard in log.shards[: at.shards]:
-            check_partial(self._folder / shard.name, shard.bytes)
+            if shard.name not in log.stored:
+                check_partial(self._folder / shard.name, shard.bytes)
+            if self._uploads is not None:
+                add = self._uploads.add_stored if shard.name in log.stored else self._uploads.add
+                add(shard)
             done: Future[Shard] = Future()
             done.set_result(shard)
             self._shards.append(done)
@@ -249,6 +265,9 @@ class DatasetWriter:
         self._shards.append(self._submit(self._complete, shard))
         if len(self._shards) > _MOST_UNFINISHED:
             self._shards[-1 - _MOST_UNFINISHED].result()
+        if self._uploads is not None:
+            self.wants_checkpoint = True  # while little is in the next one
+            self._uploads.wait_for_room()
 
     def _submit(self, task: Callable[..., _Done], *arguments: object) -> Future[_Done]:
         return self._committer.submit(self._unless_failed, task, *arguments)
@@ -268,9 +287,13 @@ class DatasetWriter:
         shard.about.sha256 = shard.staged.finish(shard.header)
         sync_folder(self._folder)
         self._journal.append(ShardDone(shard.about))
+        if self._uploads is not None:
+            self._uploads.add(shard.about)
         return shard.about
 
     def _raise_failures(self) -> None:
+        if self._uploads is not None:
+            self._uploads.raise_failure()
         for future in [self._checkpoint, *self._shards[-1 - _MOST_UNFINISHED :]]:
             if future is not None and future.done():
                 future.result()
@@ -282,6 +305,7 @@ class DatasetWriter:
 
     def checkpoint(self, counted: dict[str, Any], wait: bool = False) -> None:
         """Make all that was written durable, and note it with ``counted``, the run's counts."""
+        self.wants_checkpoint = False
         entry = self._snapshot(counted)
         files = [shard.staged for shard in self._open_shards()]
         if self._quarantine.staged is not None:
@@ -295,6 +319,8 @@ class DatasetWriter:
             file.sync()
         sync_folder(self._folder)
         self._journal.append(entry)
+        if self._uploads is not None:
+            self._uploads.add_checkpoint(entry)
 
     def _open_shards(self) -> list[_OpenShard]:
         found = [writer.open_shard for writer in self._splits.values()]
@@ -341,6 +367,8 @@ class DatasetWriter:
         sync_folder(self._folder)
         encoded = Encoded(at, sha256)
         self._journal.append(encoded)
+        if self._uploads is not None:
+            self._uploads.wait_for_room(0)
         return encoded
 
     def shards(self) -> list[Shard]:
@@ -349,6 +377,8 @@ class DatasetWriter:
 
     def close(self) -> None:
         """Wait for the disk and let go of all files; what is in them stays."""
+        if self._uploads is not None:
+            self._uploads.close()
         self._committer.shutdown(wait=True)
         for shard in self._open_shards():
             shard.staged.close()

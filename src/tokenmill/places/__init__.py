@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from tokenmill.errors import UsageError
-from tokenmill.places import http, hub, local, standard_input
+from tokenmill.places import http, hub, local, standard_input, store
 from tokenmill.places.place import (
     NO_MORE,
     Content,
@@ -24,6 +24,9 @@ __all__ = ["NO_MORE", "SCHEMES", "Content", "Found", "InputFile", "Place", "Sele
 SCHEMES: dict[str, Expand] = {
     "http": http.expand,
     "https": http.expand,
+    "s3": store.expand,
+    "gs": store.expand,
+    "az": store.expand,
 }
 
 

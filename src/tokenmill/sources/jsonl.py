@@ -294,7 +294,8 @@ class JsonlSource:
     def fetch(self, state: State | None) -> None:
         if self._stream is None:
             self._stream = open_stream(self.file, self.options.quarantines, self.options.ahead)
-            self._stream.begin(state.get("position", 0) if state else 0)
+            if state is None or "ended" not in state:
+                self._stream.begin(state.get("position", 0) if state else 0)
 
     def line_number(self, start: int, lines_before: int | None) -> int:
         """The number, from 1, of the line that begins at byte ``start``."""

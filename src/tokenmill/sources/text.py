@@ -173,7 +173,8 @@ class TextSource:
     def fetch(self, state: State | None) -> None:
         if self._stream is None:
             self._stream = open_stream(self.file, self._options.quarantines, self._options.ahead)
-            self._stream.begin(state.get("position", 0) if state else 0)
+            if state is None or "ended" not in state:
+                self._stream.begin(state.get("position", 0) if state else 0)
 
     def is_clean(self, text: bytes, offset: int) -> bool:
         """Is there nothing to take out or to replace? Raises InputError for invalid UTF-8 unless

@@ -1,0 +1,269 @@
+"""A prefix in an object store as a run finds it: the output folder of those who have no disk.
+
+The run works in a local folder and stores each shard when it is whole; the manifest comes last,
+and only where there is none. What is unfinished has a lease, which says who writes there, and the
+state of the run, both below ``.tokenmill/``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as NotYet
+from pathlib import Path
+
+from tokenmill.errors import DamageFound, SpecMismatch, TemporaryFailure, TokenmillError
+from tokenmill.folder import OutputFolder, would_write
+from tokenmill.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal, read_journal
+from tokenmill.lease import Lease, new_token
+from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard, parse_manifest
+from tokenmill.network import GATE, Gate
+from tokenmill.places.bucket import PART_BYTES, Bucket, StoredObject, parse
+from tokenmill.planning import Plan
+from tokenmill.quantities import format_bytes
+from tokenmill.readahead import in_background
+from tokenmill.reading import read_small
+from tokenmill.storage import (
+    PARTIAL,
+    STATE_FOLDER,
+    StagedFile,
+    remove_folder,
+    write_durably,
+)
+from tokenmill.uploads import FileChanged, Prefix, Uploads
+
+_LEASE = "lease"
+_GOODBYE_SECONDS = 2.0
+
+
+class OutputPrefix(OutputFolder):
+    """The prefix of one run, and the local folder it works in, looked at under its lock."""
+
+    def __init__(self, path: Path, plan: Plan, url: str, tell: Callable[[str], None]) -> None:
+        super().__init__(path, plan)
+        scheme, name, key = parse(url)
+        # A gate of its own: reading may be given up while what was made is still to be stored.
+        gate = Gate()
+        gate.begin(GATE.patience, tell)
+        self._bucket = Bucket(scheme, name, gate)
+        self._prefix = Prefix(self._bucket, key)
+        self._tell = tell
+        self._lease: Lease | None = None
+        self._is_new = False
+        self._stored: dict[str, StoredObject] | None = None
+        self.where = self._prefix.url
+
+    def finished(self) -> Manifest | None:
+        manifest = super().finished()
+        if manifest is not None:
+            self._remove_stored_state()
+            self._bucket.remove([self._prefix.state(_LEASE)])
+            remove_folder(self.path)
+        return manifest
+
+    def _load(self) -> Manifest | None:
+        key = self._prefix.at(MANIFEST)
+        found = self._bucket.fetch(key)
+        return None if found is None else parse_manifest(found[0], self._bucket.url(key))
+
+    def _is_whole(self, shard: Shard) -> bool:
+        found = self._there().get(shard.name)
+        return found is not None and found.size == shard.bytes
+
+    def _there(self) -> dict[str, StoredObject]:
+        """What lies under the prefix, by its name there; looked at once."""
+        if self._stored is None:
+            skipped = len(self._prefix.at(""))
+            found = self._bucket.objects(self._prefix.key)
+            self._stored = {entry.key[skipped:]: entry for entry in found}
+        return self._stored
+
+    def unfinished(self) -> Log | None:
+        self._hold()
+        self._recover()
+        return super().unfinished()
+
+    def _lost(self, shard: Shard, log: Log) -> str | None:
+        if shard.name in log.stored:
+            return None if self._is_whole(shard) else f"{self.where}/{shard.name}"
+        return super()._lost(shard, log)
+
+    def _hold(self, any_spec: bool = False) -> None:
+        """Take the lease. Raises OutputInUse, and SpecMismatch where a run of another kind is
+        unfinished."""
+        if self._lease is not None:
+            return
+        lease = Lease(
+            self._bucket, self._prefix.state(_LEASE), self._token(), self._plan.fingerprint()
+        )
+        found = lease.look()
+        self._is_new = found is None
+        mine = (self._plan.fingerprint(), self._before_quarantine())
+        if found is not None and found.fingerprint not in mine and not any_spec:
+            log = self._stored_log()
+            known = [] if log is None else [log.run]
+            told = [self._differences(run.spec, run.tokenizer, run.inputs) for run in known]
+            raise SpecMismatch(
+                "the prefix holds an unfinished run of another kind",
+                self.where,
+                "; ".join(told[0]) if told else f"process {found.holder} began it",
+                "repeat the command that began it, choose another --out, or --overwrite to begin "
+                "anew",
+            )
+        lease.take(self._tell)
+        self._lease = lease
+
+    def _token(self) -> str:
+        """What tells this local folder from every other one."""
+        path = self.path / STATE_FOLDER / "token"
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            if token := read_small(path).decode().strip():
+                return token
+        token = new_token()
+        write_durably(path, token.encode() + b"\n")
+        return token
+
+    def _stored_log(self) -> Log | None:
+        key = self._prefix.state(JOURNAL)
+        found = self._bucket.fetch(key)
+        return None if found is None else parse_journal(found[0], self._bucket.url(key))
+
+    def _recover(self) -> None:
+        """Where the store tells of more than this machine has, go on from that."""
+        found = self._bucket.fetch(self._prefix.state(JOURNAL))
+        if found is None:
+            return
+        log, local = parse_journal(found[0], self.where), read_journal(self.path)
+        if log is None or log.checkpoint is None:
+            return
+        done = local.checkpoint.done_bytes if local is not None and local.checkpoint else -1
+        if local is not None and (local.encoded or done >= log.checkpoint.done_bytes):
+            return
+        self._remove_partials()
+        for file in log.checkpoint.open:
+            if not self._download(file):
+                self._tell(
+                    f"warning: {file.name}{PARTIAL} in the store is not what the journal there "
+                    "tells; the run begins anew"
+                )
+                self._remove_partials()
+                return
+        write_durably(self.path / STATE_FOLDER / JOURNAL, found[0])
+
+    def _download(self, file: OpenFile) -> bool:
+        """Get an unfinished file; is it what it should be?"""
+        key = self._prefix.state(file.name + PARTIAL)
+        staged = StagedFile(self.path / file.name)
+        try:
+            for start in range(0, file.bytes, PART_BYTES):
+                stop = min(start + PART_BYTES, file.bytes)
+                staged.write(memoryview(self._bucket.read(key, start, stop)))
+            return staged.finish() == file.sha256
+        except FileNotFoundError:
+            return False
+        finally:
+            staged.close()
+
+    def _refuse_foreign(self) -> None:
+        if not self._is_new:
+            return
+        mine = self._plan.spec
+        taken = [name for name in self._there() if would_write(mine, name)]
+        if taken:
+            raise TokenmillError(
+                "the prefix holds objects that this run would replace",
+                f"{self.where}: {', '.join(sorted(taken)[:5])}",
+                f"they belong to no dataset of tokenmill's (there is no {MANIFEST})",
+                "choose another --out, or move them away",
+            )
+
+    def leave(self, keeps: bool = True) -> None:
+        super().leave(keeps)
+        lease = self._lease
+        if lease is None:
+            return
+        if not keeps:  # or another machine would go on with it
+            self._remove_stored_state()
+        is_worth = read_journal(self.path) is not None
+        # The network may be what failed: it gets a moment, and no more.
+        goodbye = in_background(lease.release if is_worth or not self._is_new else lease.remove)
+        with contextlib.suppress(NotYet, TokenmillError):
+            goodbye.result(_GOODBYE_SECONDS)
+
+    def overwrite(self) -> list[str]:
+        self._hold(any_spec=True)
+        there, mine = self._there(), self._plan.spec
+        names = {SHA256SUMS, QUARANTINE, MANIFEST}
+        if MANIFEST in there:
+            try:
+                manifest = self._load()
+                names |= {shard.name for shard in manifest.shards} if manifest else set()
+            except DamageFound:
+                names |= {name for name in there if would_write(mine, name)}
+        elif not self._is_new:
+            log = self._stored_log()
+            names |= log.names if log is not None else set()
+            names |= {name for name in there if would_write(mine, name)}
+        local = super().overwrite()
+        names = {name for name in names & there.keys() if "/" not in name}
+        if not names:
+            return local
+        self._bucket.remove([self._prefix.at(MANIFEST)])  # first: then nothing claims to be whole
+        self._bucket.remove([self._prefix.at(name) for name in sorted(names - {MANIFEST})])
+        self._remove_stored_state()
+        size = sum(there[name].size for name in names)
+        self._stored = None
+        self._is_new = False
+        return [*local, f"removed {len(names)} objects, {format_bytes(size)}, of {self.where}"]
+
+    def _remove_stored_state(self) -> None:
+        """Remove all below ``.tokenmill/`` but the lease."""
+        found = self._bucket.objects(self._prefix.at(STATE_FOLDER))
+        lease = self._prefix.state(_LEASE)
+        self._bucket.remove([entry.key for entry in found if entry.key != lease])
+
+    def uploads(self, run: RunBegun) -> Uploads | None:
+        assert self._lease is not None
+        return Uploads(self._prefix, self._lease, self.path, run)
+
+    def publish(self, manifest: Manifest) -> None:
+        """Store what is not stored yet, the manifest last, and only where there is none."""
+        assert self._lease is not None
+        self._stored = None
+        quarantine, log = manifest.quarantine, read_journal(self.path)
+        stored = log.stored if log is not None else set()
+        for shard in manifest.shards:
+            if shard.name not in stored or not self._is_whole(shard):
+                self._send(shard.name, shard.bytes, shard.sha256)
+        if quarantine.sha256 is not None:
+            self._send(QUARANTINE, quarantine.bytes, quarantine.sha256)
+        self._bucket.put_bytes(self._prefix.at(SHA256SUMS), manifest.sha256sums())
+        self._lease.renew()
+        try:
+            self._bucket.create(self._prefix.at(MANIFEST), manifest.to_json())
+        except FileExistsError:
+            raise SpecMismatch(
+                "another manifest appeared in the meantime",
+                f"{self.where}/{MANIFEST}",
+                "another run wrote there",
+                "see what it holds (tokenmill inspect), then choose another --out, or --overwrite",
+            ) from None
+
+    def _send(self, name: str, size: int, sha256: str) -> None:
+        path = self.path / (name + PARTIAL)
+        try:
+            self._prefix.send(path, name, size, sha256, lambda: False)
+        except (FileChanged, FileNotFoundError) as error:
+            raise TokenmillError(
+                "a whole file is neither in the store nor on this machine as it was written",
+                f"{self.where}/{name}, {path}",
+                None,
+                "run the same command with --overwrite, which starts anew",
+            ) from error
+
+    def finish(self) -> None:
+        self._remove_stored_state()
+        assert self._lease is not None
+        with contextlib.suppress(TemporaryFailure):
+            self._lease.remove()
+        remove_folder(self.path)
