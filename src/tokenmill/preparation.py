@@ -522,8 +522,13 @@ class Preparation:
             budget.threads,
             1 if self.options.attempt.is_careful else budget.window,
             lambda block: max(1, block.text_bytes // BLOCK_BYTES),
-            lambda: self.options.stop.is_asked() or self._is_late(),
+            lambda: self.options.stop.is_asked() or self._waits_too_long(),
         )
+
+    def _waits_too_long(self) -> bool:
+        """Is the time over while nothing comes? Before the first block only where the network
+        fails: else a run of little time would come no further, however often it is begun."""
+        return self._is_late() and (self._blocks > 0 or GATE.retries > 0)
 
     def _careful(
         self, encoder: BlockEncoder, rules: EncodingRules, reference: Reference
