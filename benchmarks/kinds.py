@@ -5,7 +5,8 @@ Vocabularies of real size are built from the shared ranks: GPT-2's and cl100k_ba
 trained on the shared corpora with 16,000 tokens. Each is then held against its reference, on the
 head of each of the three corpora: the documents one by one, and joined to one text that `prepare`
 reads from a file and cuts where it may. Speeds are of one thread with empty caches, of text that
-is in memory: the engine chosen, and the reference.
+is in memory, in MB for each second of processor time (other work on the machine does not count):
+the engine chosen, and the reference.
 
     python benchmarks/kinds.py --work WORK --megabytes 8
 """
@@ -211,16 +212,16 @@ def measure(
         size += len(text)
     total = sum(map(len, texts)) / 1e6
     engine.encode([b"warm up"])
-    began = time.perf_counter()
+    began = time.process_time()
     encoded = [engine.encode(group) for group in groups]
-    speed = total / (time.perf_counter() - began)
+    speed = total / (time.process_time() - began)
     seconds, same = 0.0, True
     for group, tokens in zip(groups, encoded, strict=True):
         borders = [-1, *tokens.marks.tolist(), len(tokens.ids)]
         for index, text in enumerate(group):
-            began = time.perf_counter()
+            began = time.process_time()
             expected = reference.encode_piece(text)
-            seconds += time.perf_counter() - began
+            seconds += time.process_time() - began
             found = tokens.ids[borders[index] + 1 : borders[index + 1]]
             same = same and np.array_equal(found, expected)
     whole = b"\n\n".join(texts)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -133,7 +134,8 @@ class Fault:
 class FakeHub:
     """The server; use it as a context."""
 
-    def __init__(self, delay: float = 0.0) -> None:
+    def __init__(self, delay: float = 0.0, certificate: tuple[Path, Path] | None = None) -> None:
+        """``certificate`` (and its key) makes it speak TLS."""
         self.repositories: dict[str, Repository] = {}
         self.log: list[Request] = []
         self.faults: list[Fault] = []
@@ -141,15 +143,21 @@ class FakeHub:
         self.token = TOKEN
         self.lock = threading.Lock()
         self.stalled = threading.Event()
+        self._scheme = "https" if certificate else "http"
         self._servers = [_Server(self, is_cdn) for is_cdn in (False, True)]
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            for server in self._servers:
+                server.socket = context.wrap_socket(server.socket, server_side=True)
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._servers[0].server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._servers[0].server_address[1]}"
 
     @property
     def cdn(self) -> str:
-        return f"http://127.0.0.1:{self._servers[1].server_address[1]}"
+        return f"{self._scheme}://127.0.0.1:{self._servers[1].server_address[1]}"
 
     @property
     def environment(self) -> dict[str, str]:

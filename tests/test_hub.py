@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -314,6 +316,14 @@ def test_who_may_not_read_is_told_what_to_do(
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with pytest.raises(InputError, match=r"(?s)private.*hf auth login"):
         find("org/private")
+
+
+def test_offline_means_offline(
+    repository: Repository, fake: FakeHub, tmp_path: Path, tokenmill: Run
+) -> None:
+    done = tokenmill("prepare", NAME, "--out", tmp_path, env={"HF_HUB_OFFLINE": "1"})
+    assert done.rc == 1 and "HF_HUB_OFFLINE is set" in done.stderr, done.stderr
+    assert not fake.log
 
 
 def test_a_missing_client_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -691,6 +701,31 @@ def test_a_file_behind_an_address(fake: FakeHub, fineweb: Path, tmp_path: Path) 
     (entry,) = Outcome(tmp_path / "far").manifest["inputs"]
     assert entry["path"] == address and entry["size"] == path.stat().st_size
     assert entry["probe"] == f'"{hashlib.sha256(path.read_bytes()).hexdigest()}"'
+
+
+def test_a_server_that_cannot_prove_who_it_is(
+    fineweb: Path, tmp_path: Path, tokenmill: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("NOT TESTED: openssl is missing, so no certificate can be made")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out",
+         certificate, "-days", "2", "-subj", "/CN=127.0.0.1", "-addext",
+         "subjectAltName=IP:127.0.0.1"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    with FakeHub(certificate=(certificate, key)) as server:
+        sha = server.add(NAME, fineweb).branches["main"]
+        address = f"{server.cdn}/{NAME}/{sha}/sample/10BT/000_00000.parquet"
+        run = ("--out", tmp_path / "out", "--network-patience", "5s", *FORMAT)
+        env = {"NO_PROXY": "127.0.0.1"}
+        done = tokenmill("prepare", address, *run, env=env)
+        assert done.rc == 1 and "cannot prove who it is" in done.stderr, done.stderr
+        plain = tokenmill("prepare", address.replace("https:", "http:"), *run, env=env)
+        assert plain.rc == 5, plain.stderr
+        done = tokenmill("prepare", address, *run, env=env | {"SSL_CERT_FILE": str(certificate)})
+        assert done.rc == 0, done.stderr
 
 
 def test_an_address_whose_file_changes(

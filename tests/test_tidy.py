@@ -53,8 +53,7 @@ NEVER_REACHES = {("dataset", "tokenizers")}
 FORBIDDEN_NAMES = {"utils", "util", "helpers", "helper", "core", "common", "base", "misc"}
 HEAVY = (
     "numpy pyarrow torch ray huggingface_hub urllib3 yaml gigatoken tiktoken datasets tokenizers "
-    "sentencepiece "
-    "rich"
+    "sentencepiece rich"
 )
 LONGEST_FUNCTION, LONGEST_LINE = 70, 100
 

@@ -72,6 +72,15 @@ def test_verify_against_finds_one_changed_token(name: str, eot: str, tmp_path: P
         assert ("mismatch", shard.name) in kinds
 
 
+@pytest.mark.parametrize("name", ["llama2", "wordpiece"])
+def test_verify_finds_documents_by_their_delimiters(name: str, tmp_path: Path) -> None:
+    """Their ids do not tell bytes; all the same, only those drawn are encoded again."""
+    path, outcome = made(name, tmp_path)
+    told: list[str] = []
+    assert [*tokenmill.verify(outcome.folder, against=[path], share=0, tell=told.append)] == []
+    assert told[0].startswith("20 documents of the inputs followed through the shards; of 0 (")
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_a_damaged_shard_is_made_again(name: str, tmp_path: Path) -> None:
     path, outcome = made(name, tmp_path)

@@ -5,11 +5,13 @@ The contract tests run on every kind in `tests/trained.py`, with every engine th
 
 from __future__ import annotations
 
+import functools
 import json
 import random
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,9 @@ from tests.test_exact import TEXTS, small_blocks  # noqa: F401  a fixture
 from tokenmill import cuts
 from tokenmill.cuts import NOWHERE
 from tokenmill.errors import InputError, TokenmillError, UsageError
-from tokenmill.tokenizers import choose, load_vocabulary, make_engine, trial
+from tokenmill.memory import Budget
+from tokenmill.spec import Spec, fingerprint
+from tokenmill.tokenizers import choose, identity, load_vocabulary, make_engine, trial
 from tokenmill.tokenizers.tokenizer_json import TokenizerJson
 
 SIZE = 3000
@@ -82,11 +86,14 @@ def test_the_run_says_which_engine_and_why(name: str, tmp_path: Path) -> None:
     assert check["engine"] == trained.KINDS[name].engine
     assert check["reference"] == trained.KINDS[name].reference
     assert check["engine_because"] == plan.choice.why
+    is_slow = trained.KINDS[name].reference == "tokenizers" != trained.KINDS[name].engine
+    assert check["share"] == (0.00005 if is_slow else 0.0002)
 
 
 def test_an_engine_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Left as they are, registered tokens are found in the text: the self-test must see it."""
-    monkeypatch.setattr(TokenizerJson, "without_specials", lambda self, specials: self._content)
+    content = trained.path("llama3").read_bytes()
+    monkeypatch.setattr(TokenizerJson, "without_specials", lambda self, specials: content)
     choice = choose("auto", vocabulary_of("llama3"))
     assert choice.engine == "tokenizers"
     assert "differs from tokenizers for" in choice.why
@@ -159,6 +166,17 @@ def test_documents_longer_than_blocks_are_divided_right(name: str, tmp_path: Pat
     assert_exact(run(corpus, tmp_path / "out", name), documents, name)
 
 
+@pytest.mark.usefixtures("small_blocks")
+def test_a_document_that_is_never_cut_ends_its_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest of the file is not held with it: together they are more than memory allows."""
+    monkeypatch.setattr(Budget, "record_bytes", 20_000)
+    documents = [texts.prose(size) for size in (15_000, 12_000, 15_000, 14_000)]
+    corpus = corpora.write(tmp_path, "txt", documents)
+    assert_exact(run(corpus, tmp_path / "out", "llama2"), documents, "llama2")
+
+
 def _pieces(data: bytes, name: str, seed: int) -> Iterator[bytes]:
     choice, generator = choose("auto", vocabulary_of(name)), random.Random(seed)
     encoder = make_engine(trained.KINDS[name].reference, vocabulary_of(name))
@@ -213,6 +231,50 @@ def test_text_cut_in_many_places_gives_the_ids_of_the_whole(name: str) -> None:
 def test_real_documents_cut_in_many_places(corpus: str, name: str) -> None:
     for seed, text in enumerate(corpus_documents(corpus, 12)):
         _assert_pieces_give_the_whole(text[:4000], name, seed)
+
+
+CHARACTERS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+
+
+@pytest.mark.parametrize("kind", ["L", "N", "M", "Lu", "Ll", "Lt", "Lm", "Lo"])
+def test_the_reference_agrees_on_every_character_that_is_trusted(kind: str) -> None:
+    """The library's tables are of another Unicode than Python's: where they differ, no cut."""
+    trusted, split = _trusted(), _removing(rf"\p{{{kind}}}")
+    assert split("".join(c for c in trusted if unicodedata.category(c).startswith(kind))) == ""
+    outside = "".join(c for c in trusted if not unicodedata.category(c).startswith(kind))
+    assert split(outside) == outside
+
+
+def test_the_reference_takes_no_other_character_for_white_space() -> None:
+    dark = "".join(character for character in _trusted() if not character.isspace())
+    assert _removing(r"\s")(dark) == dark
+
+
+@functools.cache
+def _trusted() -> list[str]:
+    rule = cuts.CutRule(is_stable=True)
+    trusted = [character for character in CHARACTERS if rule.trusts(character)]
+    assert 90_000 < len(trusted) < len(CHARACTERS)
+    return trusted
+
+
+def _removing(pattern: str) -> Callable[[str], str]:
+    """What the library's own patterns leave of a text."""
+    library = trained.tokenizers
+    split = library.pre_tokenizers.Split(library.Regex(pattern), "removed")
+    return lambda text: "".join(piece for piece, _ in split.pre_tokenize_str(text))
+
+
+def test_nfc_joins_nothing_to_a_character_that_is_trusted() -> None:
+    rule = cuts.CutRule(is_nfc=True)
+    trusted = [character for character in CHARACTERS if rule.trusts(character)]
+    assert len(trusted) > 90_000
+    before = [*"aeoAZ =<>かカᄀ가각กকেெෙဥᬅ̣́", "a\u0323", "q\u0307"]
+    for left in before:
+        normal = unicodedata.normalize("NFC", left)
+        for character in trusted:
+            if unicodedata.normalize("NFC", left + character) != normal + character:
+                pytest.fail(f"{left!r} and {character!r} join")
 
 
 @pytest.mark.parametrize("name", trained.KINDS)
@@ -277,9 +339,9 @@ def test_a_document_too_large_to_be_held_is_an_error_or_left_out(name: str, tmp_
     documents = ["a first one", texts.prose(3_000_000), "a last one"]
     corpus = corpora.write(tmp_path, "jsonl", documents)
     with pytest.raises(InputError, match="too large for the memory budget"):
-        run(corpus, tmp_path / "stop", name, memory="450MB", threads=1)
+        run(corpus, tmp_path / "stop", name, memory="300MB", threads=1)
     outcome = run(
-        corpus, tmp_path / "go", name, memory="450MB", threads=1, on_bad="quarantine", check=0
+        corpus, tmp_path / "go", name, memory="300MB", threads=1, on_bad="quarantine", check=0
     )
     assert outcome.manifest["quarantine"]["reasons"] == {"too-large": 1}
     left = json.loads((tmp_path / "go" / "quarantine.jsonl").read_text())
@@ -337,6 +399,15 @@ def test_naming_gpt2s_own_token_changes_nothing(named: str, token: int, tmp_path
     assert chosen.manifest["tokenizer"]["end_of_text"] == token
 
 
+def test_fingerprints_of_datasets_made_before_stay_what_they_were() -> None:
+    """The constant is what the release before `--eot-token` gave."""
+    found = fingerprint(Spec.of({}), identity(load_vocabulary("gpt2").describe()), [])
+    assert found == "0f65048263b5ffc8f22215b078a9a59704a36c853b598da335e6337e7561d61a"
+    old = Spec.of({}).as_dict()
+    del old["eot_token"]
+    assert Spec.restored(old) == Spec.of({})
+
+
 @pytest.mark.parametrize("engine", ["gigatoken", "tiktoken"])
 def test_an_ordinary_token_may_be_the_delimiter(engine: str, tmp_path: Path) -> None:
     """Two line feeds, as some do it: where documents hold it, their ids are the same."""
@@ -365,9 +436,12 @@ def test_nothing_is_added_that_the_post_processor_would_add(tmp_path: Path) -> N
 
 def test_the_dtype_follows_from_the_largest_id_added_tokens_included(tmp_path: Path) -> None:
     settings = json.loads(trained.path("llama3").read_text())
-    entry = settings["added_tokens"][0]
-    far = {**entry, "id": 70_000, "content": "<|far|>", "special": False}
-    path = edited("llama3", tmp_path / "far", added_tokens=[*settings["added_tokens"], far])
+    settings["model"]["vocab"]["<|far|>"] = 70_000
+    far = {**settings["added_tokens"][0], "id": 70_000, "content": "<|far|>", "special": False}
+    path = edited(
+        "llama3", tmp_path / "far", model=settings["model"],
+        added_tokens=[*settings["added_tokens"], far],
+    )  # fmt: skip
     documents = ["plain", "with <|far|> in it"]
     corpus = corpora.write(tmp_path, "jsonl", documents)
     with pytest.raises(UsageError, match="ids up to 70000"):

@@ -172,7 +172,7 @@ KINDS = {
     ),
     "o200k": Kind(_json(lambda: _byte_level(O200K, _EOT)), "gigatoken", "o200k_base", True),
     "unknown pattern": Kind(
-        _json(lambda: _byte_level(r"\w+|\W", _EOT)), "tokenizers", "other", False
+        _json(lambda: _byte_level(r"[^\n]+|\n", _EOT)), "tokenizers", "other", False
     ),
     "metaspace": Kind(_json(lambda: _sentencepiece_like(False)), "gigatoken", "other", False),
     "llama2": Kind(_json(lambda: _sentencepiece_like(True)), "gigatoken", "other", False),

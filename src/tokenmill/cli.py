@@ -413,16 +413,16 @@ def _tell(line: str, is_quiet: bool) -> None:
 
 
 def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOptions:
-    from tokenmill.preparation import DEFAULT_CHECK, DEFAULT_MAX_BAD, RunOptions, StopRequest
+    from tokenmill.preparation import DEFAULT_MAX_BAD, RunOptions, StopRequest
 
-    quiet, check, max_bad = options["quiet"], options["check"], options.get("max_bad")
+    quiet, max_bad = options["quiet"], options.get("max_bad")
     stop = StopRequest()
     _catch_signals(stop)
     return RunOptions(
         memory=options["memory"],
         threads=options["threads"],
         engine=options["engine"],
-        check=DEFAULT_CHECK if check is None else check,
+        check=options["check"],
         max_time=options.get("max_time"),
         max_bad=DEFAULT_MAX_BAD if max_bad is None else max_bad,
         overwrite=bool(options.get("overwrite")),

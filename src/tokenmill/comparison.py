@@ -148,9 +148,7 @@ class Comparison:
         _refuse_other_inputs(inputs.files, manifest.inputs, folder)
         vocabulary = vocabulary_of(dataset)
         choice = choose("auto", vocabulary)
-        budget = Budget.of(
-            None, 1, vocabulary.largest_id + 1, choice.memory_factor, inputs.are_remote
-        )
+        budget = Budget.of(None, 1, vocabulary.largest_id + 1, choice.needs, inputs.are_remote)
         split = position_split_of(spec, inputs.files, choice.cuts)
         engine = make_engine(vocabulary.reference, vocabulary)
         self._plan = Plan(
@@ -269,6 +267,8 @@ class Comparison:
         if before and len(ends) == len(pieces) - 1:
             ends.append(int(stream.borders[-1]) - stream.position)
         fits = len(ends) == len(pieces) and all(piece.begins and piece.ends for piece in pieces)
+        # An ordinary token as the delimiter may stand in documents, too.
+        fits = fits and bool(self._rules.special)
         if not fits or (before and marks[0] != 0):
             yield from self._compare_all(stream, pieces, block)
             return

@@ -78,6 +78,8 @@ class CutRule:
         if character < "\x80":
             return True
         category = unicodedata.category(character)
+        if category == "Cn":
+            return False
         if self.is_stable and unicodedata.ucd_3_2_0.category(character) != category:
             return False
         return not self.is_nfc or _is_inert(character, category)
@@ -92,7 +94,7 @@ def _is_inert(character: str, category: str) -> bool:
     """Does NFC leave it alone, whatever stands before it? Marks and Hangul's vowels and final
     consonants may join what is before them."""
     is_joining = category[0] == "M" or "\u1100" <= character <= "\u11ff"
-    return not is_joining and category != "Cn" and unicodedata.is_normalized("NFC", character)
+    return not is_joining and unicodedata.is_normalized("NFC", character)
 
 
 @dataclass(frozen=True)

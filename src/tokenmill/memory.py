@@ -20,9 +20,6 @@ from tokenmill.quantities import format_bytes
 MIB = 1024 * 1024
 DEFAULT_MAXIMUM = 2 * 1024 * MIB
 _BASE = 92 * MIB
-_BASE_PER_TOKEN = 350
-_ENGINE = 20 * MIB
-_ENGINE_PER_TOKEN = 210
 _IN_FLIGHT = 16 * MIB
 _READERS = 48 * MIB
 _RECORD_FACTOR = 10
@@ -32,6 +29,27 @@ _USUAL_FACTOR = 40
 _LEAST_DOCUMENT = 256 * 1024
 """Of an engine that takes much memory for its text, a call's text, and the least document that can
 be encoded where none can be cut; the floor has room for two of it a thread."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The memory that a tokenizer takes, in bytes: ``vocabulary`` once, with the reference engine;
+    ``engine`` for each thread; ``factor`` for each byte of text in one call."""
+
+    vocabulary: int
+    engine: int
+    factor: int = _USUAL_FACTOR
+
+    @classmethod
+    def of_ranks(cls, size: int) -> Needs:
+        """Of a ``.tiktoken`` vocabulary with so many tokens. Measured with release 0.10 of
+        gigatoken: the reference 350 bytes a token, an engine 20 MB and 210 bytes a token."""
+        return cls(350 * size, 20 * MIB + 210 * size)
+
+    @property
+    def in_call(self) -> int:
+        """For the text of a thread's call, beyond what the blocks in flight have room for."""
+        return 2 * _LEAST_DOCUMENT * self.factor if self.factor > _USUAL_FACTOR else 0
 
 
 @dataclass(frozen=True)
@@ -53,11 +71,11 @@ class Budget:
         total: int | None,
         threads: int | None,
         vocabulary_size: int = 50257,
-        factor: int = _USUAL_FACTOR,
+        needs: Needs | None = None,
         is_remote: bool = False,
     ) -> Budget:
-        """The budget for the options as given; None stands for the default of each. ``factor`` is
-        the memory that the engine takes for each byte of text in one call.
+        """The budget for the options as given; None stands for the default of each: of ``needs``,
+        what gigatoken needs for a ``.tiktoken`` vocabulary of that size.
 
         Raises UsageError, naming the minimum, when the budget cannot hold the threads asked for.
         """
@@ -65,19 +83,19 @@ class Budget:
         wanted = available_cores() if threads is None else threads
         if wanted < 1:
             raise UsageError("--threads must be at least 1", fix="leave --threads out")
-        beside = _REMOTE if is_remote else 0
+        needs, beside = needs or Needs.of_ranks(vocabulary_size), _REMOTE if is_remote else 0
         while threads is None and wanted > 1:
-            if floor_bytes(wanted, vocabulary_size, factor) + beside <= budget:
+            if floor_bytes(wanted, needs) + beside <= budget:
                 break
             wanted -= 1
-        need = floor_bytes(wanted, vocabulary_size, factor) + beside
+        need = floor_bytes(wanted, needs) + beside
         if need > budget:
             raise UsageError(
                 f"--memory {format_bytes(budget)} is too little for this run",
                 why=f"{wanted} threads with this tokenizer need at least {format_bytes(need)}",
                 fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
             )
-        return cls(budget, wanted, need, factor)
+        return cls(budget, wanted, need, needs.factor)
 
     def shrunk(self, times: int, beside: int) -> Budget:
         """Two thirds of it, so many times over, less what a process beside this one needs; but
@@ -145,16 +163,12 @@ class Budget:
         return 2 * self.threads + 4 if self._is_roomy else self.threads + 1
 
 
-def floor_bytes(threads: int, vocabulary_size: int, factor: int = _USUAL_FACTOR) -> int:
+def floor_bytes(threads: int, needs: Needs) -> int:
     """The least ``--memory`` for so many threads, in bytes.
 
-    Measured with release 0.10 of gigatoken and 26 of pyarrow: 64 MB for the libraries, the
-    reference engine 350 bytes for each token of the vocabulary, an engine 20 MB and 210 bytes.
+    Measured with release 26 of pyarrow: 64 MB for the libraries.
     """
-    engine = _ENGINE + _ENGINE_PER_TOKEN * vocabulary_size
-    if factor > _USUAL_FACTOR:
-        engine += 2 * _LEAST_DOCUMENT * factor
-    return _BASE + _BASE_PER_TOKEN * vocabulary_size + threads * (engine + _IN_FLIGHT)
+    return _BASE + needs.vocabulary + threads * (needs.engine + needs.in_call + _IN_FLIGHT)
 
 
 def default_budget() -> int:

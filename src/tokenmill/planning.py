@@ -187,8 +187,8 @@ class Plan:
         choice = self.choice
         cuts = "nowhere" if choice.cuts == NOWHERE else "where that is safe"
         return (
-            f"engine: {choice.engine} for {self.vocabulary.name}, for {choice.why}; "
-            f"large documents are cut {cuts}, for {choice.why_cuts}"
+            f"engine: {choice.engine} for {self.vocabulary.name}: {choice.why}; "
+            f"large documents are cut {cuts}: {choice.why_cuts}"
         )
 
     def make_estimate(self) -> Estimate:
@@ -334,7 +334,7 @@ def make_plan(
             memory,
             threads,
             vocabulary.largest_id + 1,
-            choice.memory_factor,
+            choice.needs,
             inputs.are_remote or is_stored,
         ),
         position_split_of(spec, inputs.files, choice.cuts),

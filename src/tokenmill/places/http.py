@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit
 
 from tokenmill import __version__
@@ -291,13 +291,27 @@ def _pool(url: str) -> PoolManager:
     proxy = "" if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme, "")
     with _pools_lock:
         if proxy not in _pools:
-            sizes = {"num_pools": 16, "maxsize": _MOST_CONNECTIONS}
+            options: dict[str, Any] = {
+                "num_pools": 16, "maxsize": _MOST_CONNECTIONS, "ca_certs": _certificates(),
+            }  # fmt: skip
             _pools[proxy] = (
-                urllib3.ProxyManager(proxy, **sizes)  # type: ignore[arg-type]
-                if proxy
-                else urllib3.PoolManager(**sizes)  # type: ignore[arg-type]
+                urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
             )
         return _pools[proxy]
+
+
+def _certificates() -> str | None:
+    """A file of certificates to trust where the system has none of its own; else None."""
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or paths.capath:
+        return None
+    try:
+        import certifi
+    except ImportError:
+        return None
+    return certifi.where()
 
 
 class WebPlace:

@@ -142,6 +142,13 @@ class _Repository:
         response = getattr(error, "response", None)
         status = getattr(response, "status_code", None)
         if status is None:
+            if type(error).__name__ == "OfflineModeIsEnabled":
+                raise InputError(
+                    "the Hub is not to be asked",
+                    self.asked,
+                    "HF_HUB_OFFLINE is set",
+                    "unset it; or, if a file is meant, check its path",
+                ) from error
             if _is_transport(error):
                 why = f"the Hub cannot be reached: {_first_line(error)}"
                 if self._is_plain:

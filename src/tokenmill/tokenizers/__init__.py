@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from tokenmill.cuts import CutRule
 from tokenmill.errors import TokenmillError, UsageError
+from tokenmill.memory import Needs, return_free_memory
 from tokenmill.tokenizers.engine import Engine, Tokens
 from tokenmill.tokenizers.gigatoken import GigatokenEngine
 from tokenmill.tokenizers.huggingface import HuggingFaceEngine
@@ -43,10 +44,6 @@ ENGINES: dict[str, Callable[[Vocabulary], Engine]] = {
     "tokenizers": HuggingFaceEngine,
     "sentencepiece": SentencePieceEngine,
 }
-MEMORY_FACTORS = {
-    engine.name: engine.memory_factor
-    for engine in (GigatokenEngine, TiktokenEngine, HuggingFaceEngine, SentencePieceEngine)
-}
 DEFAULT_ENGINE = "gigatoken"
 
 
@@ -58,11 +55,7 @@ class Choice:
     why: str
     cuts: CutRule
     why_cuts: str
-
-    @property
-    def memory_factor(self) -> int:
-        """Bytes of memory for each byte of text in one call of the engine, at most."""
-        return MEMORY_FACTORS[self.engine]
+    needs: Needs
 
 
 def check_engine(choice: str) -> None:
@@ -86,11 +79,14 @@ def choose(choice: str, vocabulary: Vocabulary) -> Choice:
     if isinstance(vocabulary, Ranks):
         engine = DEFAULT_ENGINE if choice == "auto" else choice
         why = "it was asked for" if choice != "auto" else "the fastest, and exact for this pattern"
-        return Choice(engine, why, vocabulary.cuts, vocabulary.why_cuts)
+        needs = vocabulary.needs(engine)
+        return Choice(engine, why, vocabulary.cuts, vocabulary.why_cuts, needs)
     reference = make_engine(vocabulary.reference, vocabulary)
     documents = documents_for(_added_texts(vocabulary))
     engine, why = _exact_engine(choice, vocabulary, reference, documents)
-    return Choice(engine, why, *tried_cuts(vocabulary, reference, documents))
+    cuts, why_cuts = tried_cuts(vocabulary, reference, documents)
+    return_free_memory()
+    return Choice(engine, why, cuts, why_cuts, vocabulary.needs(engine))
 
 
 def _exact_engine(

@@ -14,9 +14,6 @@ class HuggingFaceEngine:
     """Hugging Face's library. One tokenizer serves all threads, and releases the lock."""
 
     name = "tokenizers"
-    memory_factor = 250
-    """Measured with release 0.23: 60 to 180 bytes of memory for each byte of text in a call, for
-    it keeps each token's text and places."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         assert isinstance(vocabulary, TokenizerJson)

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from tokenmill.cuts import EVERYWHERE, CutRule
 from tokenmill.errors import TokenmillError, UsageError
+from tokenmill.memory import Needs
 from tokenmill.tokenizers.vocabulary import END_OF_TEXT, Vocabulary, chosen_token
 
 _ENCODINGS_URL = "https://openaipublic.blob.core.windows.net/encodings/"
@@ -137,6 +138,9 @@ class Ranks(Vocabulary):
         table = {rank: token for token, rank in self.ranks.items()}
         table.setdefault(self.end_of_text, END_OF_TEXT.encode())
         return table
+
+    def needs(self, engine: str) -> Needs:
+        return Needs.of_ranks(self.largest_id + 1)
 
     def describe(self) -> dict[str, str | int]:
         """What identifies the tokenizer, for the manifest."""

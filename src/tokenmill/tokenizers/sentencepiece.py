@@ -14,8 +14,6 @@ class SentencePieceEngine:
     """Google's library. One processor serves all threads."""
 
     name = "sentencepiece"
-    memory_factor = 80
-    """Measured with release 0.2.3: 20 to 45 bytes of memory for each byte of text in a call."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         assert isinstance(vocabulary, SentencePieceModel)

@@ -13,7 +13,6 @@ class TiktokenEngine:
     """OpenAI's own encoder, made from the ranks without the network."""
 
     name = "tiktoken"
-    memory_factor = 40
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         import tiktoken

@@ -14,6 +14,7 @@ from typing import Any
 
 from tokenmill.cuts import CutRule
 from tokenmill.errors import UsageError
+from tokenmill.memory import Needs
 
 END_OF_TEXT = "<|endoftext|>"
 _PLACES = ("name", "commit")
@@ -56,6 +57,10 @@ class Vocabulary(ABC):
     @abstractmethod
     def describe(self) -> dict[str, str | int]:
         """What identifies the tokenizer, for the manifest."""
+
+    @abstractmethod
+    def needs(self, engine: str) -> Needs:
+        """The memory that it takes with that engine."""
 
     def decode(self, ids: list[int]) -> str:
         """The text that ids stand for, for a person to read."""
