@@ -248,7 +248,7 @@ def test_killed_three_times_and_gone_on_with(seed: int, store: Store, tmp_path: 
 
 
 def test_all_three_stores_have_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of gs:// and az:// no more is shown here: no server of theirs is at hand."""
+    """Of gs:// and az:// no more is shown here: there is no server of theirs in Python."""
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
     for scheme in ("s3", "gs", "az"):
         assert bucket_module._make(scheme, "bucket") is not None

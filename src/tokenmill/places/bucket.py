@@ -122,7 +122,7 @@ class Bucket:
 
         def call() -> bytes:
             result = _obstore().get(self._store, key, options=wanted)
-            if etag is not None and result.meta["e_tag"] not in (etag, None):
+            if etag is not None and _quoted(result.meta["e_tag"]) not in (etag, None):
                 raise ObjectChanged
             data = bytes(result.bytes())
             if len(data) != stop - start:
@@ -162,7 +162,7 @@ class Bucket:
                     self._store, key, pieces(), chunk_size=part, max_concurrency=_UPLOADS
                 )
             found = _told(_obstore().head(self._store, key))
-            if found.size != size or done["e_tag"] not in (found.etag, None):
+            if found.size != size or _quoted(done["e_tag"]) not in (found.etag, None):
                 raise Passing(f"{found.size} bytes are stored of the {size} sent")
             return found
 
@@ -283,7 +283,12 @@ class Bucket:
 
 
 def _told(meta: Any) -> StoredObject:
-    return StoredObject(meta["path"], meta["size"], meta["e_tag"])
+    return StoredObject(meta["path"], meta["size"], _quoted(meta["e_tag"]))
+
+
+def _quoted(etag: str | None) -> str | None:
+    """As it stands in a header: Azure's listings leave the quotes out."""
+    return f'"{etag}"' if etag and not etag.endswith('"') else etag
 
 
 def _tag(told: Any) -> Tag:
