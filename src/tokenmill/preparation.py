@@ -565,8 +565,6 @@ class Preparation:
             counts=counts,
             check={
                 "reference": plan.vocabulary.reference,
-                "engine": plan.engine,
-                "engine_because": plan.choice.why,
                 "cuts_because": plan.choice.why_cuts,
                 "share": self._check,
                 "documents": at.checked_documents,
