@@ -55,8 +55,10 @@ def command_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
 
 
 def hear_signals() -> None:
-    """A shell's background jobs ignore Ctrl-C, and so would all that these tests start."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """A shell's background jobs ignore Ctrl-C, and after nohup the end of the terminal, and so
+    would all that these tests start."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def start(*args: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:
