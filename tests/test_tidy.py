@@ -37,7 +37,7 @@ LAYERS: list[dict[str, set[str]]] = [
     {
         "services": {
             "planning", "verification", "inspection", "progress", "dataset", "diagnosis", "folder",
-            "repair", "comparison", "status", "prefix", "stored",
+            "repair", "options", "conclusion", "comparison", "status", "prefix", "stored",
         }
     },
     {"preparation": {"preparation"}},

@@ -21,7 +21,7 @@ from tokenmill.streams import print_or_forget
 from tokenmill.supervision import AGAIN, Attempt, Repeats, Watch, in_hand, supervise
 
 if TYPE_CHECKING:
-    from tokenmill.preparation import RunOptions, StopRequest
+    from tokenmill.options import RunOptions, StopRequest
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _Command = Callable[..., None]
@@ -413,7 +413,7 @@ def _tell(line: str, is_quiet: bool) -> None:
 
 
 def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOptions:
-    from tokenmill.preparation import DEFAULT_MAX_BAD, RunOptions, StopRequest
+    from tokenmill.options import DEFAULT_MAX_BAD, RunOptions, StopRequest
 
     quiet, max_bad = options["quiet"], options.get("max_bad")
     stop = StopRequest()

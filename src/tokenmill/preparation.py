@@ -10,15 +10,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tokenmill import __version__
 from tokenmill.batches import TokenBatch
 from tokenmill.caches import CacheGovernor
 from tokenmill.care import careful
+from tokenmill.conclusion import closing_lines, manifest_of
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
 from tokenmill.errors import (
     EngineMismatch,
@@ -32,20 +32,25 @@ from tokenmill.errors import (
     WrongContent,
 )
 from tokenmill.folder import OutputFolder, recorded_commit, revisions_of
-from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import Selection, settled
 from tokenmill.journal import VERSION as JOURNAL_VERSION
-from tokenmill.journal import Encoded, Journal, Log, RunBegun, continuing_command
+from tokenmill.journal import Encoded, Journal, Log, RunBegun
 from tokenmill.manifest import (
     QUARANTINE,
-    VERSION,
     Input,
     Manifest,
     Shard,
 )
-from tokenmill.memory import peak_resident_bytes
+from tokenmill.memory import give_back_large_buffers
 from tokenmill.network import DEFAULT_PATIENCE, GATE
+from tokenmill.options import (
+    DEFAULT_CHECKPOINT_SECONDS,
+    PrepareOptions,
+    RunOptions,
+    default_check,
+    divided,
+)
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
 from tokenmill.prefix import OutputPrefix
@@ -67,45 +72,16 @@ from tokenmill.storage import (
     locked,
     make_folder,
 )
-from tokenmill.supervision import Attempt, Hand
+from tokenmill.supervision import Hand
 from tokenmill.tokenizers import make_engine
 from tokenmill.uploads import Uploads
-from tokenmill.writer import DatasetWriter, in_order, quarantine_of
+from tokenmill.writer import DatasetWriter, in_order
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-DEFAULT_CHECK = 0.0002
-"""Measured: tiktoken takes about 70 ms for a MB, the whole run 2 to 6; this share costs 1 %."""
-SLOW_REFERENCE_CHECK = 0.00005
-"""Measured: tokenizers takes up to 1 s for a MB with byte-level BPE, which gigatoken encodes at 25
-to 130 MB in one; this share costs under 1 %."""
-DEFAULT_MAX_BAD = 10_000
-DEFAULT_CHECKPOINT_SECONDS = 2.0
 _CAREFUL_BLOCKS = 64
 """More than are ever in flight: by then, a careful run has passed what killed the others."""
-
-
-class StopRequest:
-    """How a signal asks a run to stop: at the next block, or at once where nothing is half done."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._is_deferred = False
-
-    def ask(self, number: int) -> None:
-        """Called by the signal's handler. Raises Interrupted where that is safe."""
-        self.signal = number
-        if not self._is_deferred:
-            raise Interrupted.by_signal(number)
-
-    def defer(self, is_deferred: bool) -> None:
-        """From now on the run looks for the request itself (or no longer)."""
-        self._is_deferred = is_deferred
-
-    def is_asked(self) -> bool:
-        """Was the run asked to stop?"""
-        return self.signal is not None
 
 
 class PastTrouble(TokenmillError):
@@ -115,61 +91,6 @@ class PastTrouble(TokenmillError):
 def hand_path(out: Path) -> Path:
     """Where a careful run notes what it has in hand."""
     return out / STATE_FOLDER / "in-hand"
-
-
-class PrepareOptions(SpecOptions, total=False):
-    """All options of ``prepare``: the spec's, and those that change no byte."""
-
-    memory: int | str | None
-    threads: int | None
-    engine: str
-    check: float
-    max_time: float | str | None
-    max_bad: int
-    overwrite: bool
-    checkpoint_seconds: float
-    repair: bool
-    staging: str | None
-    config: str | None
-    network_patience: float | str | None
-
-
-def default_check(plan: Plan) -> float:
-    """The share of the documents that is checked unless another is asked for: under 2 % of the
-    run's time, however slow the reference is next to the engine."""
-    is_slow = plan.vocabulary.reference == "tokenizers" and plan.engine != "tokenizers"
-    return SLOW_REFERENCE_CHECK if is_slow else DEFAULT_CHECK
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What changes no byte: budget, engine, share of documents checked, limits, what is shown.
-
-    ``max_time`` and ``network_patience`` are in seconds or a text such as ``8h``; ``config``
-    chooses of a dataset on the Hub. ``tell`` gets the lines meant for a person, ``stop`` may be
-    asked by a signal's handler, ``attempt`` tells of earlier deaths, ``command`` is what a person
-    would type to do it again; ``staging`` is the folder for working folders where the output is a
-    URL (None: in the user's cache).
-    """
-
-    memory: int | str | None = None
-    threads: int | None = None
-    engine: str = "auto"
-    check: float | None = None
-    max_time: float | str | None = None
-    max_bad: int = DEFAULT_MAX_BAD
-    overwrite: bool = False
-    checkpoint_seconds: float | None = None
-    repair: bool = False
-    staging: str | None = None
-    config: str | None = None
-    network_patience: float | str | None = None
-    quiet: bool = True
-    as_json: bool = False
-    tell: Callable[[str], None] = lambda line: None
-    stop: StopRequest = field(default_factory=StopRequest)
-    attempt: Attempt = field(default_factory=Attempt)
-    command: str = field(default_factory=lambda: continuing_command(sys.argv[1:]))
 
 
 def prepare(
@@ -182,13 +103,13 @@ def prepare(
     that holds the finished dataset already is left as it is, an interrupted run is gone on with.
     Raises TokenmillError.
     """
-    run, spec = _divide(options)
+    run, spec = divided(options)
     return Preparation(plan_run(_paths(inputs), run, spec, str(out)), str(out), run).run()
 
 
 def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOptions]) -> Plan:
     """What ``prepare`` would do with the same arguments, with estimates; writes nothing."""
-    run, spec = _divide(options)
+    run, spec = divided(options)
     found = plan_run(_paths(inputs), run, spec)
     found.estimate = found.make_estimate()
     return found
@@ -214,19 +135,13 @@ def plan_run(
     is_stored = where is not None and is_store(where)
     found = make_plan(paths, spec, run.engine, total, threads, selection, commit, is_stored)
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
+    if found.inputs.are_remote and found.budget.is_tight:
+        give_back_large_buffers()
     return found
 
 
 def _paths(inputs: str | Path | Iterable[str | Path]) -> list[str]:
     return [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
-
-
-def _divide(options: PrepareOptions) -> tuple[RunOptions, SpecOptions]:
-    """The options that change no byte, and those of the spec."""
-    mine = PrepareOptions.__annotations__.keys() - SpecOptions.__annotations__.keys()
-    run: Any = {name: value for name, value in options.items() if name in mine}
-    spec: Any = {name: value for name, value in options.items() if name not in mine}
-    return RunOptions(**run), spec
 
 
 _RESUMABLE = (
@@ -287,7 +202,9 @@ class Preparation:
                 raise
             folder.finish()
             self.has_worked = True
-        self._conclude(manifest)
+        drops = self._caches.drops
+        for line in closing_lines(manifest, self.plan, self.status, self.where, drops):
+            self.options.tell(line)
         return manifest
 
     def _check_pipe(self) -> None:
@@ -541,42 +458,8 @@ class Preparation:
 
     def _publish(self, shards: list[Shard], encoded: Encoded) -> Manifest:
         """Everything is encoded: name the files, and say so. Can be done again from the middle."""
-        manifest = self._manifest(shards, encoded)
+        manifest = manifest_of(self.plan, shards, encoded, self._check)
         self.folder.publish(manifest)
-        return manifest
-
-    def _manifest(self, shards: list[Shard], encoded: Encoded) -> Manifest:
-        plan, at = self.plan, encoded.at
-        quarantine = quarantine_of(encoded)
-        bad = sum(quarantine.reasons.values())
-        counts = {**at.counts, "input_bytes": plan.input_bytes, "quarantined": bad}
-        manifest = Manifest(
-            manifest_version=VERSION,
-            tokenmill_version=__version__,
-            fingerprint=plan.fingerprint(),
-            format=plan.spec.format,
-            dtype=plan.dtype,
-            delimiter=plan.spec.eot,
-            tokenizer=plan.vocabulary.describe(),
-            spec=plan.spec.as_dict(),
-            split=plan.split_rule(),
-            inputs=[Input(**entry) for entry in plan.identities()],
-            shards=shards,
-            counts=counts,
-            check={
-                "reference": plan.vocabulary.reference,
-                "cuts_because": plan.choice.why_cuts,
-                "share": self._check,
-                "documents": at.checked_documents,
-                "bytes": at.checked_bytes,
-                "differences": 0,
-            },
-            quarantine=quarantine,
-            warnings=[],
-            revisions=plan.inputs.revisions,
-        )
-        layout = Layout(manifest.shard_tokens(), plan.vocabulary.end_of_text, exact=True)
-        manifest.warnings = plan.spec.layout.warnings(layout)
         return manifest
 
     def _with_missing_bytes(self, error: NoSpace) -> TokenmillError:
@@ -588,54 +471,3 @@ class Preparation:
         missing = max(0, need - free_bytes(self.out))
         about = f"about {format_bytes(missing)} more are needed" if share else error.why
         return NoSpace(error.what, error.where, f"{error.why}; {about}", error.fix)
-
-    def _conclude(self, manifest: Manifest) -> None:
-        tell, status = self.options.tell, self.status
-        seconds = time.monotonic() - status.began
-        for warning in manifest.warnings:
-            tell(f"warning: {warning}")
-        written, special = manifest.counts["special_text"], self.plan.vocabulary.special_text
-        if written and self.plan.spec.special_text == "text":
-            tell(
-                f"note: {special} is written {written} times in the documents and was kept as text "
-                "(--special-text)"
-            )
-        if manifest.counts["quarantined"]:
-            reasons = manifest.quarantine.reasons.items()
-            tell(
-                f"warning: {manifest.counts['quarantined']} records were left out and are in "
-                f"{self.where}/{QUARANTINE}: {', '.join(f'{n} {reason}' for reason, n in reasons)}"
-            )
-        for line in told_lines(manifest):
-            tell(line)
-        busy = ", ".join(f"{stage} {share:.0%}" for stage, share in status.busy().items())
-        done = status.done_bytes - status.kept_bytes
-        drops, checked = self._caches.drops, manifest.check["documents"]
-        if GATE.requests:
-            tell(
-                f"network: {format_bytes(GATE.moved)} in {GATE.requests:,} requests, "
-                f"{GATE.retries:,} made again; {GATE.verified:,} files checked by SHA-256"
-            )
-        tell(
-            f"done: {manifest.counts['documents']:,} documents, {manifest.counts['tokens']:,} "
-            f"tokens in {len(manifest.shards)} files; {format_seconds(seconds)}, "
-            f"{format_bytes(done / max(seconds, 1e-9))}/s (busy: {busy}); peak "
-            f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
-            f"{f', caches dropped {drops} times' if drops else ''}; "
-            f"{checked or 'no'} documents checked by {manifest.check['reference']}"
-            f"{', no difference' if checked else ' (too few to draw one)'}"
-        )
-
-
-def told_lines(manifest: Manifest) -> list[str]:
-    """How our count of tokens compares with the dataset's own, where it has one for each row."""
-    counts = manifest.counts
-    rows, told = counts.get("told_rows", 0), counts.get("told_tokens", 0)
-    documents = counts["documents"]
-    if not rows or rows != documents + counts["null_documents"]:
-        return []
-    ours = counts["tokens"] - (documents if manifest.delimiter != "none" else 0)
-    verdict = "equal" if ours == told else f"{ours - told:+,}"
-    return [
-        f"token_count of the dataset: {told:,}; ours, without end-of-text: {ours:,} ({verdict})"
-    ]

@@ -1,0 +1,107 @@
+"""The end of a run: the manifest, and what a person is told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from tokenmill import __version__
+from tokenmill.formats import Layout
+from tokenmill.journal import Encoded
+from tokenmill.manifest import QUARANTINE, VERSION, Input, Manifest, Shard
+from tokenmill.memory import peak_resident_bytes
+from tokenmill.network import GATE
+from tokenmill.planning import Plan
+from tokenmill.progress import Status
+from tokenmill.quantities import format_bytes, format_seconds
+from tokenmill.writer import quarantine_of
+
+
+def manifest_of(plan: Plan, shards: list[Shard], encoded: Encoded, share: float) -> Manifest:
+    """Everything known of a dataset, once all is encoded; of whose documents ``share`` were to be
+    checked."""
+    at = encoded.at
+    quarantine = quarantine_of(encoded)
+    bad = sum(quarantine.reasons.values())
+    counts = {**at.counts, "input_bytes": plan.input_bytes, "quarantined": bad}
+    manifest = Manifest(
+        manifest_version=VERSION,
+        tokenmill_version=__version__,
+        fingerprint=plan.fingerprint(),
+        format=plan.spec.format,
+        dtype=plan.dtype,
+        delimiter=plan.spec.eot,
+        tokenizer=plan.vocabulary.describe(),
+        spec=plan.spec.as_dict(),
+        split=plan.split_rule(),
+        inputs=[Input(**entry) for entry in plan.identities()],
+        shards=shards,
+        counts=counts,
+        check={
+            "reference": plan.vocabulary.reference,
+            "cuts_because": plan.choice.why_cuts,
+            "share": share,
+            "documents": at.checked_documents,
+            "bytes": at.checked_bytes,
+            "differences": 0,
+        },
+        quarantine=quarantine,
+        warnings=[],
+        revisions=plan.inputs.revisions,
+    )
+    layout = Layout(manifest.shard_tokens(), plan.vocabulary.end_of_text, exact=True)
+    manifest.warnings = plan.spec.layout.warnings(layout)
+    return manifest
+
+
+def closing_lines(
+    manifest: Manifest, plan: Plan, status: Status, where: str, drops: int
+) -> Iterator[str]:
+    """What a finished run tells: warnings, what was left out, and the figures."""
+    seconds = time.monotonic() - status.began
+    for warning in manifest.warnings:
+        yield f"warning: {warning}"
+    written, special = manifest.counts["special_text"], plan.vocabulary.special_text
+    if written and plan.spec.special_text == "text":
+        yield (
+            f"note: {special} is written {written} times in the documents and was kept as text "
+            "(--special-text)"
+        )
+    if manifest.counts["quarantined"]:
+        reasons = manifest.quarantine.reasons.items()
+        yield (
+            f"warning: {manifest.counts['quarantined']} records were left out and are in "
+            f"{where}/{QUARANTINE}: {', '.join(f'{n} {reason}' for reason, n in reasons)}"
+        )
+    yield from told_lines(manifest)
+    busy = ", ".join(f"{stage} {share:.0%}" for stage, share in status.busy().items())
+    done = status.done_bytes - status.kept_bytes
+    checked = manifest.check["documents"]
+    if GATE.requests:
+        yield (
+            f"network: {format_bytes(GATE.moved)} in {GATE.requests:,} requests, "
+            f"{GATE.retries:,} made again; {GATE.verified:,} files checked by SHA-256"
+        )
+    yield (
+        f"done: {manifest.counts['documents']:,} documents, {manifest.counts['tokens']:,} "
+        f"tokens in {len(manifest.shards)} files; {format_seconds(seconds)}, "
+        f"{format_bytes(done / max(seconds, 1e-9))}/s (busy: {busy}); peak "
+        f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
+        f"{f', caches dropped {drops} times' if drops else ''}; "
+        f"{checked or 'no'} documents checked by {manifest.check['reference']}"
+        f"{', no difference' if checked else ' (too few to draw one)'}"
+    )
+
+
+def told_lines(manifest: Manifest) -> list[str]:
+    """How our count of tokens compares with the dataset's own, where it has one for each row."""
+    counts = manifest.counts
+    rows, told = counts.get("told_rows", 0), counts.get("told_tokens", 0)
+    documents = counts["documents"]
+    if not rows or rows != documents + counts["null_documents"]:
+        return []
+    ours = counts["tokens"] - (documents if manifest.delimiter != "none" else 0)
+    verdict = "equal" if ours == told else f"{ours - told:+,}"
+    return [
+        f"token_count of the dataset: {told:,}; ours, without end-of-text: {ours:,} ({verdict})"
+    ]

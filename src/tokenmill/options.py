@@ -1,0 +1,107 @@
+"""What a run is told: the options that change no byte, beside the spec's, and how to stop it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tokenmill.errors import Interrupted
+from tokenmill.journal import continuing_command
+from tokenmill.planning import Plan
+from tokenmill.spec import SpecOptions
+from tokenmill.supervision import Attempt
+
+DEFAULT_CHECK = 0.0002
+"""Measured: tiktoken takes about 70 ms for a MB, the whole run 2 to 6; this share costs 1 %."""
+SLOW_REFERENCE_CHECK = 0.00005
+"""Measured: tokenizers takes up to 1 s for a MB with byte-level BPE, which gigatoken encodes at 25
+to 130 MB in one; this share costs under 1 %."""
+DEFAULT_MAX_BAD = 10_000
+DEFAULT_CHECKPOINT_SECONDS = 2.0
+
+
+class StopRequest:
+    """How a signal asks a run to stop: at the next block, or at once where nothing is half done."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._is_deferred = False
+
+    def ask(self, number: int) -> None:
+        """Called by the signal's handler. Raises Interrupted where that is safe."""
+        self.signal = number
+        if not self._is_deferred:
+            raise Interrupted.by_signal(number)
+
+    def defer(self, is_deferred: bool) -> None:
+        """From now on the run looks for the request itself (or no longer)."""
+        self._is_deferred = is_deferred
+
+    def is_asked(self) -> bool:
+        """Was the run asked to stop?"""
+        return self.signal is not None
+
+
+class PrepareOptions(SpecOptions, total=False):
+    """All options of ``prepare``: the spec's, and those that change no byte."""
+
+    memory: int | str | None
+    threads: int | None
+    engine: str
+    check: float
+    max_time: float | str | None
+    max_bad: int
+    overwrite: bool
+    checkpoint_seconds: float
+    repair: bool
+    staging: str | None
+    config: str | None
+    network_patience: float | str | None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What changes no byte: budget, engine, share of documents checked, limits, what is shown.
+
+    ``max_time`` and ``network_patience`` are in seconds or a text such as ``8h``; ``config``
+    chooses of a dataset on the Hub. ``tell`` gets the lines meant for a person, ``stop`` may be
+    asked by a signal's handler, ``attempt`` tells of earlier deaths, ``command`` is what a person
+    would type to do it again; ``staging`` is the folder for working folders where the output is a
+    URL (None: in the user's cache).
+    """
+
+    memory: int | str | None = None
+    threads: int | None = None
+    engine: str = "auto"
+    check: float | None = None
+    max_time: float | str | None = None
+    max_bad: int = DEFAULT_MAX_BAD
+    overwrite: bool = False
+    checkpoint_seconds: float | None = None
+    repair: bool = False
+    staging: str | None = None
+    config: str | None = None
+    network_patience: float | str | None = None
+    quiet: bool = True
+    as_json: bool = False
+    tell: Callable[[str], None] = lambda line: None
+    stop: StopRequest = field(default_factory=StopRequest)
+    attempt: Attempt = field(default_factory=Attempt)
+    command: str = field(default_factory=lambda: continuing_command(sys.argv[1:]))
+
+
+def divided(options: PrepareOptions) -> tuple[RunOptions, SpecOptions]:
+    """The options that change no byte, and those of the spec."""
+    mine = PrepareOptions.__annotations__.keys() - SpecOptions.__annotations__.keys()
+    run: Any = {name: value for name, value in options.items() if name in mine}
+    spec: Any = {name: value for name, value in options.items() if name not in mine}
+    return RunOptions(**run), spec
+
+
+def default_check(plan: Plan) -> float:
+    """The share of the documents that is checked unless another is asked for: under 2 % of the
+    run's time, however slow the reference is next to the engine."""
+    is_slow = plan.vocabulary.reference == "tokenizers" and plan.engine != "tokenizers"
+    return SLOW_REFERENCE_CHECK if is_slow else DEFAULT_CHECK
