@@ -40,8 +40,8 @@ class Scene:
     undisturbed: dict[str, str]
 
     @classmethod
-    def make(cls, folder: Path, kind: str) -> Scene:
-        corpus = runs.write_corpus(folder / "in", kind)
+    def make(cls, folder: Path, kind: str, documents: int = 40) -> Scene:
+        corpus = runs.write_corpus(folder / "in", kind, documents)
         done = runs.run(*arguments(corpus, folder / "undisturbed"))
         assert done.rc == 0, done.stderr
         assert runs.run("verify", folder / "undisturbed").rc == 0

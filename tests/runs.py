@@ -40,19 +40,20 @@ def documents(count: int = 40, size: int = 8000) -> list[str]:
     return [f"{n} " + long[n * size : (n + 1) * size - n * size // count] for n in range(count)]
 
 
-def write_corpus(folder: Path, kind: str) -> corpora.Corpus:
-    """The documents as an input of that kind."""
+def write_corpus(folder: Path, kind: str, count: int = 40) -> corpora.Corpus:
+    """So many documents as an input of that kind."""
     folder.mkdir(parents=True, exist_ok=True)
+    written = documents(count)
     if kind == "one.txt":
         path = folder / "one.txt"
-        path.write_text("\n".join(documents()))
+        path.write_text("\n".join(written))
         return corpora.Corpus(path)
     if kind.endswith("parquet"):
         rows = 1000 if kind == "giant.parquet" else 2
         path = folder / "corpus.parquet"
-        corpora.write_parquet(path, documents(), row_group=rows, use_dictionary=False)
+        corpora.write_parquet(path, written, row_group=rows, use_dictionary=False)
         return corpora.Corpus(path)
-    return corpora.write(folder, kind, documents())
+    return corpora.write(folder, kind, written)
 
 
 def start(*args: object, prefix: tuple[str, ...] = (), **trouble: Any) -> subprocess.Popen[str]:

@@ -2,8 +2,8 @@
 
 Several processes at a time, for most of a trial is waiting. Environment variables:
 TOKENMILL_SEED (of the random instants), TOKENMILL_KILLS (how many of them for each kind of
-input), TOKENMILL_POINTS (at most so many system calls for each kind, evenly spread; all of them
-by default).
+input), TOKENMILL_DOCUMENTS (in the input: more make more system calls), TOKENMILL_POINTS (at most
+so many system calls for each kind, evenly spread; all of them by default).
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from tests.runs import snapshot
 SEED = int(os.environ.get("TOKENMILL_SEED", random.SystemRandom().randrange(10**9)))
 KILLS = int(os.environ.get("TOKENMILL_KILLS", "200"))
 AT_ONCE = 2 * (os.cpu_count() or 1)
+DOCUMENTS = int(os.environ.get("TOKENMILL_DOCUMENTS", "40"))
 POINTS = int(os.environ.get("TOKENMILL_POINTS", "100000"))
 
 
 @pytest.fixture(scope="module", params=runs.KINDS)
 def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Scene:
-    return Scene.make(tmp_path_factory.mktemp("scene"), request.param)
+    return Scene.make(tmp_path_factory.mktemp("scene"), request.param, DOCUMENTS)
 
 
 def campaign(
