@@ -38,6 +38,7 @@ LAYERS: list[dict[str, set[str]]] = [
         "services": {
             "planning", "verification", "inspection", "progress", "dataset", "diagnosis", "folder",
             "repair", "options", "conclusion", "comparison", "status", "prefix", "stored",
+            "estimate",
         }
     },
     {"preparation": {"preparation"}},

@@ -6,27 +6,23 @@ estimates documents, tokens and disk space from a small encoded sample. ``blocks
 
 from __future__ import annotations
 
-import math
-import statistics
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.encode import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
+from tokenmill.estimate import Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
 from tokenmill.memory import Budget
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes, format_count, format_seconds
-from tokenmill.readahead import in_background
-from tokenmill.sources import open_source, opened_ahead
-from tokenmill.sources.block import START, Block, Position, Sample, SourceOptions
+from tokenmill.sources import opened_ahead
+from tokenmill.sources.block import START, Block, Position, SourceOptions
 from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.storage import free_bytes
@@ -47,26 +43,6 @@ FETCHES = 4
 STAGED_SHARDS = 7
 """On the disk of a run that stores its shards elsewhere, at most: two open, the others
 being synced or waiting."""
-SAMPLES = 12
-SAMPLE_BYTES = 96 * 1024
-REMOTE_BYTES_A_SAMPLE = 256 * 1024 * 1024
-"""A sample of a remote parquet file moves a page or a row group, megabytes: of a small corpus fewer
-are taken, so that they stay a small part of what is moved."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What the sample promises; ``spread`` is the half width of its interval, as a share."""
-
-    documents: int
-    tokens: int
-    spread: float
-    text_bytes: int
-    bytes_per_second: float
-
-    def output_bytes(self, dtype: str) -> int:
-        """Bytes of the shards, headers left out."""
-        return self.tokens * item_bytes(dtype)
 
 
 @dataclass
@@ -193,59 +169,14 @@ class Plan:
 
     def make_estimate(self) -> Estimate:
         """Encode a small sample from all over the inputs."""
-        engine = make_engine(self.engine, self.vocabulary)
-        rates: list[tuple[float, float, float]] = []
-        seconds, sampled = 0.0, 0
-        total = max(1, self.input_bytes)
-        for sample in self._samples():
-            documents, disk_bytes = sample.documents, sample.disk_bytes
-            if not documents or not disk_bytes:
-                continue
-            size = sum(map(len, documents))
-            began = time.perf_counter()
-            # Of a giant the head must do: the engine may need much memory for each byte.
-            heads = [document[:SAMPLE_BYTES] for document in documents]
-            heads = [head.decode("utf-8", "ignore").encode() for head in heads]
-            encoded = sum(map(len, heads))
-            tokens = len(engine.encode(heads).ids) * size / max(1, encoded)
-            seconds += time.perf_counter() - began
-            sampled += encoded
-            count = 0 if self._one_document_files() else len(documents)
-            rates.append((tokens / disk_bytes, count / disk_bytes, size / disk_bytes))
-        engine.drop_caches()
-        if not rates:
-            return Estimate(0, 0, 0.0, 0, 0.0)
-        tokens_each, documents_each, text_each = zip(*rates, strict=True)
-        mean = statistics.fmean(tokens_each)
-        error = statistics.stdev(tokens_each) / math.sqrt(len(rates)) if len(rates) > 1 else mean
-        count = round(statistics.fmean(documents_each) * total)
-        if self._one_document_files():
-            count = len(self.inputs.files)
-        return Estimate(
-            documents=count,
-            tokens=round(mean * total) + (count if self.spec.eot != "none" else 0),
-            spread=min(1.0, max(0.01, 2 * error / mean)) if mean else 0.0,
-            text_bytes=round(statistics.fmean(text_each) * total),
-            bytes_per_second=self.budget.threads * sampled / max(seconds, 1e-9),
+        return estimate_of(
+            samples_of(self.inputs, self._source_options()),
+            max(1, self.input_bytes),
+            len(self.inputs.files) if self._one_document_files() else None,
+            self.budget.threads,
+            make_engine(self.engine, self.vocabulary),
+            self.spec.eot != "none",
         )
-
-    def _samples(self) -> Iterator[Sample]:
-        """A few documents from all over the inputs; of remote ones all are fetched at once."""
-        options = self._source_options()
-
-        def take(file: InputFile, position: float) -> Sample:
-            return open_source(file, options).sample(position, SAMPLE_BYTES)
-
-        samples = SAMPLES
-        if self.inputs.are_remote:
-            samples = max(1, min(SAMPLES, self.input_bytes // REMOTE_BYTES_A_SAMPLE))
-        places = list(_places(self.inputs.files, samples))
-        waiting = [
-            in_background(partial(take, file, position)) if file.place.is_remote else None
-            for file, position in places
-        ]
-        for (file, position), sample in zip(places, waiting, strict=True):
-            yield sample.result() if sample is not None else take(file, position)
 
     def _one_document_files(self) -> bool:
         kinds = {file.kind for file in self.inputs.files}
@@ -292,13 +223,12 @@ class Plan:
             )
         assert self.estimate is not None
         estimate = self.estimate
-        seconds = estimate.text_bytes / max(1.0, estimate.bytes_per_second)
         return (
             f"{len(self.inputs.files)} files, {format_bytes(self.input_bytes)}; about "
             f"{format_count(estimate.documents)} documents, {format_count(estimate.tokens)} tokens "
             f"(±{estimate.spread:.0%}), {format_bytes(estimate.output_bytes(self.dtype))} of "
             f"{self.dtype} to write; {self.budget.threads} threads, "
-            f"{format_bytes(self.budget.total)} of memory, about {format_seconds(seconds)}"
+            f"{format_bytes(self.budget.total)} of memory, about {format_seconds(estimate.seconds)}"
         )
 
 
@@ -367,21 +297,6 @@ def _text_size(file: InputFile, keeps_damaged: bool) -> int:
         position += length
         stream.release(position)
     return position
-
-
-def _places(files: list[InputFile], samples: int) -> Iterator[tuple[InputFile, float]]:
-    """Evenly spaced places over all bytes of the inputs, so many."""
-    total = sum(file.size for file in files)
-    if not total:
-        return
-    for index in range(samples):
-        at = total * (2 * index + 1) // (2 * samples)
-        for file in files:
-            if at < file.size:
-                if file.compression is None or index == 0 or len(files) > 1:
-                    yield file, at / file.size
-                break
-            at -= file.size
 
 
 def _shards(tokens: int, shard_tokens: int | None) -> list[int]:

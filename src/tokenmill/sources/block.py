@@ -56,10 +56,16 @@ class SourceOptions:
 
 @dataclass(frozen=True)
 class Sample:
-    """Some documents, and how many bytes of the file on disk they stand for."""
+    """Some documents, and how many bytes of the file on disk they stand for.
+
+    ``begun`` documents, cut ones too, begin in the ``seen_bytes`` of the file that were looked at:
+    to count the whole ones only would favour the short.
+    """
 
     documents: list[bytes]
     disk_bytes: float
+    begun: int
+    seen_bytes: float
 
 
 State = dict[str, Any]

@@ -409,6 +409,7 @@ class JsonlSource:
             size *= 2
             text = stream.peek(start, start + size)
         lines = _lines(text)
+        begun = text.count(b"\n") if len(text) == size else len(lines)
         if len(lines) > 1 and len(text) == size:
             lines.pop()
         if len(lines) > 1 and start:
@@ -418,7 +419,7 @@ class JsonlSource:
             with contextlib.suppress(Exception):  # the run itself reports bad lines
                 documents.append((self.decoder.decode(line).text or "").encode())
         share = stream.disk_position(len(text)) / max(1, len(text)) if start == 0 else 1.0
-        return Sample(documents, sum(map(len, lines)) * share)
+        return Sample(documents, sum(map(len, lines)) * share, begun, len(text) * share)
 
 
 def _decoder(text_key: str) -> Any:

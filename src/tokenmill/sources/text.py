@@ -360,4 +360,5 @@ class TextSource:
         documents = [text.decode("utf-8", "ignore").encode()]
         if self.divider:
             documents = self.divider.split(documents[0])
-        return Sample(documents, len(text) * share)
+        begun = len(documents) - (start > 0)  # the first began before
+        return Sample(documents, len(text) * share, begun, len(text) * share)

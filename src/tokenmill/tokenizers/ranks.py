@@ -142,16 +142,6 @@ class Ranks(Vocabulary):
     def needs(self, engine: str) -> Needs:
         return Needs.of_ranks(self.largest_id + 1)
 
-    def describe(self) -> dict[str, str | int]:
-        """What identifies the tokenizer, for the manifest."""
-        return {
-            "name": self.name,
-            "sha256": self.fingerprint,
-            "pattern": self.pattern,
-            "end_of_text": self.end_of_text,
-            "largest_id": self.largest_id,
-        }
-
 
 def _temporary_file() -> tuple[int, str]:
     """Open for writing, and its path; gone with the process, in memory where it can be, so that a

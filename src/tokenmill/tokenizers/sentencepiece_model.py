@@ -27,6 +27,7 @@ _SPACE = "\u2581"
 class SentencePieceModel(Vocabulary):
     """One ``.model`` file."""
 
+    kind = "sentencepiece"
     engines = ("gigatoken", "sentencepiece")
     reference = "sentencepiece"
     pattern = "other"
@@ -91,17 +92,6 @@ class SentencePieceModel(Vocabulary):
         if engine == "sentencepiece":
             return Needs(8 * MIB + 400 * size, 8 * MIB, 80)
         return Needs(16 * MIB + 1200 * size, 56 * MIB + 600 * size)
-
-    def describe(self) -> dict[str, str | int]:
-        about: dict[str, str | int] = {
-            "name": self.name,
-            "kind": "sentencepiece",
-            "sha256": self.fingerprint,
-            "pattern": self.pattern,
-            "end_of_text": self.end_of_text,
-            "largest_id": self.largest_id,
-        }
-        return about | ({"commit": self.commit} if self.commit else {})
 
     def without_specials(self, specials: dict[str, int] | None) -> bytes:
         """The model as a ``tokenizer.json`` with ``specials`` only, for an engine that reads that.

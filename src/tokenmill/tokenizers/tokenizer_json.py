@@ -54,6 +54,7 @@ _KNOWN_SPLITS = {
 class TokenizerJson(Vocabulary):
     """One ``tokenizer.json``, with the end-of-text token that goes with it."""
 
+    kind = "tokenizer.json"
     engines = ("gigatoken", "tokenizers")
     reference = "tokenizers"
 
@@ -143,17 +144,6 @@ class TokenizerJson(Vocabulary):
             return Needs(16 * MIB + 1200 * size, 8 * MIB, 250)
         engine_bytes = 24 * MIB if self._is_byte_level else 56 * MIB
         return Needs(16 * MIB + 1200 * size, engine_bytes + 600 * size)
-
-    def describe(self) -> dict[str, str | int]:
-        about: dict[str, str | int] = {
-            "name": self.name,
-            "kind": "tokenizer.json",
-            "sha256": self.fingerprint,
-            "pattern": self.pattern,
-            "end_of_text": self.end_of_text,
-            "largest_id": self.largest_id,
-        }
-        return about | ({"commit": self.commit} if self.commit else {})
 
     def without_specials(self, specials: dict[str, int] | None) -> bytes:
         """The file for an engine that finds every registered special token in the text: with

@@ -43,6 +43,10 @@ class Vocabulary(ABC):
     """Where a text may be cut, as far as the file tells; the self-test can only forbid more."""
     why_cuts: str
     """Why so, in words."""
+    kind: str | None = None
+    """Of the file. None for ``.tiktoken``: manifests of before there were others say nothing."""
+    commit: str | None = None
+    """That of the Hub's repository from which it came."""
 
     @property
     @abstractmethod
@@ -54,9 +58,18 @@ class Vocabulary(ABC):
     def token_bytes(self) -> Mapping[int, bytes]:
         """Id to the bytes it stands for, the delimiter included."""
 
-    @abstractmethod
     def describe(self) -> dict[str, str | int]:
         """What identifies the tokenizer, for the manifest."""
+        about: dict[str, str | int | None] = {
+            "name": self.name,
+            "kind": self.kind,
+            "sha256": self.fingerprint,
+            "pattern": self.pattern,
+            "end_of_text": self.end_of_text,
+            "largest_id": self.largest_id,
+            "commit": self.commit,
+        }
+        return {key: value for key, value in about.items() if value is not None}
 
     @abstractmethod
     def needs(self, engine: str) -> Needs:
