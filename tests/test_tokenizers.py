@@ -27,11 +27,11 @@ from tests.outcome import Outcome, prepare
 from tests.shared import ARTICLES, CORPORA, GPT2_RANKS, corpus_documents
 from tests.test_exact import TEXTS, small_blocks  # noqa: F401  a fixture
 from tokenmill import cuts
-from tokenmill.cuts import NOWHERE
+from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.memory import Budget
 from tokenmill.spec import Spec, fingerprint
-from tokenmill.tokenizers import choose, identity, load_vocabulary, make_engine, trial
+from tokenmill.tokenizers import Engine, choose, identity, load_vocabulary, make_engine, trial
 from tokenmill.tokenizers.tokenizer_json import TokenizerJson
 
 SIZE = 3000
@@ -176,14 +176,21 @@ def test_a_document_that_is_never_cut_ends_its_block(
     assert_exact(run(corpus, tmp_path / "out", "llama2"), documents, "llama2")
 
 
+@functools.lru_cache
+def cutting_of(name: str) -> tuple[CutRule, Engine]:
+    """Where its self-test lets a text be cut, and the engine that looks at the seams: loaded once,
+    for that takes longer than all that is cut here."""
+    vocabulary = vocabulary_of(name)
+    return choose("auto", vocabulary).cuts, make_engine(trained.KINDS[name].reference, vocabulary)
+
+
 def _pieces(data: bytes, name: str, seed: int) -> Iterator[bytes]:
-    choice, generator = choose("auto", vocabulary_of(name)), random.Random(seed)
-    encoder = make_engine(trained.KINDS[name].reference, vocabulary_of(name))
-    view, start = cuts.BytesView(data), 0
+    rule, encoder = cutting_of(name)
+    generator, view, start = random.Random(seed), cuts.BytesView(data), 0
     while True:
         floor = start + generator.randrange(16, 200)
         target = floor + generator.randrange(1, 200)
-        cut = cuts.find_cut(view, start, target, floor, lambda: encoder, rule=choice.cuts)
+        cut = cuts.find_cut(view, start, target, floor, lambda: encoder, rule=rule)
         if cut is None:
             yield data[start:]
             return
