@@ -126,8 +126,8 @@ def estimate_of(
     mean = statistics.fmean(tokens_each)
     error = statistics.stdev(tokens_each) / math.sqrt(len(rates)) if len(rates) > 1 else mean
     if documents is None:
-        seen = sum(sample.seen_bytes for sample in taken)
-        documents = round(sum(sample.begun for sample in taken) * total / seen)
+        begun = [sample.begun / sample.seen_bytes for sample in taken if sample.seen_bytes]
+        documents = round(statistics.fmean(begun) * total)
     speed = threads * watch.sampled / max(watch.again_seconds, 1e-9)
     return Estimate(
         documents=documents,
