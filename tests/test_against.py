@@ -14,11 +14,11 @@ from tests import corpora, texts
 from tests.conftest import Run
 from tests.outcome import prepare
 from tokenmill import verify
+from tokenmill.damage import Problem
 from tokenmill.dataset import Dataset
 from tokenmill.errors import SpecMismatch, UsageError
 from tokenmill.manifest import load_manifest
 from tokenmill.sources import block, jsonl, parquet, text
-from tokenmill.verification import Problem
 
 SHARDS = {"shard_tokens": "3K"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

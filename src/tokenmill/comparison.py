@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokenmill.batches import CRASH, TRAIN, VAL, DocumentBatch
+from tokenmill.damage import Problem
 from tokenmill.dataset import Dataset
 from tokenmill.encode import BlockEncoder, Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
@@ -31,7 +32,6 @@ from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import Block
 from tokenmill.spec import Spec
 from tokenmill.tokenizers import Vocabulary, choose, make_engine
-from tokenmill.verification import Problem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -12,6 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from tokenmill.batches import TokenBatch
 from tokenmill.caches import CacheGovernor
+from tokenmill.damage import (
+    Problem,
+    check_quarantine,
+    check_sums,
+    shard_problem,
+    strays,
+)
 from tokenmill.encode import BlockEncoder, Reference
 from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.folder import OutputFolder
@@ -29,13 +36,6 @@ from tokenmill.storage import (
     write_durably,
 )
 from tokenmill.tokenizers import make_engine
-from tokenmill.verification import (
-    Problem,
-    check_quarantine,
-    check_sums,
-    shard_problem,
-    strays,
-)
 from tokenmill.writer import Router
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from tokenmill.damage import Problem, check_counts
 from tokenmill.errors import DamageFound
 from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, parse_manifest
 from tokenmill.places.bucket import PART_BYTES, Bucket, ObjectChanged, StoredObject, parse
 from tokenmill.readahead import ReadAhead
 from tokenmill.storage import STATE_FOLDER
 from tokenmill.uploads import Prefix
-from tokenmill.verification import Problem, check_counts
 
 _AHEAD = 4
 
