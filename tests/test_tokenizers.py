@@ -440,6 +440,27 @@ def test_nothing_is_added_that_the_post_processor_would_add(tmp_path: Path) -> N
     assert cls not in outcome.tokens("train")
 
 
+@pytest.mark.parametrize("name", ["wordpiece", "unigram", "sentencepiece bpe", "llama3"])
+def test_text_that_has_no_token_is_counted_and_told(
+    name: str, tokenmill: Run, tmp_path: Path
+) -> None:
+    """Law 5: what becomes the unknown token is gone, and nobody would see it in the ids."""
+    strange = "".join(map(chr, range(0x13000, 0x13040)))
+    corpus = corpora.write(tmp_path, "jsonl", [texts.prose(500), f"{strange} and {strange}", ""])
+    unknown = vocabulary_of(name).unknown_id
+    arguments = [
+        f"--{key.replace('_', '-')}={value}" for key, value in trained.options(name).items()
+    ]
+    out = tmp_path / "out"
+    done = tokenmill("prepare", *corpus.arguments(), *arguments, "--out", out, "--val-fraction", 0)
+    assert done.rc == 0, done.stderr
+    outcome = Outcome(out)
+    count = outcome.manifest["counts"]["unknown_tokens"]
+    assert count == int(np.count_nonzero(np.array(outcome.tokens("train")) == unknown))
+    assert (count > 0) == (name in ("wordpiece", "unigram"))  # the others fall back to bytes
+    assert ("no token for" in done.stderr) == (count > 0)
+
+
 def test_the_dtype_follows_from_the_largest_id_added_tokens_included(tmp_path: Path) -> None:
     settings = json.loads(trained.path("llama3").read_text())
     settings["model"]["vocab"]["<|far|>"] = 70_000

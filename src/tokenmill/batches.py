@@ -47,6 +47,8 @@ class Counts:
     special_text: int = 0
     replaced: int = 0
     """U+FFFD put in for what was not UTF-8."""
+    unknown_tokens: int = 0
+    """Of ``tokens``, those that stand for text which the tokenizer has no token for."""
     told_tokens: int = 0
     told_rows: int = 0
     """What a dataset says itself of its tokens, and of how many of its rows it was asked."""

@@ -67,6 +67,12 @@ def closing_lines(
             f"note: {special} is written {written} times in the documents and was kept as text "
             "(--special-text)"
         )
+    unknown = manifest.counts["unknown_tokens"]
+    if unknown:
+        yield (
+            f"warning: {unknown:,} of the tokens are {plan.vocabulary.unknown_id}, which stands "
+            "for text that this tokenizer has no token for: that text is lost to a model"
+        )
     if manifest.counts["quarantined"]:
         reasons = manifest.quarantine.reasons.items()
         yield (

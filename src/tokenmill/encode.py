@@ -64,6 +64,7 @@ class EncodingRules:
     """The largest document that memory allows where documents are never cut."""
     quarantines: bool = False
     reference: str = "tiktoken"
+    unknown_id: int | None = None
 
     def is_val(self, document: bytes) -> bool:
         """Drawn by a seeded hash of the document's bytes (the first MiB of a longer one)."""
@@ -146,6 +147,7 @@ class BlockEncoder:
         self._check_seams(tokens, block)
         self._compare(result, pieces, tokens, block)
         self._find_special_text(result, batch, tokens, block)
+        result.counts.unknown_tokens = self._unknown_tokens(tokens)
         marks = tokens.marks if borders is None else tokens.marks[borders]
         result.runs = self._runs(batch, tokens.ids, marks)
         result.counts.tokens = sum(len(run.ids) for run in result.runs)
@@ -262,6 +264,13 @@ class BlockEncoder:
                     "use --special-text text (keep it as text) or token (make it the id)",
                 )
             result.counts.special_text += found
+
+    def _unknown_tokens(self, tokens: Tokens) -> int:
+        unknown = self._rules.unknown_id
+        if unknown is None:
+            return 0
+        found = int(np.count_nonzero(tokens.ids == unknown))
+        return found - (len(tokens.marks) if unknown == self._rules.end_of_text else 0)
 
     def _runs(
         self, batch: DocumentBatch, ids: NDArray[np.uint32], marks: NDArray[np.int64]

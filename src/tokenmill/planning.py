@@ -131,6 +131,7 @@ class Plan:
             document_bytes=self.budget.document_bytes,
             quarantines=spec.on_bad == "quarantine",
             reference=vocabulary.reference,
+            unknown_id=vocabulary.unknown_id,
         )
 
     def _source_options(self) -> SourceOptions:

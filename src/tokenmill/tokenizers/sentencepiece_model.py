@@ -48,6 +48,7 @@ class SentencePieceModel(Vocabulary):
         self.end_of_text = self._end_of_text(eot)
         is_control = processor.is_control(self.end_of_text)
         self.special_text = processor.id_to_piece(self.end_of_text) if is_control else ""
+        self.unknown_id = processor.unk_id()
 
     @cached_property
     def processor(self) -> SentencePieceProcessor:

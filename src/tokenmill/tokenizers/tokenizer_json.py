@@ -85,6 +85,7 @@ class TokenizerJson(Vocabulary):
         self.end_of_text = self._end_of_text(largest, companions, eot)
         self.largest_id = max(largest, self.end_of_text)
         self.special_text = self._written(self.end_of_text)
+        self.unknown_id = self._unknown_id(settings)
         self.pattern = _KNOWN_SPLITS.get(_split(settings) or "", "other")
         self._is_byte_level = _is_byte_level(settings)
         self._normalizers = _normalizers(settings)
@@ -117,6 +118,14 @@ class TokenizerJson(Vocabulary):
         found.no_padding()
         found.encode_special_tokens = True
         return found
+
+    def _unknown_id(self, settings: dict[str, Any]) -> int | None:
+        """As the model has it: by its number in Unigram models, else by its name."""
+        model = plain(settings.get("model"))
+        number, name = model.get("unk_id"), model.get("unk_token")
+        if isinstance(number, int):
+            return number
+        return self.tokenizer.token_to_id(name) if isinstance(name, str) else None
 
     @property
     def keeps_bytes(self) -> bool:

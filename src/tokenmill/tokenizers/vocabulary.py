@@ -43,6 +43,8 @@ class Vocabulary(ABC):
     """Where a text may be cut, as far as the file tells; the self-test can only forbid more."""
     why_cuts: str
     """Why so, in words."""
+    unknown_id: int | None = None
+    """The id of all text that it has no token for; None where every text has one."""
     kind: str | None = None
     """Of the file. None for ``.tiktoken``: manifests of before there were others say nothing."""
     commit: str | None = None
