@@ -235,7 +235,7 @@ def one_text(whole: bytes, argument: str, vocabulary: Vocabulary, work: Path) ->
     path.write_bytes(whole)
     tokenmill.prepare(
         path, out=out, tokenizer=argument, format="llm.c", val_shards=0, shard_tokens="500M",
-        eot_token=str(vocabulary.end_of_text), memory="6GB", threads=1, overwrite=True, check=0,
+        eot_token=str(vocabulary.end_of_text), memory="16GB", threads=1, overwrite=True, check=0,
     )  # fmt: skip
     shard = next(out.glob("*.bin"))
     dtype = np.uint16 if vocabulary.largest_id < 2**16 else np.uint32
@@ -248,12 +248,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--shared", type=Path, default=default_shared())
     parser.add_argument("--megabytes", type=float, default=8.0, help="of each corpus")
+    parser.add_argument("--only", action="append", help="a tokenizer's name in the table")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     texts = {name: documents(options.shared, name, options.megabytes) for name in CORPORA}
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}")
     is_exact = True
     for name, (file, make) in makers(options.shared).items():
+        if options.only and name not in options.only:
+            continue
         path = options.work / file
         if not path.exists():
             make(path)
