@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import tokenmill
 from tests import corpora, texts
+from tokenmill import estimate
 from tokenmill.estimate import Estimate
+from tokenmill.sources.block import Sample
 
 
 def short_and_long() -> list[str]:
@@ -37,14 +42,37 @@ def test_an_estimate_is_near_what_the_run_finds(kind: str, tmp_path: Path) -> No
         path = tmp_path / "corpus.parquet"
         corpora.write_parquet(path, documents, row_group=20)
     options: dict[str, Any] = {"format": "build-nanogpt", "documents": "blank-line"}
-    estimate = tokenmill.plan(path, **options).estimate
-    assert estimate is not None
+    found_before = tokenmill.plan(path, **options).estimate
+    assert found_before is not None
     found = tokenmill.prepare(path, out=tmp_path / "out", **options).counts
-    assert estimate.documents == pytest.approx(found["documents"], rel=0.4)
-    assert estimate.tokens == pytest.approx(found["tokens"], rel=0.2)
-    assert estimate.text_bytes == pytest.approx(found["text_bytes"], rel=0.2)
+    assert found_before.documents == pytest.approx(found["documents"], rel=0.4)
+    assert found_before.tokens == pytest.approx(found["tokens"], rel=0.2)
+    assert found_before.text_bytes == pytest.approx(found["text_bytes"], rel=0.2)
 
 
 def test_the_time_is_that_of_new_words_and_then_that_of_the_text() -> None:
-    estimate = Estimate(1, 300, 0.1, text_bytes=6000, bytes_per_second=1000.0, first_seconds=0.5)
-    assert estimate.seconds == pytest.approx(6.5)
+    made = Estimate(1, 300, 0.1, text_bytes=6000, bytes_per_second=1000.0, first_seconds=0.5)
+    assert made.seconds == pytest.approx(6.5)
+
+
+def test_of_remote_files_only_so_many_samples_are_taken_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each may hold a row group for a moment: eight at once passed half a gigabyte."""
+    started = []
+
+    def begin(take: Callable[[], Sample]) -> Future[Sample]:
+        started.append(take)
+        future: Future[Sample] = Future()
+        future.set_result(Sample([b"text"], 4, 1, 4))
+        return future
+
+    monkeypatch.setattr(estimate, "in_background", begin)
+    file: Any = SimpleNamespace(
+        size=10**11, compression=None, place=SimpleNamespace(is_remote=True)
+    )
+    inputs: Any = SimpleNamespace(files=[file], are_remote=True)
+    options: Any = None
+    for number, _ in enumerate(estimate.samples_of(inputs, options, 2), 1):
+        assert len(started) <= number + 1
+    assert len(started) == estimate.SAMPLES

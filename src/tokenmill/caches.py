@@ -23,8 +23,9 @@ class CacheGovernor:
     def watch(self, encoder: BlockEncoder) -> None:
         """Take care of one more encoder, whose caches are empty."""
         with self._lock:
+            if not self._encoders:  # a later one may come when the first has filled its caches
+                self._baseline = resident_bytes()
             self._encoders.append(encoder)
-            self._baseline = max(self._baseline, resident_bytes())
 
     def look(self, encoder: BlockEncoder) -> None:
         """Called by an encoder, in its thread, after each call of its engine."""

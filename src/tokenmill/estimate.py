@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -88,8 +89,12 @@ class Stopwatch:
         return count
 
 
-def samples_of(inputs: InputList, options: SourceOptions) -> Iterator[Sample]:
-    """A few documents from all over the inputs; of remote ones all are fetched at once."""
+def samples_of(inputs: InputList, options: SourceOptions, at_once: int) -> Iterator[Sample]:
+    """A few documents from all over the inputs; of remote ones ``at_once`` are fetched ahead.
+
+    Measured: a sample of a parquet file in row groups of 18 MB takes 45 MB for a moment; eight at
+    once passed a budget of 512 MB before the run had begun.
+    """
 
     def take(file: InputFile, position: float) -> Sample:
         return open_source(file, options).sample(position, SAMPLE_BYTES)
@@ -98,13 +103,14 @@ def samples_of(inputs: InputList, options: SourceOptions) -> Iterator[Sample]:
     if inputs.are_remote:
         total = sum(file.size for file in inputs.files)
         count = max(1, min(SAMPLES, total // REMOTE_BYTES_A_SAMPLE))
-    places = list(_places(inputs.files, count))
-    waiting = [
-        in_background(partial(take, file, position)) if file.place.is_remote else None
-        for file, position in places
-    ]
-    for (file, position), sample in zip(places, waiting, strict=True):
-        yield sample.result() if sample is not None else take(file, position)
+    waiting: deque[Callable[[], Sample]] = deque()
+    for file, position in _places(inputs.files, count):
+        if len(waiting) == at_once:
+            yield waiting.popleft()()
+        now = partial(take, file, position)
+        waiting.append(in_background(now).result if file.place.is_remote else now)
+    while waiting:
+        yield waiting.popleft()()
 
 
 def estimate_of(

@@ -14,11 +14,11 @@ from typing import Any
 from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.encode import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
-from tokenmill.estimate import Estimate, estimate_of, samples_of
+from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
-from tokenmill.memory import Budget
+from tokenmill.memory import Budget, return_free_memory
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes, format_count, format_seconds
 from tokenmill.sources import opened_ahead
@@ -170,14 +170,17 @@ class Plan:
 
     def make_estimate(self) -> Estimate:
         """Encode a small sample from all over the inputs."""
-        return estimate_of(
-            samples_of(self.inputs, self._source_options()),
+        at_once = 2 if self.budget.is_tight else SAMPLES
+        found = estimate_of(
+            samples_of(self.inputs, self._source_options(), at_once),
             max(1, self.input_bytes),
             len(self.inputs.files) if self._one_document_files() else None,
             self.budget.threads,
             make_engine(self.engine, self.vocabulary),
             self.spec.eot != "none",
         )
+        return_free_memory()  # what the sample took is none of the run's
+        return found
 
     def _one_document_files(self) -> bool:
         kinds = {file.kind for file in self.inputs.files}
