@@ -20,6 +20,7 @@ from tests.test_store import kill_and_go_on as kill_over_objects
 from tests.test_store import server, store
 from tests.test_store_output import URL, cache, corpus, seen, whole
 from tests.test_store_output import kill_and_go_on as kill_into_a_prefix
+from tokenmill.staging import working_folder
 
 __all__ = ["cache", "corpus", "server", "store", "whole"]  # fixtures
 SEED = int(os.environ.get("TOKENMILL_SEED", random.SystemRandom().randrange(10**9)))
@@ -50,12 +51,14 @@ def test_a_corpus_from_store_to_store(
     assert runs.run("prepare", source, *OPTIONS, "--out", tmp_path / "local").rc == 0
     local = {name: (tmp_path / "local" / name).read_bytes() for name in shards(tmp_path / "local")}
     url = store.put(f"in/{name}.parquet", source)
-    kills, visible = 0, []
+    kills, visible, folder = 0, [], working_folder(URL)
     for _ in range(5):
         with runs.running(
-            "prepare", url, *OPTIONS, "--out", URL, block=BLOCK, pause=0.02, alone=True
+            "prepare", url, *OPTIONS, "--out", URL, block=BLOCK, pause=0.05, alone=True
         ) as process:
-            time.sleep(chance.uniform(0.8, 2.5))
+            goal = runs.checkpoints(folder) + chance.randint(1, 5)
+            while runs.checkpoints(folder) < goal and process.poll() is None:
+                time.sleep(0.005)
             kills += process.poll() is None
             process.kill()
             process.wait()
@@ -69,7 +72,7 @@ def test_a_corpus_from_store_to_store(
     assert {shard: (got / shard).read_bytes() for shard in shards(got)} == local
     with capsys.disabled():
         print(f"\n{name}: {kills} kills, TOKENMILL_SEED={SEED}; {visible} objects visible at each")
-    assert kills > 0
+    assert kills >= 2
 
 
 def shards(folder: Path) -> list[str]:
