@@ -7,6 +7,7 @@ below, and nothing else. A module that is in no group is an error: put it where 
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -114,14 +115,20 @@ def test_imports_point_one_way(path: Path) -> None:
         assert fine, f"{room(path)} ({group}) may not import {name} ({their_group})"
 
 
-def reached_from(start: str) -> set[str]:
-    """Every room that one imports, by way of others too; itself only where others lead back."""
+@functools.cache
+def imports_of_rooms() -> dict[str, set[str]]:
+    """Each room, and the others that it imports."""
     direct: dict[str, set[str]] = {}
     for path in MODULES:
         direct.setdefault(room(path), set()).update(set(imported_rooms(path)) - {room(path)})
+    return direct
+
+
+def reached_from(start: str) -> set[str]:
+    """Every room that one imports, by way of others too; itself only where others lead back."""
     reached, todo = set[str](), [start]
     while todo:
-        for name in direct.get(todo.pop(), set()) - reached:
+        for name in imports_of_rooms().get(todo.pop(), set()) - reached:
             reached.add(name)
             todo.append(name)
     return reached
