@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -176,7 +177,10 @@ def test_quiet_says_nothing(tmp_path: Path, tokenmill: Run) -> None:
 def test_prepare_tells_its_plan_first_and_no_escape_codes(tmp_path: Path, tokenmill: Run) -> None:
     done = tokenmill("prepare", BOOKS, "--out", tmp_path / "out")
     assert done.rc == 0
-    assert done.stderr.strip()
+    assert re.search(
+        r"^plan: \d+ files?, [\d.]+ kB; about \d+ documents, ", done.stderr, re.MULTILINE
+    )
+    assert re.search(r"^done: .* tokens in \d files?; ", done.stderr, re.MULTILINE)
     assert "\x1b" not in done.stderr + done.stdout
 
 

@@ -13,7 +13,7 @@ from tokenmill.memory import peak_resident_bytes
 from tokenmill.network import GATE
 from tokenmill.planning import Plan
 from tokenmill.progress import Status
-from tokenmill.quantities import format_bytes, format_seconds
+from tokenmill.quantities import format_bytes, format_files, format_seconds
 from tokenmill.writer import quarantine_of
 
 
@@ -86,11 +86,11 @@ def closing_lines(
     if GATE.requests:
         yield (
             f"network: {format_bytes(GATE.moved)} in {GATE.requests:,} requests, "
-            f"{GATE.retries:,} made again; {GATE.verified:,} files checked by SHA-256"
+            f"{GATE.retries:,} made again; {format_files(GATE.verified)} checked by SHA-256"
         )
     yield (
         f"done: {manifest.counts['documents']:,} documents, {manifest.counts['tokens']:,} "
-        f"tokens in {len(manifest.shards)} files; {format_seconds(seconds)}, "
+        f"tokens in {format_files(len(manifest.shards))}; {format_seconds(seconds)}, "
         f"{format_bytes(done / max(seconds, 1e-9))}/s (busy: {busy}); peak "
         f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
         f"{f', caches dropped {drops} times' if drops else ''}; "

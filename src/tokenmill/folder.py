@@ -31,7 +31,7 @@ from tokenmill.manifest import (
 from tokenmill.places import InputFile
 from tokenmill.places.standard_input import Pipe
 from tokenmill.planning import Plan
-from tokenmill.quantities import format_bytes
+from tokenmill.quantities import format_bytes, format_files
 from tokenmill.spec import Spec
 from tokenmill.storage import (
     PARTIAL,
@@ -277,7 +277,7 @@ class OutputFolder:
         for place in present:
             remove_file(place)
         remove_file(self.path / STATE_FOLDER / JOURNAL)
-        return [f"removed {len(present)} files, {format_bytes(size)}, of {self.path}"]
+        return [f"removed {format_files(len(present))}, {format_bytes(size)}, of {self.path}"]
 
     def _is_worth_keeping(self, at: Checkpoint) -> bool:
         # A pipe begins anew in every run.

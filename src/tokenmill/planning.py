@@ -20,7 +20,7 @@ from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
 from tokenmill.memory import Budget, return_free_memory
 from tokenmill.places import InputFile
-from tokenmill.quantities import format_bytes, format_count, format_seconds
+from tokenmill.quantities import format_bytes, format_count, format_files, format_seconds
 from tokenmill.sources import opened_ahead
 from tokenmill.sources.block import START, Block, Position, SourceOptions
 from tokenmill.sources.text import divider_of
@@ -228,7 +228,7 @@ class Plan:
         assert self.estimate is not None
         estimate = self.estimate
         return (
-            f"{len(self.inputs.files)} files, {format_bytes(self.input_bytes)}; about "
+            f"{format_files(len(self.inputs.files))}, {format_bytes(self.input_bytes)}; about "
             f"{format_count(estimate.documents)} documents, {format_count(estimate.tokens)} tokens "
             f"(±{estimate.spread:.0%}), {format_bytes(estimate.output_bytes(self.dtype))} of "
             f"{self.dtype} to write; {self.budget.threads} threads, "

@@ -58,6 +58,7 @@ from tokenmill.progress import Reporter, Status
 from tokenmill.quantities import (
     format_bytes,
     format_count,
+    format_files,
     format_seconds,
     parse_bytes,
     parse_seconds,
@@ -277,7 +278,7 @@ class Preparation:
                 f"going on: {format_bytes(kept)} of {format_bytes(plan.input_bytes)} "
                 f"({kept / max(1, plan.input_bytes):.0%}) are done and kept, "
                 f"{format_count(log.checkpoint.counts['tokens'])} tokens in "
-                f"{log.checkpoint.shards + len(log.checkpoint.open)} files; that saves "
+                f"{format_files(log.checkpoint.shards + len(log.checkpoint.open))}; that saves "
                 f"{format_seconds(log.checkpoint.seconds)}"
             )
             return

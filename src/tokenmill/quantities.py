@@ -73,6 +73,11 @@ def format_count(count: float) -> str:
     return _format(count, ("", "K", "M", "B", "T"), "")
 
 
+def format_files(count: int) -> str:
+    """``1 file``, ``12 files``."""
+    return f"{count:,} file" if count == 1 else f"{count:,} files"
+
+
 def _format(count: float, units: tuple[str, ...], gap: str) -> str:
     value = float(count)
     for unit in units:

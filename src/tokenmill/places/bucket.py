@@ -32,6 +32,17 @@ _SILENCE = timedelta(seconds=30)
 _CONNECT = timedelta(seconds=10)
 _LONGEST = timedelta(minutes=30)
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PREFIXES = {"s3": "AWS", "gs": "GOOGLE", "az": "AZURE"}
+"""Of a store's variables in the environment."""
+_CLIENT_OPTIONS = (
+    "allow_http",
+    "allow_invalid_certificates",
+    "proxy_ca_certificate",
+    "proxy_excludes",
+    "proxy_url",
+    "user_agent",
+)
+"""Of obstore's client, as the environment names them. Given any option, it looks up none itself."""
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _PASSING = ("HTTP error", "UnexpectedRange", "NotPartial")
 """In the text of failures that came without a status."""
@@ -198,7 +209,8 @@ class Bucket:
                 put = _obstore().put
                 return _tag(put(self._store, key, content, mode="create", use_multipart=False))
             except _exceptions().AlreadyExistsError as error:
-                if _status(error) == 409:  # two at the same time: neither is there yet
+                # Two at the same time, and neither is there yet; but Azure says 409 to both.
+                if _status(error) == 409 and "BlobAlreadyExists" not in str(error):
                     raise Passing("another write of it was under way") from error
                 raise FileExistsError(key) from error
 
@@ -262,8 +274,9 @@ class Bucket:
             return InputError("the bucket is in another region", where, short,
                               "set AWS_REGION to the bucket's region")  # fmt: skip
         if "builder error" in text:
-            return InputError("the store cannot be asked", where, short, "check the endpoint's "
-                              "URL; for http:// set AWS_ALLOW_HTTP=true")  # fmt: skip
+            variable = f"{_PREFIXES[self.scheme]}_ALLOW_HTTP"
+            fix = f"check the endpoint's URL; for http:// set {variable}=true"
+            return InputError("the store cannot be asked", where, short, fix)
         if status is None and any(sign in text for sign in _PASSING):
             return Passing(short)
         if status in (408, 409, 425, 429) or (status is not None and status >= 500):
@@ -341,10 +354,7 @@ def _make(scheme: str, name: str) -> Any:
     from obstore.store import AzureStore, GCSStore, S3Store
 
     store: Any = {"s3": S3Store, "gs": GCSStore, "az": AzureStore}[scheme]
-    options: dict[str, Any] = {"timeout": _LONGEST, "connect_timeout": _CONNECT}
-    options["read_timeout"] = _SILENCE
-    if scheme == "s3" and _is_loopback():
-        options["allow_http"] = True
+    options = _client_options(scheme)
     retry = {
         "max_retries": 2,
         "retry_timeout": timedelta(seconds=5),
@@ -359,6 +369,18 @@ def _make(scheme: str, name: str) -> Any:
             _shortened(str(error)),
             _CREDENTIALS[scheme],
         ) from error
+
+
+def _client_options(scheme: str) -> dict[str, Any]:
+    options: dict[str, Any] = {"timeout": _LONGEST, "connect_timeout": _CONNECT}
+    options["read_timeout"] = _SILENCE
+    if scheme == "s3" and _is_loopback():
+        options["allow_http"] = True
+    for name in _CLIENT_OPTIONS:
+        value = os.environ.get(f"{_PREFIXES[scheme]}_{name.upper()}")
+        if value:
+            options[name] = value
+    return options
 
 
 def _is_loopback() -> bool:

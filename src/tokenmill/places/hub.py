@@ -34,6 +34,7 @@ from tokenmill.places.http import (
     retry_after,
 )
 from tokenmill.places.place import Found, InputFile, Selection, kind_of, unknown_kind
+from tokenmill.quantities import format_files
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -255,8 +256,8 @@ def _configured(repository: _Repository, name: str | None) -> Found:
     split, patterns = _split(config, repository)
     entries = _files(repository, patterns) if patterns else _by_names(repository, config.folder)
     repository.notes.append(
-        f"{repository.name}: config {config.name}, split {split}, {len(entries)} files, commit "
-        f"{repository.sha[:12]}"
+        f"{repository.name}: config {config.name}, split {split}, {format_files(len(entries))}, "
+        f"commit {repository.sha[:12]}"
     )
     return repository.found(entries)
 
