@@ -70,7 +70,7 @@ def test_every_position(kind: str, suffix: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("unbroken", [False, True])
 def test_every_position_in_one_document(unbroken: bool, tmp_path: Path) -> None:
     path = tmp_path / "one.txt"
-    path.write_text("z" * 60_000 if unbroken else texts.prose(40_000))
+    path.write_text("z" * 120_000 if unbroken else texts.prose(40_000))
     check_positions(make_plan([str(path)], Spec.of({"val_fraction": 0.3})), 5)
 
 
