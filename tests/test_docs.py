@@ -135,3 +135,17 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", FENCE.sub("", page.read_text())):
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), f"{target} does not exist"
+
+
+def test_every_fault_names_tests_that_exist() -> None:
+    """`FILE.py`, `FILE.py::TEST`, and `::TEST` of the file named before it."""
+    rows = (REPOSITORY / "docs" / "faults.md").read_text().splitlines()
+    named = 0
+    for row in (row for row in rows if row.startswith("|")):
+        content = ""
+        for file, test in re.findall(r"`([\w/]+\.py)?(?:::(\w+))?`", row):
+            if file:
+                content = (REPOSITORY / "tests" / file).read_text()
+            assert not test or f"\ndef {test}(" in content, f"{test} is not there: {row}"
+            named += bool(file or test)
+    assert named > 80
