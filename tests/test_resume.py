@@ -10,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -207,6 +208,24 @@ def test_a_signal_stops_soon_and_tells_how_to_go_on(
     assert done.rc == 0, done.stderr
     assert "are done and kept" in done.stderr
     assert snapshot(out) == undisturbed["parquet"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_work_is_not_taken_for_a_failure_of_native_code(
+    number: int,
+    inputs: dict[str, corpora.Corpus],
+    undisturbed: dict[str, dict[str, str]],
+    tmp_path: Path,
+) -> None:
+    """In one of ten runs stopped within the first second, gigatoken was said to have failed."""
+    out = tmp_path / "out"
+    stopped = runs.run(*command(inputs["jsonl"], out), signal=number)
+    assert stopped.rc == 128 + number, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert re.search(r"error: stopped by .*\n  fix: run the same", stopped.stderr)
+    assert not runs.journal(out).exists()
+    assert runs.run(*command(inputs["jsonl"], out)).rc == 0
+    assert snapshot(out) == undisturbed["jsonl"]
 
 
 def test_ctrl_c_at_a_terminal_reaches_worker_and_parent_and_is_one(

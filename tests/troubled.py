@@ -10,6 +10,7 @@ The environment variable TROUBLE says which, as a JSON object:
 * `manifest`: "kill": worker and parent die when all is encoded and named but the manifest;
 * `lease`: seconds between two beats of the lease on a prefix of an object store;
 * `bitrot`: each whole shard changes on the disk before it is stored;
+* `signal`: one of that number comes during the estimate, while native code calls Python;
 * `alone`: no parent watches the work, so that one death is the end of the run.
 """
 
@@ -60,10 +61,25 @@ DEATHS: dict[str, Callable[[], object]] = {
 }
 
 
+def panic_at_signal(number: int) -> None:
+    """As native code does that calls Python, where the signal's handler raises."""
+    try:
+        signal.raise_signal(number)
+    except BaseException as error:
+        raise SystemError("native code got an exception where it expects none") from error
+
+
 class Troubled:
     """An engine that waits, and dies of a marker."""
 
-    def __init__(self, engine: Engine, pause: float, marker: bytes, die: Callable[[], object]):
+    def __init__(
+        self,
+        engine: Engine,
+        pause: float,
+        marker: bytes,
+        die: Callable[[], object],
+        number: int | None,
+    ) -> None:
         self.name = engine.name
         self.token_bytes = engine.token_bytes
         self.drop_caches = engine.drop_caches
@@ -71,10 +87,13 @@ class Troubled:
         self._pause = pause
         self._marker = marker
         self._die = die
+        self._signal = number
 
     def encode(self, documents: Sequence[bytes]) -> Tokens:
         if threading.current_thread() is not threading.main_thread():  # which only estimates
             time.sleep(self._pause)
+        elif self._signal is not None:
+            panic_at_signal(self._signal)
         if any(self._marker in document for document in documents):
             self._die()
         return self._engine.encode(documents)
@@ -98,7 +117,7 @@ def trouble_engines(wanted: dict[str, Any]) -> None:
             pause: float = pause,
             die: Callable[[], object] = die,
         ) -> Engine:
-            return Troubled(make(vocabulary), pause, marker, die)
+            return Troubled(make(vocabulary), pause, marker, die, wanted.get("signal"))
 
         tokenizers.ENGINES[name] = wrapped
 

@@ -9,7 +9,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -150,18 +151,19 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     from tokenmill.preparation import PastTrouble, Preparation, plan_run
 
     run = _make_run(options, attempt)
-    try:
-        preparation = Preparation(plan_run(list(inputs), run, _spec(options), out), out, run)
-        manifest = preparation.run()
-    except PastTrouble:
-        sys.exit(AGAIN)
-    if run.as_json:
-        tokens = {split: sum(counts) for split, counts in manifest.shard_tokens().items()}
-        shards = [shard.name for shard in manifest.shards]
-        done = {"type": "done", "counts": manifest.counts, "tokens": tokens, "shards": shards}
-        print_or_forget(json.dumps(done, ensure_ascii=False), sys.stdout)
-    if preparation.has_worked and manifest.counts["quarantined"]:
-        sys.exit(QUARANTINED)
+    with _hearing_signals(run.stop):
+        try:
+            preparation = Preparation(plan_run(list(inputs), run, _spec(options), out), out, run)
+            manifest = preparation.run()
+        except PastTrouble:
+            sys.exit(AGAIN)
+        if run.as_json:
+            tokens = {split: sum(counts) for split, counts in manifest.shard_tokens().items()}
+            shards = [shard.name for shard in manifest.shards]
+            done = {"type": "done", "counts": manifest.counts, "tokens": tokens, "shards": shards}
+            print_or_forget(json.dumps(done, ensure_ascii=False), sys.stdout)
+        if preparation.has_worked and manifest.counts["quarantined"]:
+            sys.exit(QUARANTINED)
 
 
 @cli.command(context_settings=_CONTEXT)
@@ -181,14 +183,15 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     from tokenmill.storage import free_bytes
 
     run = _make_run(options)
-    found = plan_run(list(inputs), run, _spec(options))
-    if found.inputs.pipe is not None:
-        raise UsageError(
-            "plan cannot look into a pipe", "-", "what it read would be gone", "plan from a file"
-        )
-    for note in found.inputs.notes:
-        run.tell(note)
-    estimate = found.estimate = found.make_estimate()
+    with _hearing_signals(run.stop):
+        found = plan_run(list(inputs), run, _spec(options))
+        if found.inputs.pipe is not None:
+            raise UsageError(
+                "plan cannot look into a pipe", "-", "it would be gone then", "plan from a file"
+            )
+        for note in found.inputs.notes:
+            run.tell(note)
+        estimate = found.estimate = found.make_estimate()
     need, free = estimate.output_bytes(found.dtype), free_bytes(out)
     if run.as_json:
         _print_json(
@@ -416,8 +419,6 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
     from tokenmill.options import DEFAULT_MAX_BAD, RunOptions, StopRequest
 
     quiet, max_bad = options["quiet"], options.get("max_bad")
-    stop = StopRequest()
-    _catch_signals(stop)
     return RunOptions(
         memory=options["memory"],
         threads=options["threads"],
@@ -434,9 +435,18 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
         quiet=quiet,
         as_json=options["as_json"],
         tell=lambda line: _tell(line, quiet),
-        stop=stop,
+        stop=StopRequest(),
         attempt=attempt or Attempt(),
     )
+
+
+@contextmanager
+def _hearing_signals(stop: StopRequest) -> Iterator[None]:
+    """While it lasts, signals stop the run; afterwards it is over, whatever comes."""
+    with stop.heard():
+        _catch_signals(stop)
+        yield
+        stop.defer(True)
 
 
 def _catch_signals(stop: StopRequest) -> None:
@@ -473,7 +483,7 @@ def _hold_standard_streams() -> None:
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
-    from tokenmill.errors import TokenmillError
+    from tokenmill.errors import Interrupted, TokenmillError
 
     _hold_standard_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
@@ -483,7 +493,8 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(2)
-    except click.Abort:
+    except click.Abort:  # Ctrl-C, where nothing had begun
+        click.echo(f"error: {Interrupted.by_signal(signal.SIGINT)}", err=True)
         sys.exit(130)
     except TokenmillError as error:
         if debug:

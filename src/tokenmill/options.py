@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,18 +23,39 @@ DEFAULT_MAX_BAD = 10_000
 DEFAULT_CHECKPOINT_SECONDS = 2.0
 
 
+class _Stopped(BaseException):
+    """Raised by a signal's handler into whatever is under way. It is no Exception, so that nobody
+    takes it for a failure of a library or the network, and tries again."""
+
+
 class StopRequest:
     """How a signal asks a run to stop: at the next block, or at once where nothing is half done."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._is_deferred = False
+        self._is_raised = False
 
     def ask(self, number: int) -> None:
-        """Called by the signal's handler. Raises Interrupted where that is safe."""
+        """Called by the signal's handler. Raises where that is safe: within ``heard``."""
         self.signal = number
         if not self._is_deferred:
-            raise Interrupted.by_signal(number)
+            self._is_raised = True
+            raise _Stopped
+
+    @contextmanager
+    def heard(self) -> Iterator[None]:
+        """Within it, what comes of a signal is Interrupted.
+
+        That is whatever ends the work after the handler raised: native code that calls Python
+        turns an exception from there into one of its own (Rust panics).
+        """
+        try:
+            yield
+        except BaseException as error:
+            if self.signal is None or not self._is_raised:
+                raise
+            raise Interrupted.by_signal(self.signal) from error
 
     def defer(self, is_deferred: bool) -> None:
         """From now on the run looks for the request itself (or no longer)."""

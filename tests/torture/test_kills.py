@@ -1,4 +1,4 @@
-"""Law 4 as a campaign: killed at every system call on the output, and at random instants.
+"""Law 4 as a campaign: killed at system calls on the output, killed and stopped at random instants.
 
 Several processes at a time, for most of a trial is waiting. Environment variables:
 TOKENMILL_SEED (of instants and of the order of calls), TOKENMILL_KILLS (at so many instants, for
@@ -12,6 +12,7 @@ import concurrent.futures
 import os
 import random
 import shutil
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,3 +137,31 @@ def test_killed_at_random_instants(
         return Trial(is_under_way, outcome(scene, out, what))
 
     campaign(f"{kind}, at random instants", KILLS, trial, 3 * KILLS, capsys)
+
+
+@pytest.mark.parametrize("kind", ["txt", "parquet"])
+def test_stopped_at_random_instants(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the start of the process on: the signal's exit code, and no word of anything broken."""
+    scene = Scene.make(tmp_path / "scene", kind)
+
+    def trial(index: int) -> Trial:
+        generator = random.Random(f"{SEED} {kind} {index}")
+        number = generator.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+        seconds = generator.uniform(0.1, 2.0)
+        out = tmp_path / str(index)
+        process = runs.start(*arguments(scene.corpus, out), pause=0.02)
+        time.sleep(seconds)
+        process.send_signal(number)
+        done = runs.finish(process)
+        what = f"{kind}, signal {number} after {seconds:.3f} s"
+        is_stopped = done.rc == 128 + number and "fix: " in done.stderr
+        # Before it listens, a signal simply ends it.
+        if not (is_stopped or done.rc == 0 or (done.rc == -number and not out.exists())):
+            return Trial(True, f"{what}: exit code {done.rc}: {done.stderr}")
+        if "panicked" in done.stderr or (is_stopped and "Traceback" in done.stderr):
+            return Trial(True, f"{what}: {done.stderr}")
+        return Trial(is_stopped, outcome(scene, out, what))
+
+    campaign(f"{kind}, stopped at random instants", KILLS, trial, 3 * KILLS, capsys)

@@ -53,11 +53,13 @@ class GigatokenEngine:
         try:
             if isinstance(vocabulary, Ranks):
                 pattern = _PATTERN_NAMES[vocabulary.pattern]
-                return self._library.BPETokenizer.from_tiktoken(
+                tokenizer = self._library.BPETokenizer.from_tiktoken(
                     vocabulary.file, pattern, special_tokens
                 )
-            assert isinstance(vocabulary, TokenizerJson | SentencePieceModel)
-            return self._library.load_hf_json(vocabulary.without_specials(special_tokens))
+            else:
+                assert isinstance(vocabulary, TokenizerJson | SentencePieceModel)
+                rules = vocabulary.without_specials(special_tokens)
+                tokenizer = self._library.load_hf_json(rules)
         except BaseException as error:
             # It panics at ranks that are no order of merges; a panic is no Exception.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
@@ -68,6 +70,10 @@ class GigatokenEngine:
                 str(error).split("\n")[0],
                 f"--engine {vocabulary.reference}, which is slower and takes any",
             ) from error
+        # Its first call looks for NumPy in Python code, and panics if the handler of a signal that
+        # came meanwhile raises there: so let that call be a short one (1 ms, not 100).
+        tokenizer.encode(b"a")
+        return tokenizer
 
     def encode(self, documents: Sequence[bytes]) -> Tokens:
         import numpy as np
