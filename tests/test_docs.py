@@ -26,6 +26,8 @@ import pytest
 
 from tests.conftest import command_environment
 from tests.shared import EXAMPLES, REPOSITORY
+from tokenmill import cli
+from tokenmill.errors import TokenmillError
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 FENCE = re.compile(r"^(```+|~~~+)([^\n`]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -149,3 +151,16 @@ def test_every_fault_names_tests_that_exist() -> None:
             assert not test or f"\ndef {test}(" in content, f"{test} is not there: {row}"
             named += bool(file or test)
     assert named > 80
+
+
+def test_every_exit_code_is_explained() -> None:
+    """0, 3 and those of signals; the others are those of the errors."""
+    text = (REPOSITORY / "docs" / "cli.md").read_text().partition("## Exit codes")[2]
+    rows = re.findall(r"^\| ([\d, ]+) \|", text, re.MULTILINE)
+    explained = {int(code) for row in rows for code in row.split(",")}
+    found, kinds = set(), [TokenmillError]
+    while kinds:
+        kind = kinds.pop()
+        found.add(kind.exit_code)
+        kinds += kind.__subclasses__()
+    assert explained == found | {0, cli.QUARANTINED, 129, 130, 143}
