@@ -41,7 +41,7 @@ class Trial:
 def scene_of_points(folder: Path, kind: str) -> tuple[Scene, list[tuple[str, int]]]:
     """An input long enough for more than POINTS system calls on the output, and these, shuffled.
 
-    Threads share the work differently each time: up to a sixth of the calls did not come again.
+    Threads share the work differently each time: up to a fifth of the calls did not come again.
     """
     documents = 40
     while True:
