@@ -187,7 +187,10 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
         found = plan_run(list(inputs), run, _spec(options))
         if found.inputs.pipe is not None:
             raise UsageError(
-                "plan cannot look into a pipe", "-", "it would be gone then", "plan from a file"
+                "plan cannot look into a pipe",
+                "-",
+                "what it read would be gone",
+                "plan from a file",
             )
         for note in found.inputs.notes:
             run.tell(note)
@@ -445,8 +448,10 @@ def _hearing_signals(stop: StopRequest) -> Iterator[None]:
     """While it lasts, signals stop the run; afterwards it is over, whatever comes."""
     with stop.heard():
         _catch_signals(stop)
-        yield
-        stop.defer(True)
+        try:
+            yield
+        finally:
+            stop.defer(True)
 
 
 def _catch_signals(stop: StopRequest) -> None:

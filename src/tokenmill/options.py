@@ -34,13 +34,13 @@ class StopRequest:
     def __init__(self) -> None:
         self.signal: int | None = None
         self._is_deferred = False
-        self._is_raised = False
+        self._raised: int | None = None
 
     def ask(self, number: int) -> None:
         """Called by the signal's handler. Raises where that is safe: within ``heard``."""
         self.signal = number
         if not self._is_deferred:
-            self._is_raised = True
+            self._raised = number
             raise _Stopped
 
     @contextmanager
@@ -53,9 +53,9 @@ class StopRequest:
         try:
             yield
         except BaseException as error:
-            if self.signal is None or not self._is_raised:
+            if self._raised is None:
                 raise
-            raise Interrupted.by_signal(self.signal) from error
+            raise Interrupted.by_signal(self._raised) from error
 
     def defer(self, is_deferred: bool) -> None:
         """From now on the run looks for the request itself (or no longer)."""
