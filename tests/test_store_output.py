@@ -3,6 +3,7 @@ that are killed, refused, taken over and gone on with."""
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import signal
@@ -212,6 +213,42 @@ def test_killed_three_times_and_gone_on_with(
     seed: int, store: Store, corpus: corpora.Corpus, whole: dict[str, str], tmp_path: Path
 ) -> None:
     kill_and_go_on(seed, store, corpus, whole, tmp_path / "got")
+
+
+def stored_too_early(journal: bytes) -> list[str]:
+    """Shards that were stored, and so removed here, before a checkpoint called them whole."""
+    whole: list[str] = []
+    covered, early = 0, []
+    for line in journal.splitlines():
+        entry = json.loads(line.partition(b" ")[2])
+        if entry["type"] == "shard":
+            whole.append(entry["shard"]["name"])
+        elif entry["type"] in ("checkpoint", "encoded"):
+            covered = entry.get("at", entry)["shards"]
+        elif entry["type"] == "stored" and entry["name"] not in whole[:covered]:
+            early.append(entry["name"])
+    return early
+
+
+@pytest.mark.parametrize("stored", [1, 2, 3])
+def test_killed_after_an_upload_while_the_disk_is_slow(
+    stored: int, store: Store, corpus: corpora.Corpus, whole: dict[str, str], tmp_path: Path
+) -> None:
+    """What is removed here is never what the last checkpoint goes on with. Two blocks come at
+    once, so that a shard ends while the checkpoint before it is under way, then none for long."""
+    path = runs.journal(working_folder(URL))
+    trouble = {"pause": 0.3, "slow_checkpoint": 0.1, "alone": True}
+    with runs.running(*command(corpus), **trouble) as process:
+
+        def count() -> int:
+            return path.read_bytes().count(b'"type":"stored"') if path.exists() else 0
+
+        runs.wait_for(lambda: count() >= stored, f"{stored} stored shards")
+        process.send_signal(signal.SIGKILL)
+    assert stored_too_early(path.read_bytes()) == []
+    done = runs.run(*command(corpus), lease=0.3)
+    assert done.rc == 0, done.stderr
+    assert_whole(store, whole, tmp_path / "got")
 
 
 def stopped(corpus: corpora.Corpus, store: Store, count: int, how: int) -> Result:

@@ -9,6 +9,7 @@ The environment variable TROUBLE says which, as a JSON object:
   memory until it is killed, but not where the budget was cut;
 * `manifest`: "kill": worker and parent die when all is encoded and named but the manifest;
 * `lease`: seconds between two beats of the lease on a prefix of an object store;
+* `slow_checkpoint`: seconds that noting a checkpoint takes longer;
 * `bitrot`: each whole shard changes on the disk before it is stored;
 * `signal`: one of that number comes during the estimate, while native code calls Python;
 * `alone`: no parent watches the work, so that one death is the end of the run.
@@ -28,7 +29,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmill import cli, folder, lease, preparation, storage, tokenizers, uploads
+from tokenmill import cli, folder, journal, lease, preparation, storage, tokenizers, uploads
 from tokenmill.manifest import Shard
 from tokenmill.memory import Budget
 from tokenmill.sources import block, jsonl, parquet, text
@@ -161,6 +162,18 @@ def rot_whole_shards() -> None:
     setattr(uploads.Uploads, "add", rotting)  # noqa: B010  mypy knows no such thing
 
 
+def delay_checkpoints(seconds: float) -> None:
+    """The disk is slow to sync."""
+    append = journal.Journal.append
+
+    def delayed(self: journal.Journal, entry: journal.Entry) -> None:
+        if isinstance(entry, journal.Checkpoint):
+            time.sleep(seconds)
+        append(self, entry)
+
+    setattr(journal.Journal, "append", delayed)  # noqa: B010  mypy knows no such thing
+
+
 def main() -> None:
     """Make the trouble, then be the command."""
     wanted = json.loads(os.environ.get("TROUBLE", "{}"))
@@ -173,6 +186,8 @@ def main() -> None:
         die_before_manifest()
     if "lease" in wanted:
         vars(lease)["BEAT_SECONDS"] = wanted["lease"]
+    if "slow_checkpoint" in wanted:
+        delay_checkpoints(wanted["slow_checkpoint"])
     if wanted.get("bitrot"):
         rot_whole_shards()
     if wanted.get("alone"):

@@ -31,7 +31,8 @@ from tokenmill.places.bucket import PART_BYTES, Bucket
 from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_file
 
 MOST_WAITING = 2
-"""Whole shards that wait for their upload, at most: so many are on the local disk."""
+"""Whole shards that wait for a checkpoint or their upload, at most, but for those of one block: so
+many are on the local disk."""
 
 
 class FileChanged(Exception):
@@ -104,7 +105,8 @@ class Uploads:
         self._shards[shard.name] = shard
 
     def add(self, shard: Shard) -> None:
-        """Store a shard that is whole and durable under its partial name."""
+        """Store a shard that the last checkpoint calls whole: its local file is not needed to go
+        on with, and is removed afterwards."""
         self._put(shard)
 
     def add_checkpoint(self, entry: Checkpoint) -> None:
@@ -119,7 +121,7 @@ class Uploads:
             self._tasks.append(task)
             self._changed.notify_all()
 
-    def wait_for_room(self, most: int = MOST_WAITING) -> None:
+    def wait_for_room(self, most: int) -> None:
         """Until at most so many shards wait, or the run is asked to stop. Raises what the
         uploading raised."""
         with self._changed:

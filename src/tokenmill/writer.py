@@ -27,7 +27,7 @@ from tokenmill.manifest import QUARANTINE, Origin, Quarantine, Shard
 from tokenmill.sources.block import START, Position
 from tokenmill.spec import Spec
 from tokenmill.storage import StagedFile, check_partial, sync_folder
-from tokenmill.uploads import Uploads
+from tokenmill.uploads import MOST_WAITING, Uploads
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -211,6 +211,7 @@ class DatasetWriter:
         self._journal = journal
         self._position = START
         self._shards: list[Future[Shard]] = []
+        self._handed_over = 0
         self._checkpoint: Future[None] | None = None
         self._committer = ThreadPoolExecutor(1, "tokenmill-commit")
         self._failure: BaseException | None = None
@@ -236,6 +237,7 @@ class DatasetWriter:
             done: Future[Shard] = Future()
             done.set_result(shard)
             self._shards.append(done)
+        self._handed_over = at.shards
         for file in at.open:
             if file.shard is None:
                 self._quarantine.reopen(file, at.reasons)
@@ -267,7 +269,8 @@ class DatasetWriter:
             self._shards[-1 - _MOST_UNFINISHED].result()
         if self._uploads is not None:
             self.wants_checkpoint = True  # while little is in the next one
-            self._uploads.wait_for_room()
+            held_back = len(self._shards) - self._handed_over
+            self._uploads.wait_for_room(max(0, MOST_WAITING - held_back))
 
     def _submit(self, task: Callable[..., _Done], *arguments: object) -> Future[_Done]:
         return self._committer.submit(self._unless_failed, task, *arguments)
@@ -287,9 +290,16 @@ class DatasetWriter:
         shard.about.sha256 = shard.staged.finish(shard.header)
         sync_folder(self._folder)
         self._journal.append(ShardDone(shard.about))
-        if self._uploads is not None:
-            self._uploads.add(shard.about)
         return shard.about
+
+    def _hand_over(self, at: Checkpoint) -> None:
+        """Let the shards that a durable checkpoint calls whole be stored, and removed here. Any
+        earlier, and a run that goes on from the checkpoint before would miss them."""
+        if self._uploads is None:
+            return
+        for future in self._shards[self._handed_over : at.shards]:
+            self._uploads.add(future.result())
+        self._handed_over = at.shards
 
     def _raise_failures(self) -> None:
         if self._uploads is not None:
@@ -319,6 +329,7 @@ class DatasetWriter:
             file.sync()
         sync_folder(self._folder)
         self._journal.append(entry)
+        self._hand_over(entry)
         if self._uploads is not None:
             self._uploads.add_checkpoint(entry)
 
@@ -367,6 +378,7 @@ class DatasetWriter:
         sync_folder(self._folder)
         encoded = Encoded(at, sha256)
         self._journal.append(encoded)
+        self._hand_over(at)
         if self._uploads is not None:
             self._uploads.wait_for_room(0)
         return encoded
