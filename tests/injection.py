@@ -50,7 +50,8 @@ class Scene:
     def tracing(self, out: Path, log: Path, *more: str) -> tuple[str, ...]:
         """The strace command for all that happens in `out`."""
         state = out / ".tokenmill"
-        paths = [out, state, state / "journal", state / "lock"]
+        names = ("journal", "lock", "token", "token.partial")
+        paths = [out, state, *(state / name for name in names)]
         paths += [out / (name + end) for name in self.undisturbed for end in ("", ".partial")]
         watched = [part for path in paths for part in ("-P", str(path))]
         fast = [] if any("signal=" in part for part in more) else ["--seccomp-bpf"]
@@ -69,15 +70,20 @@ class Scene:
         done = self.run(out, *self.tracing(out, log))
         assert done.rc == 0, done.stderr
         assert snapshot(out) == self.undisturbed
-        counts: collections.Counter[tuple[str, str]] = collections.Counter()
-        for line in log.read_text().splitlines():
-            match = re.match(r"(\d+) +(\w+)\(", line)
-            if match:
-                counts[match[1], match[2]] += 1
-        most: dict[str, int] = {}
-        for (_, call), count in counts.items():
-            most[call] = max(most.get(call, 0), count)
-        return [(call, number + 1) for call in CALLS for number in range(most.get(call, 0))]
+        return points_of(log)
+
+
+def points_of(log: Path) -> list[tuple[str, int]]:
+    """The calls that strace noted, by name and number."""
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    for line in log.read_text().splitlines():
+        match = re.match(r"(\d+) +(\w+)\(", line)
+        if match:
+            counts[match[1], match[2]] += 1
+    most: dict[str, int] = {}
+    for (_, call), count in counts.items():
+        most[call] = max(most.get(call, 0), count)
+    return [(call, number + 1) for call in CALLS for number in range(most.get(call, 0))]
 
 
 def arguments(corpus: corpora.Corpus, out: Path) -> list[object]:

@@ -56,11 +56,16 @@ def write_corpus(folder: Path, kind: str, count: int = 40) -> corpora.Corpus:
     return corpora.write(folder, kind, written)
 
 
-def start(*args: object, prefix: tuple[str, ...] = (), **trouble: Any) -> subprocess.Popen[str]:
+def start(
+    *args: object,
+    prefix: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+    **trouble: Any,
+) -> subprocess.Popen[str]:
     """The troubled command, as the leader of a group of its own."""
     return subprocess.Popen(
         [*prefix, sys.executable, str(TROUBLED), *map(str, args)],
-        env=command_environment({"TROUBLE": json.dumps(SMALL | trouble)}),
+        env=command_environment({"TROUBLE": json.dumps(SMALL | trouble)} | (env or {})),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
