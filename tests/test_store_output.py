@@ -327,6 +327,8 @@ def test_who_lost_the_lease_stops(store: Store) -> None:
     old.release()
     new.remove()
     assert store.listed("x/") == []
+    new.renew()  # as a beat does that was about to come
+    assert store.listed("x/") == []
 
 
 def test_another_spec_is_refused(store: Store, corpus: corpora.Corpus) -> None:

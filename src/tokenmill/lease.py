@@ -125,6 +125,8 @@ class Lease:
         """Show that this run lives. Raises OutputInUse when another one has taken over."""
         with self._lock:
             self.check()
+            if self._is_over.is_set():
+                return  # a last beat that waited for the lock would bring it back
             self.record.beat += 1
             try:
                 self._tag = self._bucket.put_bytes(self._key, self._content(), self._tag)

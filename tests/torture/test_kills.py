@@ -127,7 +127,8 @@ def test_killed_at_random_instants(
         whom = generator.choice(["worker", "parent", "both"])
         seconds = generator.uniform(0.1, 2.5)
         out = tmp_path / str(index)
-        with runs.running(*arguments(scene.corpus, out), pause=0.08) as process:
+        slow = {"slow_checkpoint": 0.1} if index % 2 else {}  # as a disk may be
+        with runs.running(*arguments(scene.corpus, out), pause=0.08, **slow) as process:
             time.sleep(seconds)
             has_ended = process.poll() is not None
             is_under_way = out.exists() and not has_ended
