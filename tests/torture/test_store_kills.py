@@ -1,7 +1,8 @@
 """Runs into a prefix of an object store, killed at every request and at every system call.
 
-Several at a time, each with a prefix, a local folder and a proxy of its own; every third goes on
-without its local folder, as another machine would. Environment variables: TOKENMILL_SEED (of the
+Several at a time, each with a prefix, a local folder and a proxy of its own. Every third goes on
+without its local folder, as another machine would; of every four, one is killed again while it goes
+on. Environment variables: TOKENMILL_SEED (of the
 order), TOKENMILL_STORE_POINTS (at most so many kills of each sort).
 """
 
@@ -67,12 +68,31 @@ class Place:
         wrong = [name for name in visible if got.get(name) != whole[name]]
         return f"visible and not whole: {wrong}" if wrong else None
 
-    def outcome(self, what: str, is_elsewhere: bool) -> str | None:
+    def move(self) -> None:
+        """To another machine: what was local is gone."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def killed_at(self, number: int, how: str, **trouble: Any) -> bool:
+        """Run it through a proxy, and kill it when that request comes. Did it come?"""
+        with (
+            stores.troubled(self.store) as proxy,
+            runs.running(*self.command, env=proxy.env, **trouble) as process,
+        ):
+
+            def deadly(request: Request) -> str | None:
+                if request.number != number:
+                    return None
+                process.kill()
+                return how
+
+            proxy.trouble = deadly
+            runs.finish(process)
+        return process.returncode == -signal.SIGKILL
+
+    def outcome(self, what: str) -> str | None:
         """Look, go on, compare; None when all is well."""
         if (wrong := self.too_early()) is not None:
             return f"{what}: {wrong}"
-        if is_elsewhere:
-            shutil.rmtree(self.folder, ignore_errors=True)
         done = runs.run(*self.command, lease=0.3, alone=True)
         if done.rc != 0:
             return f"{what}: exit code {done.rc} afterwards: {done.stderr}"
@@ -112,21 +132,14 @@ def test_killed_at_every_request(
     def trial(index: int) -> Trial:
         number, how = points[index]
         place = Place(store, f"request-{index}", tmp_path / f"request-{index}", scene)
-        with (
-            stores.troubled(store) as proxy,
-            runs.running(*place.command, env=proxy.env, **trouble(index)) as process,
-        ):
-
-            def deadly(request: Request) -> str | None:
-                if request.number != number:
-                    return None
-                process.kill()
-                return how
-
-            proxy.trouble = deadly
-            runs.finish(process)
-        what = f"request {number}, {how}"
-        return Trial(process.returncode == -signal.SIGKILL, place.outcome(what, index % 3 == 0))
+        what, has_hit = f"request {number}, {how}", place.killed_at(number, how, **trouble(index))
+        if index % 3 == 0:
+            place.move()
+        if index % 4 == 0:  # mostly while it looks what is there
+            again = random.Random(f"{SEED} {index}").randrange(16)
+            place.killed_at(again, how, **trouble(index))
+            what += f", then {again}"
+        return Trial(has_hit, place.outcome(what))
 
     wanted = min(MOST, int(0.7 * len(points)))
     campaign("into a prefix, at requests", wanted, trial, len(points), capsys)
@@ -147,9 +160,13 @@ def test_killed_at_every_local_system_call(
         place = Place(store, f"call-{index}", tmp_path / f"call-{index}", scene)
         inject = ("-e", f"inject={call}:signal=KILL:when={number}")
         prefix = scene.tracing(place.folder, tmp_path / f"{index}.log", *inject)
-        done = runs.run(*place.command, prefix=prefix, **trouble(index))
-        has_hit = done.rc == -signal.SIGKILL
-        return Trial(has_hit, place.outcome(f"{call} {number}", index % 3 == 0))
+        died = []
+        for _ in range(2 if index % 4 == 0 else 1):
+            done = runs.run(*place.command, prefix=prefix, **trouble(index))
+            died.append(done.rc == -signal.SIGKILL)
+            if index % 3 == 0:
+                place.move()
+        return Trial(died[0], place.outcome(f"{call} {number}"))
 
     wanted = min(MOST, int(0.7 * len(points)))
     campaign("into a prefix, at system calls", wanted, trial, len(points), capsys)
