@@ -295,6 +295,8 @@ def test_a_sample_of_the_shared_corpora(corpus: str, name: str, tmp_path: Path) 
 @settings(max_examples=5, deadline=None, suppress_health_check=QUIET)
 @given(documents=st.lists(TEXTS, min_size=1, max_size=40))
 def test_random_documents(name: str, documents: list[str]) -> None:
+    if vocabulary_of(name).reads_special_text:  # then documents cannot be told apart by it
+        documents = [text.replace(vocabulary_of(name).special_text, "") for text in documents]
     with tempfile.TemporaryDirectory() as folder:
         corpus = corpora.write(Path(folder), "jsonl", documents)
         assert_exact(run(corpus, Path(folder, "out"), name), documents, name)
@@ -494,6 +496,27 @@ def test_the_delimiters_text_in_a_document_is_text(name: str, tmp_path: Path) ->
     for part in ("a ", " b", ""):
         expected += [*trained.encode(part, name), trained.eot(name)]
     assert token.tokens("train").tolist() == [*expected, *trained.encode("plain", name)]
+
+
+def test_the_delimiters_text_where_the_model_itself_reads_it(
+    tmp_path: Path, tokenmill: Run
+) -> None:
+    """Unigram models have it as a piece: the reference gives its id, and so do we, and say so."""
+    assert [name for name in trained.KINDS if vocabulary_of(name).reads_special_text] == ["unigram"]
+    document = "a </s> b</s>"
+    corpus = corpora.write(tmp_path, "jsonl", [document, "plain"])
+    outcome = run(corpus, tmp_path / "out", "unigram")
+    ids, eot = trained.encode(document, "unigram"), trained.eot("unigram")
+    assert ids.count(eot) == 2
+    expected = [eot, *ids, eot, *trained.encode("plain", "unigram")]
+    assert outcome.tokens("train").tolist() == expected
+    assert outcome.manifest["counts"]["special_text"] == 2
+    done = tokenmill(
+        "prepare", *corpus.arguments(), "--tokenizer", trained.path("unigram"),
+        "--val-fraction", "0", "--out", tmp_path / "told",
+    )  # fmt: skip
+    assert done.rc == 0, done.stderr
+    assert "warning: </s> is written 2 times in the documents, and this tokenizer's" in done.stderr
 
 
 # --- files that are not what they should be ----------------------------------------------------

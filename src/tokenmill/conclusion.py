@@ -63,10 +63,17 @@ def closing_lines(
         yield f"warning: {warning}"
     written, special = manifest.counts["special_text"], plan.vocabulary.special_text
     if written and plan.spec.special_text == "text":
-        yield (
-            f"note: {special} is written {written} times in the documents and was kept as text "
-            "(--special-text)"
-        )
+        if plan.vocabulary.reads_special_text:
+            yield (
+                f"warning: {special} is written {written} times in the documents, and this "
+                "tokenizer's own model makes the end-of-text id of it, so that one document looks "
+                "like several; fix: --special-text error shows where it is"
+            )
+        else:
+            yield (
+                f"note: {special} is written {written} times in the documents and was kept as text "
+                "(--special-text)"
+            )
     unknown = manifest.counts["unknown_tokens"]
     if unknown:
         yield (

@@ -85,6 +85,8 @@ class TokenizerJson(Vocabulary):
         self.end_of_text = self._end_of_text(largest, companions, eot)
         self.largest_id = max(largest, self.end_of_text)
         self.special_text = self._written(self.end_of_text)
+        written = self.tokenizer.encode(self.special_text, add_special_tokens=False)
+        self.reads_special_text = self.end_of_text in written.ids
         self.unknown_id = self._unknown_id(settings)
         self.pattern = _KNOWN_SPLITS.get(_split(settings) or "", "other")
         self._is_byte_level = _is_byte_level(settings)
