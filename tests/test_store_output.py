@@ -56,9 +56,9 @@ def command(corpus: corpora.Corpus, out: object = URL, *more: object) -> list[ob
     return ["prepare", *corpus.arguments(), *runs.OPTIONS, "--quiet", *more, "--out", out]
 
 
-def seen(store: Store) -> set[str]:
+def seen(store: Store, prefix: str = "data/set/") -> set[str]:
     """What stands under the prefix, the run's state left out."""
-    names = (key.removeprefix("data/set/") for key in store.listed("data/set/"))
+    names = (key.removeprefix(prefix) for key in store.listed(prefix))
     return {name for name in names if not name.startswith(".tokenmill/")}
 
 

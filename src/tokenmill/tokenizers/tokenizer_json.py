@@ -85,8 +85,6 @@ class TokenizerJson(Vocabulary):
         self.end_of_text = self._end_of_text(largest, companions, eot)
         self.largest_id = max(largest, self.end_of_text)
         self.special_text = self._written(self.end_of_text)
-        written = self.tokenizer.encode(self.special_text, add_special_tokens=False)
-        self.reads_special_text = self.end_of_text in written.ids
         self.unknown_id = self._unknown_id(settings)
         self.pattern = _KNOWN_SPLITS.get(_split(settings) or "", "other")
         self._is_byte_level = _is_byte_level(settings)
@@ -128,6 +126,13 @@ class TokenizerJson(Vocabulary):
         if isinstance(number, int):
             return number
         return self.tokenizer.token_to_id(name) if isinstance(name, str) else None
+
+    @property
+    def reads_special_text(self) -> bool:
+        # Asked where it was found in a text, not at load: a model without an unknown token may be
+        # unable to encode it at all.
+        found = self.tokenizer.encode(self.special_text, add_special_tokens=False)
+        return self.end_of_text in found.ids
 
     @property
     def keeps_bytes(self) -> bool:

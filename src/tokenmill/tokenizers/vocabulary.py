@@ -45,12 +45,15 @@ class Vocabulary(ABC):
     """Why so, in words."""
     unknown_id: int | None = None
     """The id of all text that it has no token for; None where every text has one."""
-    reads_special_text: bool = False
-    """Does the model itself, the reference included, give the delimiter's id for its text?"""
     kind: str | None = None
     """Of the file. None for ``.tiktoken``: manifests of before there were others say nothing."""
     commit: str | None = None
     """That of the Hub's repository from which it came."""
+
+    @property
+    def reads_special_text(self) -> bool:
+        """Does the model itself, the reference included, give the delimiter's id for its text?"""
+        return False
 
     @property
     @abstractmethod
