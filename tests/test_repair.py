@@ -133,11 +133,12 @@ def test_strays_and_links_elsewhere_are_left_alone(tmp_path: Path) -> None:
     elsewhere.write_bytes(b"precious")
     first.unlink()
     first.symlink_to(elsewhere)
-    second.with_name(second.name + ".partial").write_bytes(b"left by a killed repair")
+    partial = second.with_name(second.name + ".partial")
+    partial.write_bytes(b"not left by a repair: that would have claimed it")
     prepare(corpus.path, out, repair=True, **options)
     assert (out / "notes.md").read_text() == "mine"
     assert elsewhere.read_bytes() == b"precious"
-    assert [problem.name for problem in verify(out)] == ["notes.md"]
+    assert [problem.name for problem in verify(out)] == [partial.name, "notes.md"]
 
 
 def test_what_cannot_be_repaired_is_a_clear_error(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+import uuid
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -69,7 +70,8 @@ def _disk_speed(folder: Path) -> str:
     """Writing and syncing 64 MiB."""
     probe = os.urandom(1024 * 1024)
     try:
-        staged = StagedFile(folder / ".tokenmill-doctor")
+        staged = StagedFile(folder / f".tokenmill-doctor-{uuid.uuid4().hex}")
+        staged.path.unlink()  # so that no death leaves it behind
         began = time.perf_counter()
         for _ in range(_PROBE_BYTES // len(probe)):
             staged.write(memoryview(probe))

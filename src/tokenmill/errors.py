@@ -18,6 +18,8 @@ Anything else that escapes is a bug, and is shown as one.
 
 from __future__ import annotations
 
+import errno
+
 
 class TokenmillError(Exception):
     """A failure that the user can understand and act on.
@@ -59,11 +61,23 @@ class WrongContent(InputError):
 
 def unreadable(where: str, error: OSError) -> InputError:
     """The error for an input that the system does not let us read."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return InputError(*too_many_files(where, error).args)
     return InputError(
         "cannot read the input",
         where,
         error.strerror,
         "check the disk and the file's permissions, then run this again",
+    )
+
+
+def too_many_files(where: str | None, error: OSError) -> TokenmillError:
+    """The error where the system does not let this process open one more file."""
+    return TokenmillError(
+        "too many files are open",
+        where,
+        f"{error.strerror}: a limit of the shell (ulimit -n) or of the machine",
+        "raise that limit (ulimit -n 1024), then run this again",
     )
 
 

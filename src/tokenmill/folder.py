@@ -7,14 +7,18 @@ that tokenmill did not write is ever removed, and ``--overwrite`` tells what it 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import re
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tokenmill import __version__
 from tokenmill.batches import TRAIN, VAL, Counts
+from tokenmill.claims import Claims, is_own
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError
 from tokenmill.formats.format import item_bytes
 from tokenmill.journal import JOURNAL, Checkpoint, Log, RunBegun, read_journal
@@ -26,29 +30,40 @@ from tokenmill.manifest import (
     Input,
     Manifest,
     Shard,
+    has_foreign_manifest,
+    is_plain_name,
     load_manifest,
 )
 from tokenmill.places import InputFile
 from tokenmill.places.standard_input import Pipe
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes, format_files
+from tokenmill.reading import read_small
 from tokenmill.spec import Spec
 from tokenmill.storage import (
     PARTIAL,
     STATE_FOLDER,
+    explained,
+    foreign,
     publish,
     remove_file,
+    remove_own,
     remove_state,
+    sync_folder,
     write_durably,
 )
 from tokenmill.tokenizers import identity
 from tokenmill.uploads import Uploads
 
+_STEP = 1024 * 1024
+
 
 def recorded_commit(folder: Path, tokenizer: str) -> str | None:
     """The Hub's commit of the tokenizer that the dataset in a folder, finished or not, was made
     with, if it was named in these words: a branch may have moved since."""
-    if (folder / MANIFEST).exists():
+    if has_foreign_manifest(folder):
+        return None  # that is told later
+    if os.path.lexists(folder / MANIFEST):
         manifest = load_manifest(folder)
         spec, about = manifest.spec, manifest.tokenizer
     elif (log := read_journal(folder)) is not None:
@@ -66,6 +81,7 @@ class OutputFolder:
         self.path = path
         self.where = str(path)
         self._plan = plan
+        self._mine: list[Path] = []
 
     def finished(self) -> Manifest | None:
         """The manifest of this very dataset, if it is there, finished.
@@ -105,7 +121,9 @@ class OutputFolder:
         return manifest
 
     def _load(self) -> Manifest | None:
-        return load_manifest(self.path) if (self.path / MANIFEST).exists() else None
+        if has_foreign_manifest(self.path):
+            raise self._in_the_way([MANIFEST], "tokenmill did not write them")
+        return load_manifest(self.path) if os.path.lexists(self.path / MANIFEST) else None
 
     def _is_whole(self, shard: Shard) -> bool:
         path = self.path / shard.name
@@ -195,37 +213,87 @@ class OutputFolder:
                 found += _changes(file, before[path])
         return found or ["the order of the inputs differs"]
 
+    def take_stock(self) -> None:
+        """Learn which files are this run's. Raises TokenmillError where a foreign file has the
+        journal's name.
+
+        Releases before 0.4 made no claims: their journal and their names tell what is theirs.
+        """
+        journal = self.path / STATE_FOLDER / JOURNAL
+        with explained(journal):
+            claims = Claims.begun(self.path)
+            if os.path.lexists(journal) and not claims.owns(journal):
+                log = read_journal(self.path)
+                if log is None:
+                    raise foreign(journal)
+                for path in self._left_without_claims(log):
+                    claims.adopt(path)
+                claims.adopt(journal)
+            claims.renew()
+
+    def _left_without_claims(self, log: Log) -> list[Path]:
+        spec = Spec.restored(log.run.spec)
+        names = log.names | {MANIFEST, SHA256SUMS, QUARANTINE}
+        found = []
+        for path in self._entries():
+            name = path.name.removesuffix(PARTIAL)
+            is_named = name in names or (spec is not None and would_write(spec, name))
+            is_final = path.name == name
+            if is_named and _is_regular(path) and not (is_final and log.encoded is None):
+                found.append(path)
+        return found
+
     def remove_leftovers(self) -> None:
-        """Remove what a run left before its first checkpoint; refuse where foreign files are in
-        the way."""
-        self._remove_partials()
-        self._refuse_foreign()
+        """Remove what a run left before its first checkpoint, or while it removed a dataset;
+        refuse where foreign files are in the way."""
+        self._remove_own()
+        self.refuse_foreign()
 
-    def _remove_partials(self) -> None:
-        specs = [self._plan.spec]
-        log = read_journal(self.path)
-        before = Spec.restored(log.run.spec) if log is not None else None
-        if before is not None:
-            specs.append(before)
-        for spec in specs:
-            for path in self._partials(spec):
-                remove_file(path)
-        remove_file(self.path / STATE_FOLDER / JOURNAL)
+    def _remove_own(self) -> None:
+        """Remove the journal, then all files that are ours; of a finished dataset none."""
+        remove_own(self.path / STATE_FOLDER / JOURNAL)
+        claims = Claims.of(self.path)
+        is_finished = os.path.lexists(self.path / MANIFEST)
+        with explained(self.path):
+            for path in list(claims.paths()) if claims is not None else []:
+                is_state = path.parent != self.path
+                if not is_state and (path.name.endswith(PARTIAL) or not is_finished):
+                    claims.remove(path)  # type: ignore[union-attr]
 
-    def _refuse_foreign(self) -> None:
-        mine = self._plan.spec
-        taken = [path.name for path in self._entries() if would_write(mine, path.name)]
+    def refuse_foreign(self, but: Collection[Path] = ()) -> None:
+        """Raise TokenmillError where files that are not ours have names that this run needs."""
+        taken = [
+            path.name
+            for path in self._entries()
+            if self._needs(path.name.removesuffix(PARTIAL)) and path not in but and not is_own(path)
+        ]
         if taken:
-            raise TokenmillError(
-                "the folder holds files that this run would replace",
-                f"{self.path}: {', '.join(sorted(taken)[:5])}",
-                f"they belong to no dataset of tokenmill's (there is no {MANIFEST})",
-                "choose another --out, or move them away",
+            raise self._in_the_way(
+                taken, f"they belong to no dataset of tokenmill's (there is no {MANIFEST})"
             )
+
+    def _needs(self, name: str) -> bool:
+        side = {MANIFEST, SHA256SUMS}
+        if self._plan.spec.on_bad == "quarantine":
+            side.add(QUARANTINE)
+        return name in side or would_write(self._plan.spec, name)
+
+    def _in_the_way(self, names: list[str], why: str) -> TokenmillError:
+        return TokenmillError(
+            "the folder holds files that this run would replace",
+            f"{self.path}: {', '.join(sorted(names)[:5])}",
+            why,
+            "choose another --out, or move them away",
+        )
 
     def is_begun(self) -> bool:
         """Did a run leave a journal here?"""
         return read_journal(self.path) is not None
+
+    def is_mine(self) -> bool:
+        """Is the unfinished run there one of this very dataset?"""
+        log = read_journal(self.path)
+        return log is not None and log.run.fingerprint == self._plan.fingerprint()
 
     def leave(self, keeps: bool = True) -> None:
         """After a failure: what is worth going on with stays, anything less is removed."""
@@ -234,8 +302,7 @@ class OutputFolder:
         if keeps and at is not None and self._is_worth_keeping(at):
             return
         with contextlib.suppress(OSError, TokenmillError):
-            if log is not None:
-                self._remove_partials()
+            self._remove_own()
             remove_state(self.path)
 
     def uploads(self, run: RunBegun) -> Uploads | None:
@@ -254,29 +321,79 @@ class OutputFolder:
         """The dataset is complete: nothing of the run is left but that."""
         remove_state(self.path)
 
-    def overwrite(self) -> list[str]:
-        """Remove a dataset or an unfinished run; returns what was removed, in words."""
-        manifest = self.path / MANIFEST
-        names: list[str] = []
-        if manifest.exists():
-            try:
-                names = [shard.name for shard in load_manifest(self.path).shards]
-            except DamageFound:
-                mine = self._plan.spec
-                names = [path.name for path in self._entries() if would_write(mine, path.name)]
-            names += [SHA256SUMS, QUARANTINE]
+    def removable_bytes(self) -> int:
+        """Look what ``overwrite`` will remove, and how large it is; nothing is removed yet.
+
+        Raises TokenmillError where a file that this run would replace, or that a dataset or
+        journal names, is not what tokenmill wrote.
+        """
+        claims = Claims.begun(self.path)
+        mine = {path for path in claims.paths() if path.parent == self.path}
+        doubtful: list[Path] = []
+        for path, is_ours in [*self._of_the_dataset(), *self._of_the_run(claims)]:
+            if path not in mine and os.path.lexists(path):
+                mine.add(path) if is_ours(path) else doubtful.append(path)
+        if doubtful:
+            raise TokenmillError(
+                "files of the dataset there are not as tokenmill wrote them",
+                f"{self.path}: {', '.join(sorted(path.name for path in doubtful)[:5])}",
+                "they were changed or replaced, and what tokenmill did not write it does not "
+                "remove",
+                "move them away, or choose another --out, then run this again",
+            )
+        self.refuse_foreign(mine)
+        self._mine = sorted(mine)
+        return sum(path.lstat().st_size for path in self._mine)
+
+    def _of_the_dataset(self) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
+        """The files of a finished dataset, each with the question whether it is what was written.
+        A damaged manifest does not tell its files, but SHA256SUMS does."""
+        if has_foreign_manifest(self.path):
+            raise self._in_the_way([MANIFEST], "tokenmill did not write them")
+        if not os.path.lexists(self.path / MANIFEST):
+            return
+        yield self.path / MANIFEST, _is_regular
+        known: dict[str, str] = {}
+        lines = _sums_of(self.path)
+        with contextlib.suppress(DamageFound):
+            manifest = load_manifest(self.path)
+            known = {shard.name: shard.sha256 for shard in manifest.shards}
+            if manifest.quarantine.sha256 is not None:
+                known[QUARANTINE] = manifest.quarantine.sha256
+        if not known and MANIFEST in lines:
+            known = {name: digest for name, digest in lines.items() if name != MANIFEST}
+        for name, digest in known.items():
+            yield self.path / name, partial(_has_sha256, sha256=digest)
+        if lines and lines.items() <= {*known.items(), (MANIFEST, lines.get(MANIFEST))}:
+            yield self.path / SHA256SUMS, _is_regular
+
+    def _of_the_run(self, claims: Claims) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
+        """The files of an unfinished run that somebody changed; a link there has no bytes."""
         log = read_journal(self.path)
-        if log is not None:
-            names += [name + suffix for name in sorted(log.names) for suffix in ("", PARTIAL)]
-            names += [SHA256SUMS, QUARANTINE, SHA256SUMS + PARTIAL, MANIFEST + PARTIAL]
-        names += [path.name for path in self._partials(self._plan.spec)]
-        places = [self.path / name for name in dict.fromkeys(names)]
-        present = [place for place in places if _is_file(place)]
-        size = sum(place.lstat().st_size for place in present)
-        remove_file(manifest)  # first: without it nothing claims to be a dataset
-        for place in present:
-            remove_file(place)
-        remove_file(self.path / STATE_FOLDER / JOURNAL)
+        for name in sorted(log.names) if log is not None else []:
+            path = self.path / (name + PARTIAL)
+            yield path, lambda path: path.is_symlink() or claims.resembles(path)
+
+    def overwrite(self) -> list[str]:
+        """Remove a dataset or an unfinished run; returns what was removed, in words.
+
+        First all of it is claimed: killed after that, the same command knows it, and goes on.
+        """
+        size, present = self.removable_bytes(), self._mine
+        manifest, claims = self.path / MANIFEST, Claims.begun(self.path)
+        with explained(self.path):
+            remove_own(self.path / STATE_FOLDER / JOURNAL)
+            for path in [path for path in present if path.name.endswith(PARTIAL)]:
+                if not claims.remove(path):
+                    remove_file(path)
+            present_finals = [path for path in present if os.path.lexists(path)]
+            for path in present_finals:
+                claims.adopt(path)
+            if manifest in present_finals:  # first: without it nothing claims to be a dataset
+                remove_file(manifest)
+                sync_folder(self.path)
+            for path in present_finals:
+                claims.remove(path)
         return [f"removed {format_files(len(present))}, {format_bytes(size)}, of {self.path}"]
 
     def _is_worth_keeping(self, at: Checkpoint) -> bool:
@@ -285,7 +402,7 @@ class OutputFolder:
 
     def _entries(self) -> list[Path]:
         try:
-            return [path for path in self.path.iterdir() if _is_file(path)]
+            return sorted(self.path.iterdir())
         except OSError as error:
             raise TokenmillError(
                 "cannot read the output folder",
@@ -294,31 +411,41 @@ class OutputFolder:
                 "mend that and run it again, or choose another --out",
             ) from error
 
-    def _partials(self, spec: Spec) -> list[Path]:
-        """Unfinished files that a run with that spec would write itself."""
-        side = {name + PARTIAL for name in (MANIFEST, SHA256SUMS, QUARANTINE)}
-        return [
-            path
-            for path in self._entries()
-            if path.name in side
-            or (path.name.endswith(PARTIAL) and would_write(spec, path.name.removesuffix(PARTIAL)))
-        ]
-
 
 def revisions_of(path: Path) -> dict[str, str]:
     """The commits that the dataset or the unfinished run in a folder took for moving revisions:
     running the same command again means these, wherever the revisions have moved to."""
     with contextlib.suppress(TokenmillError):
-        if (path / MANIFEST).exists():
+        if os.path.lexists(path / MANIFEST):
             return load_manifest(path).revisions
         log = read_journal(path)
         return log.run.revisions if log is not None else {}
     return {}  # what is wrong there is told later
 
 
-def _is_file(path: Path) -> bool:
-    """A file or a link; no, where pathlib raises: of a name too long."""
-    return os.path.isfile(path) or os.path.islink(path)
+def _is_regular(path: Path) -> bool:
+    return os.path.isfile(path) and not path.is_symlink()
+
+
+def _has_sha256(path: Path, sha256: str) -> bool:
+    if not _is_regular(path):
+        return False
+    digest = hashlib.sha256()
+    with explained(path), path.open("rb") as file:
+        while chunk := file.read(_STEP):
+            digest.update(chunk)
+    return digest.hexdigest() == sha256
+
+
+def _sums_of(folder: Path) -> dict[str, str]:
+    """The names in SHA256SUMS with their hashes; none where it is no such file."""
+    try:
+        lines = read_small(folder / SHA256SUMS).decode().splitlines()
+    except (OSError, UnicodeDecodeError):
+        return {}
+    found = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
+    sums = {match[2]: match[1] for match in found if match and is_plain_name(match[2])}
+    return sums if len(sums) == len(lines) else {}
 
 
 def _doubt(log: Log, at: Checkpoint, plan: Plan) -> str | None:

@@ -7,8 +7,10 @@ is the same, byte for byte, too.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +28,8 @@ _COUNTED = ("documents", "tokens", "quarantined")
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 """How many of something: what is read from a file is refused when it cannot be."""
 _LARGEST_ID = 2**32 - 1
+_SIGNATURE = b'"tokenmill_version"'
+"""In every manifest of ours, near its beginning: a damaged one mostly still has it."""
 
 
 class Origin(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -145,6 +149,13 @@ def load_manifest(folder: str | Path) -> Manifest:
 
 def parse_manifest(content: bytes, where: str) -> Manifest:
     """The manifest whose content was found at ``where``. Raises DamageFound when it is none."""
+    if not is_from_tokenmill(content):
+        raise DamageFound(
+            f"{MANIFEST} there is damaged, or was not written by tokenmill",
+            where,
+            "it does not tell which release wrote it",
+            "put back a copy of it; if it is another program's, name another folder",
+        )
     try:
         manifest = msgspec.json.decode(content, type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -152,6 +163,23 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
     if (problem := _nonsense(manifest)) is not None:
         raise _damaged(where, problem)
     return manifest
+
+
+def is_from_tokenmill(content: bytes) -> bool:
+    """Is it the content of a manifest of ours, whole or damaged?"""
+    return _SIGNATURE in content
+
+
+def has_foreign_manifest(folder: Path) -> bool:
+    """Is there something under the manifest's name that tokenmill never wrote? A damaged manifest
+    is none."""
+    path = folder / MANIFEST
+    if not os.path.lexists(path):
+        return False
+    try:
+        return not is_from_tokenmill(read_small(path))
+    except OSError as error:
+        return error.errno not in (errno.EIO, errno.EACCES)
 
 
 def _damaged(where: str, why: str) -> DamageFound:

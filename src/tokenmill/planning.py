@@ -198,11 +198,12 @@ class Plan:
             shards["val"] = _shards(val, spec.shard_tokens)
         return Layout(shards, self.vocabulary.end_of_text, exact=False)
 
-    def check_disk(self, out: Path, is_passing: bool = False) -> list[str]:
+    def check_disk(self, out: Path, is_passing: bool = False, freed: int = 0) -> list[str]:
         """Raise NoSpace when the dataset surely does not fit; warn when it may not. ``is_passing``:
-        its shards stay there only until they are stored elsewhere."""
+        its shards stay there only until they are stored elsewhere; ``freed`` bytes will be free
+        before it begins."""
         assert self.estimate is not None
-        need, free = self.estimate.output_bytes(self.dtype), free_bytes(out)
+        need, free = self.estimate.output_bytes(self.dtype), free_bytes(out) + freed
         if is_passing and self.spec.shard_tokens is not None:
             need = min(need, STAGED_SHARDS * self.spec.shard_tokens * item_bytes(self.dtype))
         if need * (1 - self.estimate.spread) > free:

@@ -8,15 +8,23 @@ state of the run, both below ``.tokenmill/``.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 
 from tokenmill.errors import DamageFound, SpecMismatch, TemporaryFailure, TokenmillError
-from tokenmill.folder import OutputFolder, would_write
+from tokenmill.folder import OutputFolder
 from tokenmill.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal, read_journal
 from tokenmill.lease import Lease, new_token
-from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard, parse_manifest
+from tokenmill.manifest import (
+    MANIFEST,
+    QUARANTINE,
+    SHA256SUMS,
+    Manifest,
+    Shard,
+    is_from_tokenmill,
+    parse_manifest,
+)
 from tokenmill.network import GATE, Gate
 from tokenmill.places.bucket import PART_BYTES, Bucket, StoredObject, parse
 from tokenmill.planning import Plan
@@ -27,7 +35,7 @@ from tokenmill.storage import (
     PARTIAL,
     STATE_FOLDER,
     StagedFile,
-    remove_folder,
+    remove_working_folder,
     write_durably,
 )
 from tokenmill.uploads import FileChanged, Prefix, Uploads
@@ -50,6 +58,7 @@ class OutputPrefix(OutputFolder):
         self._tell = tell
         self._lease: Lease | None = None
         self._is_new = False
+        self._names: set[str] = set()
         self._stored: dict[str, StoredObject] | None = None
         self.where = self._prefix.url
 
@@ -58,13 +67,17 @@ class OutputPrefix(OutputFolder):
         if manifest is not None:
             self._remove_stored_state()
             self._bucket.remove([self._prefix.state(_LEASE)])
-            remove_folder(self.path)
+            remove_working_folder(self.path)
         return manifest
 
     def _load(self) -> Manifest | None:
         key = self._prefix.at(MANIFEST)
         found = self._bucket.fetch(key)
-        return None if found is None else parse_manifest(found[0], self._bucket.url(key))
+        if found is None:
+            return None
+        if not is_from_tokenmill(found[0]):
+            raise self._in_the_way([MANIFEST], "tokenmill did not write them")
+        return parse_manifest(found[0], self._bucket.url(key))
 
     def _is_whole(self, shard: Shard) -> bool:
         found = self._there().get(shard.name)
@@ -139,14 +152,14 @@ class OutputPrefix(OutputFolder):
         done = local.checkpoint.done_bytes if local is not None and local.checkpoint else -1
         if local is not None and (local.encoded or done >= log.checkpoint.done_bytes):
             return
-        self._remove_partials()
+        self._remove_own()
         for file in log.checkpoint.open:
             if not self._download(file):
                 self._tell(
                     f"warning: {file.name}{PARTIAL} in the store is not what the journal there "
                     "tells; the run begins anew"
                 )
-                self._remove_partials()
+                self._remove_own()
                 return
         write_durably(self.path / STATE_FOLDER / JOURNAL, found[0])
 
@@ -164,18 +177,23 @@ class OutputPrefix(OutputFolder):
         finally:
             staged.close()
 
-    def _refuse_foreign(self) -> None:
+    def refuse_foreign(self, but: Collection[Path] = ()) -> None:
+        super().refuse_foreign(but)
         if not self._is_new:
             return
-        mine = self._plan.spec
-        taken = [name for name in self._there() if would_write(mine, name)]
+        taken = [name for name in self._there() if self._needs(name)]
         if taken:
-            raise TokenmillError(
-                "the prefix holds objects that this run would replace",
-                f"{self.where}: {', '.join(sorted(taken)[:5])}",
-                f"they belong to no dataset of tokenmill's (there is no {MANIFEST})",
-                "choose another --out, or move them away",
+            raise self._in_the_way(
+                taken, f"they belong to no dataset of tokenmill's (there is no {MANIFEST})"
             )
+
+    def _in_the_way(self, names: list[str], why: str) -> TokenmillError:
+        return TokenmillError(
+            "the prefix holds objects that this run would replace",
+            f"{self.where}: {', '.join(sorted(names)[:5])}",
+            why,
+            "choose another --out, or move them away",
+        )
 
     def leave(self, keeps: bool = True) -> None:
         super().leave(keeps)
@@ -190,22 +208,57 @@ class OutputPrefix(OutputFolder):
         with contextlib.suppress(NotYet, TokenmillError):
             goodbye.result(_GOODBYE_SECONDS)
 
-    def overwrite(self) -> list[str]:
+    def removable_bytes(self) -> int:
+        """As in a folder; of the objects the size tells whether they are what was written, for
+        their hash would take as long as reading all of them."""
         self._hold(any_spec=True)
-        there, mine = self._there(), self._plan.spec
-        names = {SHA256SUMS, QUARANTINE, MANIFEST}
+        there = self._there()
+        names, doubtful = self._mine_there(there)
+        if not names and not self._is_new:
+            names = {name for name in there if self._needs(name) and name != MANIFEST}
+        if doubtful:
+            raise TokenmillError(
+                "objects of the dataset there are not as tokenmill wrote them",
+                f"{self.where}: {', '.join(sorted(doubtful)[:5])}",
+                "they were changed or replaced, and what tokenmill did not write it does not "
+                "remove",
+                "move them away, or choose another --out, then run this again",
+            )
+        self._names = names
+        if taken := [name for name in there if self._needs(name) and name not in names]:
+            raise self._in_the_way(taken, "tokenmill did not write them")
+        was_new, self._is_new = self._is_new, False  # what is there was looked at
+        try:
+            return super().removable_bytes()
+        finally:
+            self._is_new = was_new
+
+    def _mine_there(self, there: Mapping[str, StoredObject]) -> tuple[set[str], set[str]]:
+        """The objects of a dataset or of an unfinished run that are as they were written, and those
+        that are not."""
+        sizes: dict[str, int] = {}
         if MANIFEST in there:
-            try:
-                manifest = self._load()
-                names |= {shard.name for shard in manifest.shards} if manifest else set()
-            except DamageFound:
-                names |= {name for name in there if would_write(mine, name)}
-        elif not self._is_new:
-            log = self._stored_log()
-            names |= log.names if log is not None else set()
-            names |= {name for name in there if would_write(mine, name)}
+            found = self._bucket.fetch(self._prefix.at(MANIFEST))
+            content = found[0] if found is not None else b""
+            if not is_from_tokenmill(content):
+                raise self._in_the_way([MANIFEST], "tokenmill did not write them")
+            sizes[MANIFEST] = len(content)
+            with contextlib.suppress(DamageFound):
+                manifest = parse_manifest(content, self.where)
+                sizes |= {shard.name: shard.bytes for shard in manifest.shards}
+                sizes[SHA256SUMS] = len(manifest.sha256sums())
+                if manifest.quarantine.sha256 is not None:
+                    sizes[QUARANTINE] = manifest.quarantine.bytes
+        elif not self._is_new and (log := self._stored_log()) is not None:
+            sizes = {shard.name: shard.bytes for shard in log.shards}
+        present = {name for name in sizes if name in there}
+        same = {name for name in present if there[name].size == sizes[name]}
+        return same, present - same
+
+    def overwrite(self) -> list[str]:
+        there = self._there()
         local = super().overwrite()
-        names = {name for name in names & there.keys() if "/" not in name}
+        names = self._names
         if not names:
             return local
         self._bucket.remove([self._prefix.at(MANIFEST)])  # first: then nothing claims to be whole
@@ -217,10 +270,17 @@ class OutputPrefix(OutputFolder):
         return [*local, f"removed {len(names)} objects, {format_bytes(size)}, of {self.where}"]
 
     def _remove_stored_state(self) -> None:
-        """Remove all below ``.tokenmill/`` but the lease."""
-        found = self._bucket.objects(self._prefix.at(STATE_FOLDER))
-        lease = self._prefix.state(_LEASE)
-        self._bucket.remove([entry.key for entry in found if entry.key != lease])
+        """Remove what is ours below ``.tokenmill/``, but the lease: the journal and the unfinished
+        files beside it."""
+        found = self._bucket.fetch(self._prefix.state(JOURNAL))
+        log = parse_journal(found[0], self.where) if found is not None else None
+        names = {JOURNAL} if log is not None else set()
+        for entry in self._bucket.objects(self._prefix.at(STATE_FOLDER)):
+            name = entry.key.rpartition("/")[2]
+            is_named = log is not None and name.removesuffix(PARTIAL) in log.names
+            if name.endswith(PARTIAL) and (is_named or self._needs(name.removesuffix(PARTIAL))):
+                names.add(name)
+        self._bucket.remove([self._prefix.state(name) for name in sorted(names)])
 
     def uploads(self, run: RunBegun) -> Uploads | None:
         assert self._lease is not None
@@ -266,4 +326,4 @@ class OutputPrefix(OutputFolder):
         assert self._lease is not None
         with contextlib.suppress(TemporaryFailure):
             self._lease.remove()
-        remove_folder(self.path)
+        remove_working_folder(self.path)

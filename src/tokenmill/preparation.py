@@ -179,24 +179,21 @@ class Preparation:
             self._check_local()
             return repair(self.plan, self.out, self.options.tell)
         make_folder(self.out)
-        with locked(self.out):
+        with locked(self.out, self.options.tell):
             folder = self.folder
             try:
-                if self.options.overwrite:
-                    for line in folder.overwrite():
-                        self.options.tell(f"overwrite: {line}")
-                manifest = folder.finished()
-                if manifest is not None:
+                folder.take_stock()
+                is_new, log = self._log()
+                if log is None:
+                    manifest = folder.finished()
+                    assert manifest is not None
                     self._tell_finished(manifest)
                     return manifest
-                if self.plan.inputs.pipe is not None and folder.is_begun():
+                # Nothing is removed before all that can be known of the new run is.
+                self._announce(log, folder.removable_bytes() if is_new else 0)
+                if is_new:
                     for line in folder.overwrite():
-                        self.options.tell(f"begun anew, for a pipe cannot be gone on with: {line}")
-                log = folder.unfinished()
-                if log is None:
-                    folder.remove_leftovers()
-                    log = Log(self._begun())
-                self._announce(log)
+                        self.options.tell(f"overwrite: {line}")
                 manifest = self._work(log)
             except BaseException as error:
                 folder.leave(keeps=not isinstance(error, WrongContent))
@@ -207,6 +204,33 @@ class Preparation:
         for line in closing_lines(manifest, self.plan, self.status, self.where, drops):
             self.options.tell(line)
         return manifest
+
+    def _log(self) -> tuple[bool, Log | None]:
+        """Is a dataset or a run in the folder to be removed first? And what to go on from: a new
+        log where nothing is kept, None where all is done."""
+        folder = self.folder
+        if self.options.overwrite and not self._has_begun_anew():
+            return True, Log(self._begun())
+        if folder.finished() is not None:
+            return False, None
+        if self.plan.inputs.pipe is not None and folder.is_begun():
+            self.options.tell("begun anew, for a pipe cannot be gone on with")
+            return True, Log(self._begun())
+        log = folder.unfinished()
+        if log is None:
+            folder.remove_leftovers()
+            return False, Log(self._begun())
+        folder.refuse_foreign()
+        return False, log
+
+    def _has_begun_anew(self) -> bool:
+        """Has a worker before this one, which died, removed what was to be overwritten?"""
+        if not self.options.attempt.number:
+            return False
+        try:
+            return self.folder.manifest() is None and self.folder.is_mine()
+        except TokenmillError:
+            return False
 
     def _check_pipe(self) -> None:
         """Refuse what takes a second look at the input."""
@@ -258,8 +282,9 @@ class Preparation:
             plan.inputs.revisions,
         )
 
-    def _announce(self, log: Log) -> None:
-        """Tell the plan in a line, what is kept, and everything that will go wrong."""
+    def _announce(self, log: Log, freed: int) -> None:
+        """Tell the plan in a line, what is kept, and everything that will go wrong; before it
+        begins ``freed`` bytes are removed."""
         tell, plan = self.options.tell, self.plan
         for path in plan.inputs.ignored[:5]:
             tell(f"ignored: {path} is of no known kind")
@@ -287,7 +312,7 @@ class Preparation:
             return  # told by the worker that died, perhaps of a document in the estimate's sample
         plan.estimate = plan.make_estimate()
         tell(f"plan: {plan.summary()}")
-        warnings = plan.check_disk(self.out, is_store(self.where))
+        warnings = plan.check_disk(self.out, is_store(self.where), freed)
         for warning in warnings + plan.spec.layout.warnings(plan.layout()):
             tell(f"warning: {warning}")
 

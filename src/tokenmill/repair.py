@@ -6,12 +6,14 @@ others, and its hash whether it became what it was. Files that are whole are not
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenmill.batches import TokenBatch
 from tokenmill.caches import CacheGovernor
+from tokenmill.claims import shares_a_stretch
 from tokenmill.damage import (
     Problem,
     check_quarantine,
@@ -26,12 +28,16 @@ from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes
+from tokenmill.reading import read_small
 from tokenmill.sources.block import BLOCK_BYTES, Block, Position
 from tokenmill.storage import (
     PARTIAL,
     StagedFile,
+    explained,
+    foreign,
     locked,
     publish,
+    remove_own,
     remove_state,
     write_durably,
 )
@@ -48,14 +54,14 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
     Raises UsageError where there is no dataset, SpecMismatch where there is another one, and
     DamageFound where its manifest or its quarantine file is damaged.
     """
-    if not (out / MANIFEST).exists():
+    if not os.path.lexists(out / MANIFEST):
         raise UsageError(
             "there is no finished dataset to repair",
             str(out),
             f"it has no {MANIFEST}",
             "run the same command without --repair",
         )
-    with locked(out):
+    with locked(out, tell):
         manifest = OutputFolder(out, plan).manifest()
         assert manifest is not None
         sums = list(check_sums(out, manifest))
@@ -66,9 +72,9 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
                 tell(f"damaged: {problem}")
                 _Rebuilding(plan, out, shard).run()
                 tell(f"repaired: {shard.name}, {format_bytes(shard.bytes)}")
-            (out / (shard.name + PARTIAL)).unlink(missing_ok=True)  # of a repair that was killed
+            remove_own(out / (shard.name + PARTIAL))  # of a repair that was killed
         if sums:
-            write_durably(out / SHA256SUMS, manifest.sha256sums())
+            _restore_sums(out, manifest)
             tell(f"repaired: {SHA256SUMS}")
         remove_state(out)
         for stray in strays(out, manifest):
@@ -76,6 +82,18 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
         _refuse_damaged_quarantine(out, manifest)
     tell(f"{out}: all {len(manifest.shards)} shards are as the manifest tells")
     return manifest
+
+
+def _restore_sums(out: Path, manifest: Manifest) -> None:
+    """Write SHA256SUMS again. Raises TokenmillError where it is another program's: none of our
+    lines is in it."""
+    path, content = out / SHA256SUMS, manifest.sha256sums()
+    if os.path.lexists(path) and not path.is_symlink():
+        with explained(path):
+            there = read_small(path).splitlines()
+        if there and not set(there) & set(content.splitlines()):
+            raise foreign(path)
+    write_durably(path, content, replaces=True)
 
 
 def _refuse_edited_manifest(sums: list[Problem], out: Path) -> None:
@@ -124,9 +142,20 @@ class _Rebuilding:
                     f"made from the same inputs, its SHA-256 is {sha256}, not {shard.sha256}",
                     "run verify --against with the inputs, or prepare again with --overwrite",
                 )
-            publish(self._out, [shard.name])
+            self._refuse_foreign(staged.path, len(header))
+            publish(self._out, [shard.name], replaces=True)
         finally:
             staged.discard()
+
+    def _refuse_foreign(self, made: Path, header: int) -> None:
+        """Raise TokenmillError where what has the shard's name is no damaged shard: damage leaves
+        some bytes as they were, or none at all. A link has no bytes of its own."""
+        there = self._out / self._shard.name
+        if not os.path.lexists(there) or there.is_symlink():
+            return
+        with explained(there):
+            if not shares_a_stretch(made, there, header):
+                raise foreign(there)
 
     def _parts(self) -> Iterator[NDArray[Any]]:
         """Its tokens, from its origin on; as many as can be had."""

@@ -11,20 +11,30 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import socket
+import stat
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tokenmill.errors import NoSpace, OutputInUse, TokenmillError
+from tokenmill.claims import PARTIAL, STATE_FOLDER, Claims, create_own, is_own
+from tokenmill.errors import NoSpace, OutputInUse, TokenmillError, too_many_files
 from tokenmill.quantities import format_bytes
 
-PARTIAL = ".partial"
-STATE_FOLDER = ".tokenmill"
+__all__ = ["PARTIAL", "STATE_FOLDER"]
 _WRITE_BACK = 16 * 1024 * 1024
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+"""Of ``flock`` where a file system has none: Lustre without its option, NFS without its daemon."""
+_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
+"""Of ``fsync`` on a folder where a file system cannot; any other failure is one of the disk."""
+_TEMPORARY_LOCK = re.compile(r"lock-[0-9a-f]{32}")
+_HOLDER = re.compile(rb"(\d+) on ([^\n]*)\n(?:started (\d+)\n)?")
+_JOURNAL = re.compile(rb'[0-9a-f]{16} \{"type":"run"')
 _LOCK_PATIENCE = 1.0
 """A run that was killed lets go of its lock when the last of its processes is gone."""
 
@@ -33,7 +43,7 @@ class StagedFile:
     """A file being written under ``NAME.partial``; ``sha256`` covers all that was written."""
 
     def __init__(self, final: Path, header: bytes = b"") -> None:
-        self._begin(final, header, os.O_CREAT | os.O_TRUNC)
+        self._begin(final, header, is_new=True)
         self._hash_thread: threading.Thread | None = None
         if header:
             try:
@@ -42,7 +52,7 @@ class StagedFile:
                 self.discard()
                 raise
 
-    def _begin(self, final: Path, header: bytes, flags: int) -> None:
+    def _begin(self, final: Path, header: bytes, is_new: bool) -> None:
         self.final = final
         self.path = final.with_name(final.name + PARTIAL)
         self.size = 0
@@ -52,8 +62,10 @@ class StagedFile:
         self._hash_problem: Exception | None = None
         self._is_closing = False
         self._flushed = 0
-        with _explained(self.path):
-            self._fd = os.open(self.path, os.O_RDWR | flags | os.O_NOFOLLOW, 0o666)
+        with explained(self.path):
+            if is_new:
+                create_own(self.path)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
 
     @classmethod
     def reopen(cls, final: Path, size: int, sha256: str | None, header: bytes = b"") -> StagedFile:
@@ -67,8 +79,10 @@ class StagedFile:
         partial = final.with_name(final.name + PARTIAL)
         if not partial.exists():
             raise _changed(partial, "it is not there any more")
-        staged._begin(final, header, 0)
-        with _explained(staged.path):
+        if not is_own(partial):
+            raise foreign(partial)
+        staged._begin(final, header, is_new=False)
+        with explained(staged.path):
             os.ftruncate(staged._fd, size)
             os.pwrite(staged._fd, header, 0)
             os.lseek(staged._fd, size, os.SEEK_SET)
@@ -100,7 +114,7 @@ class StagedFile:
 
     def write(self, data: memoryview) -> None:
         """Append all of ``data`` (bytes), however short the single writes are."""
-        with _explained(self.path):
+        with explained(self.path):
             done = 0
             while done < len(data):
                 done += os.write(self._fd, data[done:])
@@ -125,7 +139,7 @@ class StagedFile:
 
     def sync(self) -> None:
         """Make what was written durable."""
-        with _explained(self.path):
+        with explained(self.path):
             _sync_data(self._fd)
 
     def finish(self, header: bytes | None = None) -> str:
@@ -138,7 +152,7 @@ class StagedFile:
             thread.join()
         if self._hash_problem is not None:
             raise self._hash_problem
-        with _explained(self.path):
+        with explained(self.path):
             if header is not None and header != self._header:
                 os.pwrite(self._fd, header, 0)
                 self._hash = hashlib.sha256()
@@ -163,24 +177,29 @@ class StagedFile:
     def discard(self) -> None:
         """Close and remove the partial file."""
         self.close()
-        self.path.unlink(missing_ok=True)
+        if Claims.of(self.path.parent) is None:  # made under no claims, where nothing was
+            remove_file(self.path)
+        else:
+            remove_own(self.path)
 
 
 class AppendedFile:
     """A file to which whole lines are added, each durable when ``append`` returns."""
 
     def __init__(self, path: Path, size: int = 0) -> None:
-        """Open ``path``, cut back to its first ``size`` bytes."""
+        """Open ``path``, cut back to its first ``size`` bytes; with none, it is made anew."""
         self._path = path
-        with _explained(path):
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+        with explained(path):
+            if size == 0:
+                create_own(path)
+            self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
             os.ftruncate(self._fd, size)
             os.fsync(self._fd)
             sync_folder(path.parent)
 
     def append(self, line: bytes) -> None:
         """Add one line, durably."""
-        with _explained(self._path):
+        with explained(self._path):
             done = 0
             while done < len(line):
                 done += os.write(self._fd, line[done:])
@@ -215,12 +234,17 @@ def _changed(path: Path, why: str) -> TokenmillError:
     )
 
 
-def publish(folder: Path, names: list[str]) -> None:
+def publish(folder: Path, names: list[str], replaces: bool = False) -> None:
     """Give finished ``.partial`` files their final names, in order, durably.
 
-    What an interrupted call has renamed already stays as it is.
+    What an interrupted call has renamed already stays as it is. Raises TokenmillError, before
+    anything is renamed, where a foreign file has one of the names (unless ``replaces``).
     """
-    with _explained(folder):
+    with explained(folder):
+        for name in names if not replaces else []:
+            final = folder / name
+            if os.path.lexists(final) and not is_own(final):
+                raise foreign(final)
         for name in names:
             partial = folder / (name + PARTIAL)
             if partial.exists() or not (folder / name).exists():
@@ -228,79 +252,174 @@ def publish(folder: Path, names: list[str]) -> None:
         sync_folder(folder)
 
 
-def write_durably(path: Path, content: bytes) -> None:
-    """Write a small file so that it either exists whole or not at all."""
+def write_durably(path: Path, content: bytes, replaces: bool = False) -> None:
+    """Write a small file so that it either exists whole or not at all.
+
+    One of this content stays as it is. Raises TokenmillError where another one has its name, which
+    is not this run's (unless it ``replaces`` that).
+    """
+    with explained(path):
+        if _has_content(path, content):
+            sync_folder(path.parent)
+            return
+        if not replaces:
+            remove_own(path)
     staged = StagedFile(path)
     try:
         staged.write(memoryview(content))
         staged.finish()
-        publish(path.parent, [path.name])
+        publish(path.parent, [path.name], replaces)
     except BaseException:
         staged.discard()
         raise
 
 
+def _has_content(path: Path, content: bytes) -> bool:
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    is_alike = stat.S_ISREG(status.st_mode) and status.st_size == len(content)
+    return is_alike and path.read_bytes() == content
+
+
+def foreign(path: Path) -> TokenmillError:
+    """The error where a file that this run did not write has a name that it needs."""
+    return TokenmillError(
+        "a file that tokenmill did not write is in the way",
+        str(path),
+        "it is not touched",
+        "move it away, or choose another --out, then run this again",
+    )
+
+
 def sync_folder(folder: Path) -> None:
-    """Make renames and new names in ``folder`` durable."""
-    with _explained(folder):
-        fd = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    """Make renames and new names in ``folder`` durable, where its file system can do that."""
+    with explained(folder):
+        _try_to_sync(folder)
+
+
+def _try_to_sync(folder: Path) -> bool:
+    """Can folders be synced there? Raises OSError where the disk failed."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+        return False
+    finally:
+        os.close(fd)
+    return True
 
 
 def free_bytes(folder: Path) -> int:
     """Free bytes for an ordinary user on the file system of ``folder`` (or its nearest parent)."""
-    existing = next(place for place in [folder, *folder.parents] if place.exists())
-    return shutil.disk_usage(existing).free
+    existing = next(place for place in [folder, *folder.parents] if os.path.exists(place))
+    with explained(folder):
+        return shutil.disk_usage(existing).free
+
+
+def remove_own(path: Path) -> bool:
+    """Remove a file if a run here made it; any other stays. Was it one?"""
+    with explained(path):
+        claims = Claims.of(path.parent)
+        return claims is not None and claims.remove(path)
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there; a folder in its place is an error."""
-    with _explained(path):
+    """Remove a file that is known to be ours, if it is there; a folder in its place is an error."""
+    with explained(path):
         path.unlink(missing_ok=True)
 
 
 def make_folder(folder: Path) -> None:
     """Make the output folder and its parents."""
-    with _explained(folder):
+    with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
+def _silent(line: str) -> None:
+    """Tell nobody."""
+
+
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, tell: Callable[[str], None] = _silent) -> Iterator[None]:
     """Hold the output folder for one run; the lock vanishes with its holder.
 
-    Raises OutputInUse, naming the holder, when another run has it.
+    Raises OutputInUse, naming the holder, when another run has it, and TokenmillError where a
+    foreign file is in the lock's place. ``tell`` hears what the file system cannot do.
     """
-    fd = _lock(folder)
+    fd = _lock(folder, tell)
     try:
-        with _explained(folder):
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with explained(folder):
+            _write_holder(fd)
+            if not _try_to_sync(folder):
+                tell(
+                    f"warning: the file system of {folder} cannot sync folders: a power cut may "
+                    "take away the names of files that were just written, and the run then begins "
+                    "anew; fix: none is needed, or an --out on a local disk"
+                )
+            Claims.begun(folder)
         yield
     finally:
         _remove_lone_lock(fd, folder)
         os.close(fd)
 
 
+def _write_holder(fd: int) -> None:
+    """Never empty, at no moment: an empty file in the lock's place is none of ours."""
+    if os.fstat(fd).st_size:
+        line = _holder()
+        os.pwrite(fd, line, 0)
+        os.ftruncate(fd, len(line))
+
+
+def _holder() -> bytes:
+    started = _started(os.getpid())
+    line = f"{os.getpid()} on {socket.gethostname()}\n"
+    return (line + (f"started {started}\n" if started else "")).encode()
+
+
+def _started(process: int) -> str | None:
+    """When a process started, in ticks since boot: with it a number names one process for good."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[19].decode()
+    except (OSError, IndexError):
+        return None
+
+
 def _remove_lone_lock(fd: int, folder: Path) -> None:
     """A run that left nothing else leaves no lock file either."""
     state = folder / STATE_FOLDER
     with contextlib.suppress(OSError):
-        if _is_current(fd, folder) and os.listdir(state) == ["lock"]:
+        claims = Claims.of(folder)
+        if _is_current(fd, folder) and claims is not None and not list(claims.paths()):
+            claims.end()
+        if _is_current(fd, folder) and os.listdir(state) == ["lock"] and os.fstat(fd).st_size:
             os.unlink(state / "lock")
             os.rmdir(state)
 
 
-def _lock(folder: Path) -> int:
+def _lock(folder: Path, tell: Callable[[str], None] = _silent) -> int:
     deadline = time.monotonic() + _LOCK_PATIENCE
     while True:
         fd = _open_lock(folder)
         try:
+            has_locks = True
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            is_held: OSError | None = error
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                os.close(fd)
+                with explained(folder / STATE_FOLDER / "lock"):
+                    raise
+            has_locks, is_held = False, error if _is_alive(fd) else None
+        else:
+            is_held = None
+        if is_held is not None:
             holder = holder_of(fd)
             os.close(fd)
             if time.monotonic() < deadline:
@@ -311,40 +430,85 @@ def _lock(folder: Path) -> int:
                 where=str(folder),
                 why=f"process {holder} holds its lock",
                 fix="wait for that run, stop it, or choose another --out",
-            ) from error
+            ) from is_held
         if _is_current(fd, folder):
+            if not has_locks:
+                tell(
+                    f"warning: the file system of {folder} has no locks: a second run into this "
+                    "folder is noticed only if it is on this machine; fix: see to it that there is "
+                    "only one"
+                )
             return fd
         os.close(fd)  # a run that ended removed it after we opened it
 
 
+def _is_alive(fd: int) -> bool:
+    """Where nothing can be locked: is the process that wrote the lock file one of this machine
+    that runs, and not this one? A number that was given to another process since is not it."""
+    found = _HOLDER.match(os.pread(fd, 512, 0))
+    if found is None or found[2].decode("utf-8", "replace") != socket.gethostname():
+        return False
+    process = int(found[1])
+    if process == os.getpid() or found[3] is None:
+        return False
+    return _started(process) == found[3].decode()
+
+
 def holder_of(fd: int) -> str:
     """Who wrote the open lock file, in words."""
-    return os.pread(fd, 256, 0).decode("utf-8", "replace").strip() or "unknown"
+    line = os.pread(fd, 256, 0).partition(b"\n")[0]
+    return line.decode("utf-8", "replace").strip() or "unknown"
 
 
 def lock_holder(folder: Path) -> str | None:
     """Who holds the lock on the output folder now; None when nobody does."""
     try:
-        fd = os.open(folder / STATE_FOLDER / "lock", os.O_RDONLY)
+        fd = os.open(folder / STATE_FOLDER / "lock", os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return holder_of(fd)
+    except OSError:
+        return holder_of(fd) if _is_alive(fd) else None
     finally:
         os.close(fd)
     return None
 
 
 def _open_lock(folder: Path) -> int:
-    with _explained(folder):
-        # A link would lead what is written to somewhere else.
-        state, flags = folder / STATE_FOLDER, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
-        state.mkdir(parents=True, exist_ok=True)
-        if state.is_symlink():
-            raise OSError(errno.ELOOP, f"{STATE_FOLDER} is a symbolic link")
-        return os.open(state / "lock", flags, 0o666)
+    state = folder / STATE_FOLDER
+    path = state / "lock"
+    with explained(folder):
+        while True:
+            # A link would lead what is written to somewhere else.
+            state.mkdir(parents=True, exist_ok=True)
+            if state.is_symlink():
+                raise OSError(errno.ELOOP, f"{STATE_FOLDER} is a symbolic link")
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+                break
+            _make_lock(state)
+    content = os.pread(fd, 512, 0) if stat.S_ISREG(os.fstat(fd).st_mode) else b"none of ours"
+    if content and not _HOLDER.match(content):
+        os.close(fd)
+        raise foreign(path)
+    return fd
+
+
+def _make_lock(state: Path) -> None:
+    """Make the lock file, with its content from the first moment on."""
+    temporary = state / f"lock-{uuid.uuid4().hex}"
+    with contextlib.suppress(FileNotFoundError):  # another run removes what was left, and this too
+        temporary.write_bytes(_holder())
+        try:
+            os.link(temporary, state / "lock")
+        except FileExistsError:
+            pass
+        except OSError:
+            os.replace(temporary, state / "lock")  # no hard links there
+        temporary.unlink(missing_ok=True)
 
 
 def _is_current(fd: int, folder: Path) -> bool:
@@ -355,22 +519,60 @@ def _is_current(fd: int, folder: Path) -> bool:
         return False
 
 
-def remove_folder(folder: Path) -> None:
-    """Remove a run's own working folder, with all that is left in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-
-
 def remove_state(folder: Path) -> None:
-    """Remove the state folder of a finished or abandoned run."""
-    shutil.rmtree(folder / STATE_FOLDER, ignore_errors=True)
+    """Remove the state of a finished or abandoned run: the files that are tokenmill's, and the
+    folder if nothing else is in it. What cannot be removed stays."""
+    state = folder / STATE_FOLDER
+    if state.is_symlink() or not state.is_dir():
+        return
+    with contextlib.suppress(OSError):
+        claims = Claims.of(folder)
+        if claims is not None:
+            for path in list(claims.paths()):
+                if path.parent == state:
+                    claims.remove(path)
+        _remove_if(state / "journal", _JOURNAL)
+        if claims is not None:
+            claims.end()
+        for name in os.listdir(state):
+            if _TEMPORARY_LOCK.fullmatch(name):
+                _remove_if(state / name, _HOLDER)
+        _remove_if(state / "lock", _HOLDER)
+        os.rmdir(state)
+
+
+def _remove_if(path: Path, pattern: re.Pattern[bytes]) -> None:
+    """Remove a regular file that begins as ours do."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return
+        with path.open("rb") as file:
+            is_ours = pattern.match(file.read(512)) is not None
+        if is_ours:
+            path.unlink()
+
+
+def remove_working_folder(folder: Path) -> None:
+    """Remove a run's own working folder, with what is tokenmill's in it; foreign files stay."""
+    with contextlib.suppress(OSError):
+        claims = Claims.of(folder)
+        if claims is not None:
+            for path in list(claims.paths()):
+                claims.remove(path)
+        remove_state(folder)
+        os.rmdir(folder)
 
 
 @contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
+def explained(path: Path) -> Iterator[None]:
     """Turn an OSError on ``path`` into an error that says what to do."""
     try:
         yield
+    except FileExistsError as error:
+        raise foreign(Path(error.filename2 or error.filename or path)) from error
     except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise too_many_files(str(path), error) from error
         if error.errno in _FULL:
             folder = path if path.is_dir() else path.parent
             raise NoSpace(

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from tokenmill.claims import create_own
+
 AGAIN = 97
 """Exit code of a careful worker that has come past the trouble: go on as usual."""
 PARENT_BYTES = 16 * 1024 * 1024
@@ -226,7 +228,8 @@ class Hand:
     """What a careful worker has in hand, noted where its parent finds it after its death."""
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o666)
+        create_own(path)
+        self._fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
 
     def note(self, block: str, record: int | None = None) -> None:
         """Take up a block, or one record of it."""
@@ -241,7 +244,7 @@ def in_hand(path: Path) -> str | None:
     except OSError:
         return None
     length = int.from_bytes(content[:8], "little")
-    return content[8 : 8 + length].decode() or None
+    return content[8 : 8 + length].decode("utf-8", "replace") or None
 
 
 class Repeats:

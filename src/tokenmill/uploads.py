@@ -28,7 +28,7 @@ from tokenmill.journal import (
 from tokenmill.lease import Lease
 from tokenmill.manifest import Shard
 from tokenmill.places.bucket import PART_BYTES, Bucket
-from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_file
+from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_own
 
 MOST_WAITING = 2
 """Whole shards that wait for a checkpoint or their upload, at most, but for those of one block: so
@@ -179,7 +179,7 @@ class Uploads:
                 "check the disk, then run the same command with --overwrite",
             ) from error
         self.note(ShardStored(shard.name))
-        remove_file(path)
+        remove_own(path)
         self._shards[shard.name] = shard
         self._since_mirror += shard.bytes
 
