@@ -376,6 +376,11 @@ def _client_options(scheme: str) -> dict[str, Any]:
     options["read_timeout"] = _SILENCE
     if scheme == "s3" and _is_loopback():
         options["allow_http"] = True
+    if scheme == "gs":
+        # To whoever does not take gzip, Google sends an object that is stored so decompressed, as
+        # a whole whatever its range (https://cloud.google.com/storage/docs/transcoding). obstore's
+        # client undoes no encoding: what comes are the bytes that its listing counts.
+        options["default_headers"] = {"Accept-Encoding": "gzip"}
     for name in _CLIENT_OPTIONS:
         value = os.environ.get(f"{_PREFIXES[scheme]}_{name.upper()}")
         if value:
