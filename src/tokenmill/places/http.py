@@ -24,7 +24,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from tokenmill import __version__
 from tokenmill.errors import InputError, UsageError
 from tokenmill.network import GATE, Passing
-from tokenmill.places.place import Found, InputFile, kind_of, unknown_kind
+from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -232,7 +232,7 @@ def _get(url: str, headers: Headers) -> BaseHTTPResponse:
     except urllib3.exceptions.HTTPError as error:
         raise _passing(error) from error
     except OSError as error:
-        raise Passing(f"cannot connect: {error}") from error
+        raise Passing(f"cannot connect: {error}", is_unreachable=True) from error
 
 
 def _passing(error: Exception) -> Exception:
@@ -249,7 +249,10 @@ def _passing(error: Exception) -> Exception:
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return Passing(f"no data for {READ_SECONDS:g} s")
     text = re.sub(r"^.*?HTTPS?Connection\w*\(.*?\): ", "", str(error)) or type(error).__name__
-    return Passing(text)
+    kinds = urllib3.exceptions
+    unreachable = (kinds.NewConnectionError, kinds.ConnectTimeoutError, kinds.SSLError,
+                   kinds.ProxyError)  # fmt: skip
+    return Passing(text, is_unreachable=isinstance(error, unreachable))
 
 
 def _check_status(response: BaseHTTPResponse, resource: Resource, hops: int) -> None:
@@ -358,7 +361,7 @@ class WebPlace:
 WEB = WebPlace()
 
 
-def expand(argument: str) -> Found:
+def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     """The one file at an address."""
     need_urllib3()
     parts = urlsplit(argument)
@@ -370,7 +373,7 @@ def expand(argument: str) -> Found:
             why="it would stand in the manifest",
             fix="use an address that needs none, or fetch the file first",
         )
-    known = kind_of(unquote(parts.path))
+    known = selection.kind_of(unquote(parts.path))
     if known is None:
         raise unknown_kind(argument)
     size, probe = _look(argument)
