@@ -10,6 +10,7 @@ ranges, parts of an upload and codes of errors included. Credentials are not loo
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import http.server
 import json
@@ -38,6 +39,7 @@ class Object:
 
     content: bytes
     generation: int
+    encoding: str | None = None
 
     @property
     def etag(self) -> str:
@@ -79,10 +81,10 @@ class FakeStore:
     def url(self, key: str) -> str:
         return f"{self.scheme}://{BUCKET}/{key}"
 
-    def put(self, key: str, content: bytes) -> Object:
-        """Store an object."""
+    def put(self, key: str, content: bytes, encoding: str | None = None) -> Object:
+        """Store an object, with what its writer said of its encoding."""
         self._writes += 1
-        self.objects[key] = Object(content, self._writes)
+        self.objects[key] = Object(content, self._writes, encoding)
         return self.objects[key]
 
     def fetch(self, prefix: str, folder: Path) -> Path:
@@ -151,11 +153,20 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.refuse(412, "ConditionNotMet")
             return
         content, status, headers = found.content, 200, self.told(found)
+        if found.encoding:
+            headers["Content-Encoding"] = found.encoding
+        if self.is_transcoded(found):
+            del headers["Content-Encoding"]
+            self.answer(200, gzip.decompress(content), headers)
+            return
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
             start, stop = int(wanted[1]), min(int(wanted[2]) + 1, len(content))
             headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"
             content, status = content[start:stop], 206
         self.answer(status, content, headers)
+
+    def is_transcoded(self, found: Object) -> bool:
+        return False
 
     serve_head = serve_get
     no_key = "NoSuchKey"
@@ -197,6 +208,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 class _Google(_Handler):
+    def is_transcoded(self, found: Object) -> bool:
+        """https://cloud.google.com/storage/docs/transcoding: the range is then ignored."""
+        takes = self.headers.get("Accept-Encoding", "")
+        return found.encoding == "gzip" and "gzip" not in takes
+
     def refuse_bucket(self) -> None:
         self.refuse(404, "NoSuchBucket")
 

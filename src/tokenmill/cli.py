@@ -61,6 +61,13 @@ def _spec_options(command: _Command) -> _Command:
             help="Split pattern of a .tiktoken file that is not a known "
             "one: gpt2, cl100k_base, o200k_base.",
         ),
+        click.option(
+            "--kind",
+            multiple=True,
+            metavar="KIND[=GLOB]",
+            help="What the inputs are, where name or guess are wrong: text, jsonl, parquet "
+            "(text.gz: compressed); with =GLOB, those whose name matches. Repeatable.",
+        ),
         click.option("--text-key", default="text", help="JSONL field or parquet column."),
         click.option(
             "--documents",

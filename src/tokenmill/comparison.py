@@ -22,6 +22,7 @@ from tokenmill.damage import Problem
 from tokenmill.dataset import Dataset
 from tokenmill.encode import BlockEncoder, Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
+from tokenmill.heads import check_heads
 from tokenmill.inputs import Selection, find_inputs, settled
 from tokenmill.inspection import vocabulary_of
 from tokenmill.manifest import MANIFEST, Input, Manifest, Shard
@@ -144,7 +145,9 @@ class Comparison:
                 f"it was written by tokenmill {manifest.tokenmill_version}",
                 "compare with that release, or prepare the dataset again with --overwrite",
             )
-        inputs = find_inputs(arguments, Selection(config, manifest.revisions))
+        selection = Selection(config, manifest.revisions, spec.kind_rules)
+        inputs = find_inputs(arguments, selection)
+        check_heads(inputs, arguments, selection, spec.text_key)
         _refuse_other_inputs(inputs.files, manifest.inputs, folder)
         vocabulary = vocabulary_of(dataset)
         choice = choose("auto", vocabulary)

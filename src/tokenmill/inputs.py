@@ -2,7 +2,7 @@
 
 The order is that of the arguments; each place has an order of its own within one. Each file is
 read once however often it is named. How bytes are compressed is told by the last suffix, how they
-divide into records by the one before it.
+divide into records by the one before it, or both by ``--kind``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from tokenmill.errors import InputError
+from tokenmill.errors import InputError, UsageError
 from tokenmill.places import NO_MORE, InputFile, Selection, expand
 from tokenmill.places.place import KINDS
 from tokenmill.places.standard_input import Pipe
@@ -38,7 +38,12 @@ class InputList:
     @property
     def pipe(self) -> Pipe | None:
         """Standard input, if it is among them."""
-        return next((f.place for f in self.files if isinstance(f.place, Pipe)), None)
+        return next(iter(self.pipes), None)
+
+    @property
+    def pipes(self) -> list[Pipe]:
+        """All that can be read only once."""
+        return [file.place for file in self.files if isinstance(file.place, Pipe)]
 
 
 def find_inputs(arguments: list[str], selection: Selection = NO_MORE) -> InputList:
@@ -62,9 +67,24 @@ def find_inputs(arguments: list[str], selection: Selection = NO_MORE) -> InputLi
             "no input files",
             where=", ".join(arguments) or None,
             why=f"{len(found.ignored)} files there are of no known kind" if found.ignored else None,
-            fix=f"name files that end in {', '.join(KINDS)} (also compressed)",
+            fix=f"name files that end in {', '.join(KINDS)} (also compressed), or say what they "
+            "are: --kind text, jsonl or parquet",
         )
+    _check_rules(selection, found.files)
     return found
+
+
+def _check_rules(selection: Selection, files: list[InputFile]) -> None:
+    """Raise UsageError for a rule of ``--kind`` that is for none of the files."""
+    for rule in selection.kinds:
+        if not any(rule.matches(file.path) for file in files):
+            raise UsageError(
+                f"--kind {rule.text} is for no input",
+                None,
+                f"no file of {len(files)} matches {rule.glob}",
+                "check the pattern; without a slash it is held against the file's name, with one "
+                "against its path",
+            )
 
 
 def settled(file: InputFile) -> InputFile:

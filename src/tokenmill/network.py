@@ -4,6 +4,9 @@ All requests of the process go through one gate. When a server says that it is a
 when it will answer again, every thread waits until then: the next request of another thread would
 only be refused, too, and counted. Nothing here decides on bytes: a request that succeeds is
 checked by whoever made it.
+
+A host that never answered in this run is hardly one that will: a name mistyped, a server that is
+not there, a proxy that is missing. It gets seconds, not the patience of a run that has begun.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as NotYet
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from tokenmill.errors import TemporaryFailure
 from tokenmill.quantities import format_seconds
@@ -21,6 +25,9 @@ from tokenmill.readahead import in_background
 
 Result = TypeVar("Result")
 DEFAULT_PATIENCE = 3600.0
+FIRST_PATIENCE = 8.0
+"""Seconds for a host that cannot be reached and never was: a resolver that is asked again after
+its own time-out (5 s, resolv.conf(5)) still comes through."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 _POLL_SECONDS = 0.1
 _TELL_SECONDS = 30.0
@@ -30,13 +37,21 @@ class Passing(Exception):
     """A failure that may pass: ``why`` for people, ``retry_after`` seconds if the server told.
 
     ``for_all``: the server is asked too often, so that every other request waits, too.
+    ``is_unreachable``: there was no connection at all.
     """
 
-    def __init__(self, why: str, retry_after: float | None = None, for_all: bool = False) -> None:
+    def __init__(
+        self,
+        why: str,
+        retry_after: float | None = None,
+        for_all: bool = False,
+        is_unreachable: bool = False,
+    ) -> None:
         super().__init__(why, retry_after)
         self.why = why
         self.retry_after = retry_after
         self.for_all = for_all or retry_after is not None
+        self.is_unreachable = is_unreachable
 
 
 class Gate:
@@ -54,12 +69,14 @@ class Gate:
         self._lock = threading.Lock()
         self._opens_at = 0.0
         self._is_closing = threading.Event()
+        self._reached: set[str] = set()
 
     def begin(self, patience: float, tell: Callable[[str], None]) -> None:
         """A run begins, which wants to wait so long, and to be told of what it waits for."""
         self.patience, self._tell = patience, tell
         self.retries = self.requests = self.moved = self.verified = 0
         self._told_at = None
+        self._reached = set()
         self.reopen()
 
     def request(self, call: Callable[[], Result], where: str) -> Result:
@@ -69,19 +86,27 @@ class Gate:
         then without waiting for ``call``, which may hang for longer than a person likes to.
         """
         closing, began, pause = self._is_closing, None, _FIRST_PAUSE
+        host, asked = _host(where), time.monotonic()
         while True:
             self._wait(closing, where)
             try:
-                return self._result(call, closing, where)
+                result = self._result(call, closing, where)
+                self._reached.add(host)
+                return result
             except Passing as error:
                 now = time.monotonic()
+                if not error.is_unreachable:
+                    self._reached.add(host)
                 began = now if began is None else began
                 delay = pause * random.uniform(0.5, 1.0)
                 if error.retry_after is not None:
                     delay = max(error.retry_after, 0.0)
-                if now + delay - began > self.patience:
+                if host not in self._reached:
+                    if now + delay - asked > min(self.patience, FIRST_PATIENCE):
+                        raise _never_reached(error, where, now - asked) from error
+                elif now + delay - began > self.patience:
                     raise _failed(error, where, now - began) from error
-                self._pause(closing, error, delay, where)
+                self._pause(closing, error, delay, where, host)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     def count(self, moved: int) -> None:
@@ -111,7 +136,9 @@ class Gate:
                 if closing.is_set():
                     raise _given_up(where) from None
 
-    def _pause(self, closing: threading.Event, error: Passing, delay: float, where: str) -> None:
+    def _pause(
+        self, closing: threading.Event, error: Passing, delay: float, where: str, host: str
+    ) -> None:
         with self._lock:
             self.retries += 1
             now = time.monotonic()
@@ -120,10 +147,13 @@ class Gate:
             is_told = self._told_at is not None and now - self._told_at < _TELL_SECONDS
             if not is_told:
                 self._told_at = now
+        patience = self.patience
+        if host not in self._reached:
+            patience = min(patience, FIRST_PATIENCE)
         if not is_told:
             self._tell(
                 f"network: {error.why} ({where}); trying again in {format_seconds(delay)}, for "
-                f"up to {format_seconds(self.patience)}"
+                f"up to {format_seconds(patience)}"
             )
         if not error.for_all:
             closing.wait(delay)
@@ -135,6 +165,22 @@ class Gate:
                 return
             closing.wait(left)
         raise _given_up(where)
+
+
+def _host(where: str) -> str:
+    """Which server is asked, by the beginning of what messages call the request."""
+    parts = urlsplit(where.partition(", ")[0])
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _never_reached(error: Passing, where: str, seconds: float) -> TemporaryFailure:
+    return TemporaryFailure(
+        "the host cannot be reached",
+        where,
+        f"{error.why}; it never answered, tried for {format_seconds(seconds)}",
+        "check the address (for a store its endpoint, for the Hub HF_ENDPOINT), the network and "
+        "the proxy (HTTPS_PROXY), then run the same command again",
+    )
 
 
 def _given_up(where: str) -> TemporaryFailure:

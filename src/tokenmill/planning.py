@@ -7,7 +7,7 @@ estimates documents, tokens and disk space from a small encoded sample. ``blocks
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tokenmill.errors import NoSpace, UsageError
 from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
+from tokenmill.heads import check_heads
 from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
 from tokenmill.memory import Budget, return_free_memory
 from tokenmill.places import InputFile
@@ -220,7 +221,7 @@ class Plan:
     def summary(self) -> str:
         """One line."""
         if self.inputs.pipe is not None:
-            kinds = ", ".join(f.kind for f in self.inputs.files if f.place is self.inputs.pipe)
+            kinds = ", ".join(f.kind for f in self.inputs.files if isinstance(f.place, Pipe))
             return (
                 f"standard input, read as {kinds}, of a size not known; {self.dtype}; "
                 f"{self.budget.threads} threads, {format_bytes(self.budget.total)} of memory; "
@@ -256,7 +257,9 @@ def make_plan(
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
+    selection = replace(selection, kinds=spec.kind_rules)
     inputs = find_inputs(arguments, selection)
+    check_heads(inputs, arguments, selection, spec.text_key)
     choice = choose(engine, vocabulary)
     return Plan(
         spec,

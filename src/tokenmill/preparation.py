@@ -378,8 +378,8 @@ class Preparation:
             writer.checkpoint(self.status.counted(), wait=True)
             raise
         finally:
-            if self.plan.inputs.pipe is not None:
-                self.plan.inputs.pipe.close()
+            for pipe in self.plan.inputs.pipes:
+                pipe.close()
             GATE.close()  # what is still fetched is not wanted any more
             batches.close()
             GATE.reopen()

@@ -10,11 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypedDict
 
 from tokenmill.errors import UsageError
 from tokenmill.formats import Format, find_format
+from tokenmill.places.place import KindRule
 from tokenmill.quantities import parse_count
 
 SPECIAL_TEXT = ("text", "token", "error")
@@ -44,6 +46,7 @@ class SpecOptions(TypedDict, total=False):
     special_text: str
     on_bad: str
     invalid_utf8: str
+    kind: str | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Spec:
     on_bad: str
     invalid_utf8: str
     eot_token: str | None = None
+    kind: list[str] | None = None
 
     @classmethod
     def of(cls, options: SpecOptions) -> Spec:
@@ -111,6 +115,7 @@ class Spec:
                 "invalid_utf8", options.get("invalid_utf8") or "error", INVALID_UTF8
             ),
             eot_token=options.get("eot_token"),
+            kind=_kinds(options.get("kind")),
         )
 
     @classmethod
@@ -119,6 +124,7 @@ class Spec:
         try:
             spec = cls(**plain)
             find_format(spec.format)
+            _ = spec.kind_rules
         except (TypeError, UsageError):
             return None
         return spec
@@ -128,9 +134,18 @@ class Spec:
         """The format itself."""
         return find_format(self.format)
 
+    @property
+    def kind_rules(self) -> tuple[KindRule, ...]:
+        """What the inputs are, as ``--kind`` says."""
+        return tuple(KindRule.of(text) for text in self.kind or ())
+
     def as_dict(self) -> dict[str, Any]:
-        """The spec as plain data, for the manifest."""
-        return asdict(self)
+        """The spec as plain data, for the manifest; ``kind`` is in it only where it was given, so
+        that nothing changed for those that were written before there was such an option."""
+        plain = asdict(self)
+        if plain["kind"] is None:
+            del plain["kind"]
+        return plain
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """What another spec (as plain data) has otherwise, option by option."""
@@ -205,6 +220,21 @@ def _validation(
     if in_tokens < 0:
         raise UsageError("--val-shards cannot be negative", fix="0 is for no validation")
     return fraction or 0.0, in_tokens
+
+
+def _kinds(option: str | Sequence[str] | None) -> list[str] | None:
+    """The rules of ``--kind``, each a valid one. Raises UsageError."""
+    rules = [option] if isinstance(option, str) else list(option or ())
+    for rule in rules:
+        _check_text(rule)
+        KindRule.of(rule)
+    if sum("=" not in rule for rule in rules) > 1:
+        raise UsageError(
+            f"--kind {' --kind '.join(rules)}",
+            why="only one kind can be that of all inputs",
+            fix="say which is for which files: --kind 'jsonl=*.log'",
+        )
+    return rules or None
 
 
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:

@@ -36,7 +36,7 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     What is there under that name on this machine is meant before a dataset on the Hub is.
     """
     if argument == standard_input.PATH:
-        return standard_input.expand(argument)
+        return standard_input.expand(argument, selection)
     scheme = argument.partition("://")[0] if "://" in argument else ""
     if scheme == "hf" or (not scheme and hub.is_id(argument) and not os.path.lexists(argument)):
         return hub.expand(argument, selection)
@@ -47,4 +47,4 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
             "there is a file or folder of that name here" if not scheme else None,
             "leave --config out, or write hf://datasets/ORG/NAME",
         )
-    return SCHEMES.get(scheme, local.expand)(argument)
+    return SCHEMES.get(scheme, local.expand)(argument, selection)

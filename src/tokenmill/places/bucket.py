@@ -46,6 +46,8 @@ _CLIENT_OPTIONS = (
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 _PASSING = ("HTTP error", "UnexpectedRange", "NotPartial")
 """In the text of failures that came without a status."""
+_NO_CONNECTION = "kind: Connect"
+"""In the text of failures to find the host, to connect to it, or to agree with it on TLS."""
 _ASKED_FOR_CREDENTIALS = ("/latest/api/token", "/latest/meta-data", "token request")
 """In the text of failures to get credentials from the machine's own service, the last resort."""
 _CREDENTIALS = {
@@ -278,7 +280,7 @@ class Bucket:
             fix = f"check the endpoint's URL; for http:// set {variable}=true"
             return InputError("the store cannot be asked", where, short, fix)
         if status is None and any(sign in text for sign in _PASSING):
-            return Passing(short)
+            return Passing(short + _cause(text), is_unreachable=_NO_CONNECTION in text)
         if status in (408, 409, 425, 429) or (status is not None and status >= 500):
             return Passing(short, for_all=status in (429, 503))
         return InputError("the store does not give what is asked for", where, short,
@@ -326,6 +328,13 @@ def _shortened(text: str) -> str:
     if body:
         head += f": {': '.join(filter(None, body.groups()))}"
     return " ".join(head.split())[:400]
+
+
+def _cause(text: str) -> str:
+    """Why there was no connection, which stands only in what is for developers."""
+    if "dns error" in text:
+        return ": the host's name is not known"
+    return ": connection refused" if "Connection refused" in text or "code: 111" in text else ""
 
 
 def _obstore() -> Any:
@@ -376,6 +385,11 @@ def _client_options(scheme: str) -> dict[str, Any]:
     options["read_timeout"] = _SILENCE
     if scheme == "s3" and _is_loopback():
         options["allow_http"] = True
+    if scheme == "gs":
+        # To whoever does not take gzip, Google sends an object that is stored so decompressed, as
+        # a whole whatever its range (https://cloud.google.com/storage/docs/transcoding). obstore's
+        # client undoes no encoding: what comes are the bytes that its listing counts.
+        options["default_headers"] = {"Accept-Encoding": "gzip"}
     for name in _CLIENT_OPTIONS:
         value = os.environ.get(f"{_PREFIXES[scheme]}_{name.upper()}")
         if value:

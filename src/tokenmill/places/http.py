@@ -4,6 +4,9 @@ A server may answer with the whole file, with less than was asked, with another 
 not at all. Nothing is passed on but the very bytes asked for, of the very file that was found; what
 may pass is tried again through the gate, everything else is a named error. A body that was cut off
 is gone on with where it ended.
+
+Bytes are passed on as they are stored. ``Content-Encoding`` is nothing that is undone on the way:
+ranges and sizes count the encoded bytes (RFC 9110, 8.4 and 14.1.2), and so does everything here.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from tokenmill import __version__
 from tokenmill.errors import InputError, UsageError
 from tokenmill.network import GATE, Passing
-from tokenmill.places.place import Found, InputFile, kind_of, unknown_kind
+from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -107,7 +110,8 @@ def _copy(
     before = received.tell()
     try:
         while size is None or received.tell() < size:
-            piece = response.read(_PIECE if size is None else min(_PIECE, size - received.tell()))
+            room = _PIECE if size is None else min(_PIECE, size - received.tell())
+            piece = response.read(room, decode_content=size is None)
             if not piece:
                 break
             received.write(piece)
@@ -128,16 +132,37 @@ def _copy(
         raise Passing(f"the answer ended {size - received.tell()} bytes early")
 
 
+def _check_length(response: BaseHTTPResponse, where: str, wanted: int) -> None:
+    """Raise unless the body has as many bytes as are wanted, as far as that is told.
+
+    A server that encodes each answer by itself (a slice of a text, compressed on the fly) tells
+    the range of the text, and sends other bytes.
+    """
+    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    told = response.headers.get("Content-Length")
+    if told == str(wanted) or (told is None and encoding in ("", "identity")):
+        return
+    if encoding in ("", "identity"):
+        raise Passing(f"the server sends {told} bytes where {wanted} are asked for")
+    raise InputError(
+        "the server does not send the file's bytes as they are stored",
+        where,
+        f"it was asked for them so, and encodes its answer all the same "
+        f"({printable(encoding[:40])}, {told or 'an untold number of'} bytes for {wanted})",
+        "fetch the file with another program, and name the copy on disk",
+    )
+
+
 def _check_range(response: BaseHTTPResponse, resource: Resource, start: int, stop: int) -> None:
     """Raise unless the body is going to be the bytes from ``start`` to ``stop``."""
+    where = f"{resource.where}, bytes {start} to {stop}"
     if response.status == 200:
-        if (start, stop) == (0, resource.size) and response.headers.get("Content-Length") == str(
-            stop
-        ):
+        is_whole = (start, stop) == (0, resource.size)
+        if is_whole and response.headers.get("Content-Length") == str(stop):
             return
         raise InputError(
             "the server ignores which bytes are asked for",
-            f"{resource.where}, bytes {start} to {stop}",
+            where,
             "it sends the whole file, whatever range it is asked for",
             "fetch the file with another program, and name the copy on disk",
         )
@@ -152,6 +177,7 @@ def _check_range(response: BaseHTTPResponse, resource: Resource, start: int, sto
         raise Passing(
             f"the server gives bytes {told[1]} to {told[2]} where {start} to {stop - 1} are asked"
         )
+    _check_length(response, where, stop - start)
 
 
 def changed(where: str, why: str) -> InputError:
@@ -198,6 +224,7 @@ def _get(url: str, headers: Headers) -> BaseHTTPResponse:
             redirect=False,
             retries=False,
             preload_content=False,
+            decode_content=False,
             timeout=urllib3.Timeout(READ_SECONDS, READ_SECONDS),
         )
     except (urllib3.exceptions.LocationValueError, UnicodeError) as error:
@@ -205,7 +232,7 @@ def _get(url: str, headers: Headers) -> BaseHTTPResponse:
     except urllib3.exceptions.HTTPError as error:
         raise _passing(error) from error
     except OSError as error:
-        raise Passing(f"cannot connect: {error}") from error
+        raise Passing(f"cannot connect: {error}", is_unreachable=True) from error
 
 
 def _passing(error: Exception) -> Exception:
@@ -222,7 +249,10 @@ def _passing(error: Exception) -> Exception:
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return Passing(f"no data for {READ_SECONDS:g} s")
     text = re.sub(r"^.*?HTTPS?Connection\w*\(.*?\): ", "", str(error)) or type(error).__name__
-    return Passing(text)
+    kinds = urllib3.exceptions
+    unreachable = (kinds.NewConnectionError, kinds.ConnectTimeoutError, kinds.SSLError,
+                   kinds.ProxyError)  # fmt: skip
+    return Passing(text, is_unreachable=isinstance(error, unreachable))
 
 
 def _check_status(response: BaseHTTPResponse, resource: Resource, hops: int) -> None:
@@ -331,7 +361,7 @@ class WebPlace:
 WEB = WebPlace()
 
 
-def expand(argument: str) -> Found:
+def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     """The one file at an address."""
     need_urllib3()
     parts = urlsplit(argument)
@@ -343,7 +373,7 @@ def expand(argument: str) -> Found:
             why="it would stand in the manifest",
             fix="use an address that needs none, or fetch the file first",
         )
-    known = kind_of(unquote(parts.path))
+    known = selection.kind_of(unquote(parts.path))
     if known is None:
         raise unknown_kind(argument)
     size, probe = _look(argument)

@@ -11,13 +11,14 @@ dataset card, or, in a repository whose card has no configs, for its files of da
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from tokenmill import __version__
 from tokenmill.errors import InputError, TokenmillError, UsageError
@@ -44,6 +45,7 @@ SCHEME = "hf://datasets/"
 _ID = r"[A-Za-z0-9][\w.-]*/[\w.-]*\w"
 _SPECIAL = r"refs/(?:convert|pr)/[^/]+"
 _ADDRESS = re.compile(rf"({_ID})(?:@({_SPECIAL}|[^/]+))?(?:/(.*))?", re.DOTALL)
+_JSON = re.compile(r"(?i)\.json(\.\w+)?$")
 _MAGIC = re.compile(r"[*?\[]")
 _CARD_BYTES = 16 * 1024 * 1024
 _PATHS_AT_ONCE = 500
@@ -80,7 +82,7 @@ def expand(argument: str, selection: Selection) -> Found:
             f"no dataset on the Hub: {argument}",
             fix="write it as ORG/NAME, or as hf://datasets/ORG/NAME[@REVISION]/PATH",
         )
-    repository = _Repository(match[1], unquote(match[2] or "main"), is_plain)
+    repository = _Repository(match[1], unquote(match[2] or "main"), is_plain, selection)
     repository.pin(selection.revisions)
     if match[3]:
         if selection.config:
@@ -97,8 +99,9 @@ def expand(argument: str, selection: Selection) -> Found:
 class _Repository:
     """A dataset's repository at one commit."""
 
-    def __init__(self, name: str, revision: str, is_plain: bool) -> None:
+    def __init__(self, name: str, revision: str, is_plain: bool, selection: Selection) -> None:
         self.name = name
+        self.selection = selection
         self.asked = f"{SCHEME}{name}@{revision}"
         self.notes: list[str] = []
         self._revision = revision
@@ -154,7 +157,10 @@ class _Repository:
                 why = f"the Hub cannot be reached: {_first_line(error)}"
                 if self._is_plain:
                     why = f"nothing is called {self.name} here, and {why}"
-                raise Passing(why) from error
+                name = type(error).__name__
+                is_unreachable = name in ("ConnectError", "ConnectTimeout", "ProxyError",
+                                          "ConnectionError", "SSLError")  # fmt: skip
+                raise Passing(why, is_unreachable=is_unreachable) from error
             raise error
         if status in _PASSING:
             why = f"the Hub answers {status}{' (too many requests)' * (status == 429)}"
@@ -229,7 +235,7 @@ class _Repository:
         for entry in entries:
             _check_name(entry.path, self)
             path = self.path_of(entry.path)
-            known = kind_of(entry.path)
+            known = self.selection.kind_of(path)
             if known is None:
                 if is_named and len(entries) == 1:
                     raise unknown_kind(path)
@@ -301,13 +307,15 @@ def _by_names(repository: _Repository, folder: str = "") -> list[Entry]:
     """A repository without patterns: its files of the kind that most of them are of, but not
     those whose names say that they are held out, where others say that they are for training."""
     entries = [entry for entry in _sorted(repository.below(folder)) if _is_shown(entry.path)]
-    kinds = {entry.path: kind_of(entry.path) for entry in entries}
+    kinds = {entry.path: repository.selection.kind_of(entry.path) for entry in entries}
     data = [
         entry
         for entry in entries
         if kinds[entry.path] and not entry.path.lower().endswith(".md")
         and ("/" in entry.path or not re.match(r"(?i)(license|readme|notice)\b", entry.path))
     ]  # fmt: skip
+    # Beside data, a .json tells of it; it is the data only where there is no other.
+    data = [entry for entry in data if not _JSON.search(entry.path)] or data
     if not data:
         return entries
     counts = Counter(kind[0] for entry in data if (kind := kinds[entry.path]))
@@ -489,8 +497,27 @@ def _first_line(error: Exception) -> str:
     return lines[0][:300] if lines else type(error).__name__
 
 
+def check_endpoint() -> None:
+    """Raise UsageError where ``HF_ENDPOINT`` is no address: the Hub's client takes any text."""
+    told = os.environ.get("HF_ENDPOINT", "")
+    try:
+        parts = urlsplit(told)
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        is_address = False
+    if told and not is_address:
+        raise UsageError(
+            f"HF_ENDPOINT is no address: {printable(told)}",
+            why="it must begin with https:// or http:// and name a host",
+            fix=f"export HF_ENDPOINT=https://{printable(told.rpartition('://')[2]) or 'HOST'}, or "
+            "unset it",
+        )
+
+
 def need_client() -> None:
-    """Raise UsageError where the Hub's client is missing."""
+    """Raise UsageError where the Hub's client is missing, or is told to ask no address."""
+    check_endpoint()
     need_urllib3()
     try:
         import huggingface_hub  # noqa: F401

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import xxhash
 
+from tokenmill.content import HEAD_BYTES
 from tokenmill.errors import InputError, unreadable
-from tokenmill.places.place import Found, InputFile, kind_of, unknown_kind
+from tokenmill.places import standard_input
+from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
 from tokenmill.reading import read_patiently
 
 _PROBE = 64 * 1024
@@ -87,15 +89,17 @@ class LocalPlace:
 LOCAL = LocalPlace()
 
 
-def expand(argument: str) -> Found:
+def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     """The files that a path, folder or glob stands for."""
     found = Found()
     for path, named in _paths(argument):
-        entry = _input_file(path)
+        if named and stat.S_ISFIFO(_mode(path)):
+            return standard_input.expand(argument, selection)
+        entry = _input_file(path, selection)
         if entry is not None:
             found.files.append(entry)
         elif named:
-            raise unknown_kind(str(path))
+            raise unknown_kind(str(path), _head(path))
         else:
             found.ignored.append(str(path))
     return found
@@ -149,14 +153,32 @@ def _files_below(folder: Path) -> list[Path]:
     return sorted(found, key=os.fsencode)
 
 
-def _input_file(path: Path) -> InputFile | None:
+def _mode(path: Path) -> int:
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
+
+
+def _head(path: Path) -> bytes:
+    """How the content of a file begins, for the error that names it."""
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb", buffering=0) as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b""
+
+
+def _input_file(path: Path, selection: Selection) -> InputFile | None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
         raise InputError(
             "a file's name is not UTF-8", repr(os.fsencode(path)), None, "rename the file"
         ) from None
-    known = kind_of(path.name)
+    known = selection.kind_of(str(path))
     if known is None:
         return None
     try:

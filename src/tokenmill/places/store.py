@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 
 from tokenmill.errors import InputError
 from tokenmill.places.bucket import Bucket, ObjectChanged, StoredObject, parse
-from tokenmill.places.place import Found, InputFile, kind_of, unknown_kind
+from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
 
 
 class StoreContent:
@@ -54,7 +54,7 @@ class StorePlace:
             raise _changed(file)
 
 
-def expand(argument: str) -> Found:
+def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     """The files that a URL stands for: an object, all objects below a prefix, or a glob's."""
     scheme, name, key = parse(argument)
     bucket, found = Bucket(scheme, name), Found()
@@ -76,7 +76,7 @@ def expand(argument: str) -> Found:
         if not objects:
             raise InputError("no such object or prefix", argument, None, "check the URL")
     for entry in objects:
-        url, known = bucket.url(entry.key), kind_of(entry.key)
+        url, known = bucket.url(entry.key), selection.kind_of(bucket.url(entry.key))
         if known is not None:
             found.files.append(InputFile(url, *known, entry.size, 0, _probe(entry), place))
         elif is_named:

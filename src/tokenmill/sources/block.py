@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from tokenmill import utf8
 from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, BadRecord, DocumentBatch
+from tokenmill.charset import SAMPLE_BYTES, advice
 from tokenmill.cuts import EVERYWHERE, CutRule, SeamEncoder
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.places import InputFile
@@ -194,11 +195,14 @@ def check_utf8(text: bytes, file: InputFile, offset: int) -> None:
     try:
         text.decode("utf-8")
     except UnicodeDecodeError as error:
+        start = max(0, error.start - SAMPLE_BYTES // 2)
+        start += -(offset + start) % 4  # what has letters of two or four bytes begins with one
+        sample = text[min(start, error.start) : error.start + SAMPLE_BYTES // 2]
         raise InputError(
             f"invalid UTF-8: byte 0x{text[error.start]:02x}",
             f"{file.path}, byte {offset + error.start}",
             error.reason,
-            "convert the file to UTF-8 (iconv -f latin1 -t utf-8), or remove the bad bytes",
+            advice(sample, file.path),
         ) from None
 
 

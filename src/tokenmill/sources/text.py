@@ -256,15 +256,18 @@ class TextSource:
         border = self._options.position_split
         if border is not None and start < border <= target:
             return self._inside(self._cut(stream, start, border, start + 1))
+        begin = start
+        if start == 0 and stream.peek(0, len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
+            begin = len(BYTE_ORDER_MARK)  # the mark is not in the document, nor in what is hashed
         if self.divider is None:
-            return self._inside(self._cut(stream, start, target, start + HASHED_BYTES))
+            return self._inside(self._cut(stream, start, target, begin + HASHED_BYTES))
         found = self._divided(stream, self.divider, start, target)
         if found is not None:
             return Cut(found), False
         head = stream.peek(start, target + _REACH)
         if len(head) < target + _REACH - start:
             return None, False
-        last = start
+        last = begin
         for match in self.divider.pattern.finditer(head):
             last = start + match.end()
         floor = last + HASHED_BYTES

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from tokenmill.errors import TemporaryFailure, TokenmillError, UsageError
+from tokenmill.places.hub import check_endpoint
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",
@@ -27,6 +28,7 @@ def is_hub_id(choice: str) -> bool:
 
 def fetch(choice: str) -> tuple[Path, str]:
     """The folder with the tokenizer's files, and the commit they are of. Raises TokenmillError."""
+    check_endpoint()
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
