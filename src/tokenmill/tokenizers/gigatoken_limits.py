@@ -10,6 +10,7 @@ A rule may be too strict, never too lax: speed is lost by the one, ids by the ot
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -46,15 +47,26 @@ def _refused_ranks(vocabulary: Ranks) -> str | None:
         return None
     ranks = vocabulary.ranks
     for token, rank in ranks.items():
-        # It keeps a byte's rank in a byte while it rebuilds the merges from the tokens.
+        # It keeps a byte's rank in a byte while it rebuilds the merges from the tokens, and ends
+        # the process's stderr with a panic where a token is no pair.
         if len(token) == 1 and rank > 255:
             return "its single bytes are not the first 256 ranks"
-        pairs = ((token[:size], token[size:]) for size in range(1, len(token)))
-        if len(token) > 1 and not any(
-            ranks.get(left, rank) < rank and ranks.get(right, rank) < rank for left, right in pairs
-        ):
+        if len(token) > 1 and _parts(token, rank, ranks) != 2:
             return f"its token {rank} is no pair of tokens of lower ranks"
     return None
+
+
+def _parts(token: bytes, rank: int, ranks: dict[bytes, int]) -> int:
+    """Into how many tokens of lower ranks a token's own bytes are merged."""
+    parts = [token[place : place + 1] for place in range(len(token))]
+    while len(parts) > 2:
+        pairs = [ranks.get(left + right, rank) for left, right in itertools.pairwise(parts)]
+        lowest = min(pairs)
+        if lowest >= rank:
+            break
+        place = pairs.index(lowest)
+        parts[place : place + 2] = [parts[place] + parts[place + 1]]
+    return len(parts)
 
 
 # --- SentencePiece models ----------------------------------------------------------------------
