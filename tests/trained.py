@@ -57,6 +57,7 @@ def _byte_level(
     *,
     nfc: bool = False,
     added: tuple[str, ...] = (),
+    normalized: bool = False,
     **model: Any,
 ) -> Any:
     t = tokenizers
@@ -71,7 +72,7 @@ def _byte_level(
         vocab_size=SIZE, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
     )
     made.train_from_iterator(corpus(), trainer)
-    made.add_tokens(list(added))
+    made.add_tokens([t.AddedToken(text, normalized=normalized) for text in added])
     return made
 
 

@@ -110,13 +110,17 @@ class TokenRun:
 
 @dataclass
 class TokenBatch:
-    """The tokens of one block, ready to be written."""
+    """The tokens of one block, ready to be written.
+
+    ``due_bytes`` of a document were checked only because nothing of the run had been.
+    """
 
     runs: list[TokenRun]
     counts: Counts
     source_bytes: int
     checked_documents: int = 0
     checked_bytes: int = 0
+    due_bytes: int = 0
     seconds_reading: float = 0.0
     seconds_encoding: float = 0.0
     bad: list[BadRecord] = field(default_factory=list)

@@ -89,7 +89,7 @@ def closing_lines(
     yield from told_lines(manifest)
     busy = ", ".join(f"{stage} {share:.0%}" for stage, share in status.busy().items())
     done = status.done_bytes - status.kept_bytes
-    checked = manifest.check["documents"]
+    checked = int(manifest.check["bytes"])
     if GATE.requests:
         yield (
             f"network: {format_bytes(GATE.moved)} in {GATE.requests:,} requests, "
@@ -101,8 +101,8 @@ def closing_lines(
         f"{format_bytes(done / max(seconds, 1e-9))}/s (busy: {busy}); peak "
         f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
         f"{f', caches dropped {drops} times' if drops else ''}; "
-        f"{checked or 'no'} documents checked by {manifest.check['reference']}"
-        f"{', no difference' if checked else ' (too few to draw one)'}"
+        f"{format_bytes(checked) if checked else 'nothing'} of text checked by "
+        f"{manifest.check['reference']}{', no difference' if checked else ' (--check 0)'}"
     )
 
 

@@ -166,6 +166,7 @@ class Preparation:
         self.status = Status(plan.input_bytes, plan.budget.total, plan.budget.threads)
         self._caches = CacheGovernor(plan.budget)
         self._check = default_check(plan) if options.check is None else options.check
+        self._reference = Reference(plan.vocabulary, is_due=self._check > 0)
         self._blocks = 0
         self.has_worked = False
         seconds = None if options.max_time is None else parse_seconds(options.max_time)
@@ -401,6 +402,7 @@ class Preparation:
             began = time.perf_counter()
             writer.write(batch, end)
             self.status.add(batch, time.perf_counter() - began)
+            self._reference.is_due &= not self.status.is_checked
             self._stop_if_drowning(writer)
             now = time.monotonic()
             if (now >= due or writer.wants_checkpoint) and not writer.is_checkpointing:
@@ -448,7 +450,7 @@ class Preparation:
 
     def _batches(self, start: Position) -> OrderedMap[Block, tuple[TokenBatch, Position]]:
         budget, rules = self.plan.budget, self.plan.rules(self._check)
-        reference = Reference(self.plan.vocabulary)
+        reference = self._reference
 
         def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
             engine = make_engine(self.plan.engine, self.plan.vocabulary)

@@ -40,6 +40,8 @@ class Status:
     counts: Counts = field(default_factory=Counts)
     checked_documents: int = 0
     checked_bytes: int = 0
+    is_checked: bool = False
+    """Was anything checked since this process began?"""
     seconds: dict[str, float] = field(
         default_factory=lambda: {"read": 0.0, "encode": 0.0, "write": 0.0}
     )
@@ -71,6 +73,12 @@ class Status:
         self.counts.add(batch.counts)
         self.checked_documents += batch.checked_documents
         self.checked_bytes += batch.checked_bytes
+        if batch.due_bytes and not self.checked_bytes:
+            # Only the first of a dataset counts: what a run that goes on checks for itself would
+            # make another manifest than an undisturbed run's.
+            self.checked_documents += 1
+            self.checked_bytes += batch.due_bytes
+        self.is_checked |= bool(batch.checked_bytes or batch.due_bytes)
         self.seconds["read"] += batch.seconds_reading
         self.seconds["encode"] += batch.seconds_encoding
         self.seconds["write"] += writing

@@ -16,11 +16,13 @@ from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.memory import Needs, return_free_memory
 from tokenmill.tokenizers.engine import Engine, Tokens
 from tokenmill.tokenizers.gigatoken import GigatokenEngine
+from tokenmill.tokenizers.gigatoken_limits import refusal
 from tokenmill.tokenizers.huggingface import HuggingFaceEngine
 from tokenmill.tokenizers.loading import load_vocabulary
 from tokenmill.tokenizers.ranks import Ranks
 from tokenmill.tokenizers.sentencepiece import SentencePieceEngine
 from tokenmill.tokenizers.sentencepiece_model import SentencePieceModel
+from tokenmill.tokenizers.sentencepiece_proto import BYTE, NORMAL
 from tokenmill.tokenizers.tiktoken import TiktokenEngine
 from tokenmill.tokenizers.tokenizer_json import TokenizerJson
 from tokenmill.tokenizers.trial import difference, documents_for, tried_cuts
@@ -45,6 +47,8 @@ ENGINES: dict[str, Callable[[Vocabulary], Engine]] = {
     "sentencepiece": SentencePieceEngine,
 }
 DEFAULT_ENGINE = "gigatoken"
+REFUSALS: dict[str, Callable[[Vocabulary], str | None]] = {"gigatoken": refusal}
+"""For each engine that does not promise everything: why it is not to be used for a vocabulary."""
 
 
 @dataclass(frozen=True)
@@ -76,13 +80,13 @@ def choose(choice: str, vocabulary: Vocabulary) -> Choice:
             why="it is for other kinds of tokenizer files",
             fix=f"use --engine auto, or one of {', '.join(vocabulary.engines)}",
         )
-    if isinstance(vocabulary, Ranks):
+    if isinstance(vocabulary, Ranks) and vocabulary.is_proven:
         engine = DEFAULT_ENGINE if choice == "auto" else choice
         why = "it was asked for" if choice != "auto" else "the fastest, and exact for this pattern"
         needs = vocabulary.needs(engine)
         return Choice(engine, why, vocabulary.cuts, vocabulary.why_cuts, needs)
     reference = make_engine(vocabulary.reference, vocabulary)
-    documents = documents_for(_added_texts(vocabulary))
+    documents = documents_for(_own_texts(vocabulary))
     engine, why = _exact_engine(choice, vocabulary, reference, documents)
     cuts, why_cuts = tried_cuts(vocabulary, reference, documents)
     return_free_memory()
@@ -97,10 +101,9 @@ def _exact_engine(
     for name in vocabulary.engines if choice == "auto" else (choice,):
         if name == reference.name:
             continue
-        try:
-            fault = difference(make_engine(name, vocabulary), reference, documents)
-        except TokenmillError as error:
-            fault = f"it cannot use this tokenizer: {error.why}"
+        fault = REFUSALS[name](vocabulary) if name in REFUSALS else None
+        if fault is None:
+            fault = _tried(name, vocabulary, reference, documents)
         if fault is None:
             why = f"it equals {reference.name} on the {len(documents)} documents of the self-test"
             return name, why
@@ -113,12 +116,28 @@ def _exact_engine(
     return reference.name, f"{vocabulary.engines[0]} is not used: {fault}"
 
 
-def _added_texts(vocabulary: Vocabulary) -> list[str]:
+def _tried(
+    name: str, vocabulary: Vocabulary, reference: Engine, documents: list[bytes]
+) -> str | None:
+    """What the self-test finds wrong with an engine."""
+    try:
+        return difference(make_engine(name, vocabulary), reference, documents)
+    except TokenmillError as error:
+        return f"it cannot use this tokenizer: {error.why}"
+
+
+def _own_texts(vocabulary: Vocabulary) -> list[str]:
+    """What the tokenizer may look for in a text: all of it is written into the self-test."""
     if isinstance(vocabulary, TokenizerJson):
         return [str(token.get("content")) for token in vocabulary.added_tokens]
-    if isinstance(vocabulary, SentencePieceModel) and vocabulary.special_text:
-        return [vocabulary.special_text]
-    return []
+    if isinstance(vocabulary, SentencePieceModel):
+        pieces = vocabulary.declared.pieces
+        return [piece.text for piece in pieces if piece.kind not in (NORMAL, BYTE)]
+    assert isinstance(vocabulary, Ranks)
+    # Without its own program: a few thousand of its tokens, each of which it must find again.
+    tokens = sorted(vocabulary.ranks.items(), key=lambda item: item[1] * 2654435761 % 2**32)
+    texts = [token.decode(errors="ignore") for token, _ in tokens[:4000]]
+    return [text for text in texts if text]
 
 
 def make_engine(name: str, vocabulary: Vocabulary) -> Engine:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tokenmill.errors import TokenmillError
 from tokenmill.memory import return_free_memory
 from tokenmill.tokenizers.engine import Tokens
+from tokenmill.tokenizers.gigatoken_limits import MARK
 from tokenmill.tokenizers.ranks import Ranks
 from tokenmill.tokenizers.sentencepiece_model import SentencePieceModel
 from tokenmill.tokenizers.tokenizer_json import TokenizerJson
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-MARK = "\x1c\x1d\x1e\x1f"
-"""ASCII's four information separators: no two equal characters, so it never overlaps itself."""
-_PATTERN_NAMES = {"gpt2": "gpt2", "cl100k_base": "gpt4", "o200k_base": "o200k"}
+_PATTERN_NAMES = {
+    "gpt2": "gpt2", "cl100k_base": "gpt4", "o200k_base": "o200k", "llama3": "olmo3",
+    "qwen2": "qwen2",
+}  # fmt: skip
 
 
 class GigatokenEngine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokenmill.errors import TokenmillError
 from tokenmill.memory import return_free_memory
 from tokenmill.tokenizers.engine import Tokens, joined
 from tokenmill.tokenizers.tokenizer_json import TokenizerJson
@@ -18,23 +19,25 @@ class HuggingFaceEngine:
     def __init__(self, vocabulary: Vocabulary) -> None:
         assert isinstance(vocabulary, TokenizerJson)
         self._vocabulary = vocabulary
-        self._tokenizer = vocabulary.tokenizer
+        self._library = vocabulary.library
 
     def encode(self, documents: Sequence[bytes]) -> Tokens:
         # One at a time: of a batch, all encodings would be held at once.
-        return joined(
-            (self._encode(document.decode()) for document in documents),
-            self._vocabulary.end_of_text,
-        )
-
-    def _encode(self, text: str) -> list[int]:
-        found = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        ids: list[int] = found[0].ids
-        return ids
+        return joined(map(self.encode_piece, documents), self._vocabulary.end_of_text)
 
     def encode_piece(self, text: bytes) -> list[int]:
-        ids: list[int] = self._tokenizer.encode(text.decode(), add_special_tokens=False).ids
-        return ids
+        try:
+            return self._library.encode(text.decode())
+        except BaseException as error:
+            # A panic in the library is no Exception.
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+                raise
+            raise TokenmillError(
+                "the library tokenizers cannot encode a text",
+                f"{text[:60].decode(errors='ignore')!r}, with {self._vocabulary.name}",
+                str(error).split("\n")[0],
+                "use another tokenizer, or mend its file: its model may have no unknown token",
+            ) from error
 
     def token_bytes(self, token: int) -> bytes:
         return self._vocabulary.token_bytes[token]

@@ -1,9 +1,11 @@
 """Merge ranks in the ``.tiktoken`` format, with what that file does not hold.
 
 A ``.tiktoken`` file has one line a token, base64 and rank; the split pattern and the special
-tokens live in code (tiktoken_ext/openai_public.py, from which the tables below are). They are
-recognised by the file's SHA-256, else the pattern must be named. GPT-2's ranks ship inside the
-package (MIT, from OpenAI), so that the default works offline.
+tokens live in code: tiktoken_ext/openai_public.py, models/llama3/tokenizer.py and
+models/llama4/tokenizer.py of meta-llama/llama-models, tokenization_qwen.py beside Qwen's models;
+the tables below are from there. They are recognised by the file's SHA-256, whatever its name and
+its line ends, else the pattern must be named. GPT-2's ranks ship inside the package (MIT, from
+OpenAI), so that the default works offline.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import binascii
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import resources
@@ -26,6 +30,11 @@ from tokenmill.tokenizers.vocabulary import END_OF_TEXT, Vocabulary, chosen_toke
 
 _ENCODINGS_URL = "https://openaipublic.blob.core.windows.net/encodings/"
 
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 PATTERNS = {
     "gpt2": (
         r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
@@ -47,8 +56,11 @@ PATTERNS = {
             r"""\s+""",
         ]
     ),
+    "llama3": LLAMA3_SPLIT,
+    "qwen2": QWEN_SPLIT,
 }
-"""Split patterns by name, as tiktoken 0.14 has them; safe cuts are known for each."""
+"""Split patterns by name, OpenAI's as tiktoken 0.14 has them; safe cuts are known for each."""
+_OPENAI = ("gpt2", "cl100k_base", "o200k_base")
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,29 @@ class _Published:
     pattern: str
     end_of_text: int
     largest_id: int
+    specials: Mapping[str, int] = field(default_factory=dict)
+    """Special tokens that may be the delimiter, by name; ``end_of_text`` is one of them."""
+
+    @property
+    def special_names(self) -> dict[str, int]:
+        """The specials; <|endoftext|> where none are given."""
+        return dict(self.specials) or {END_OF_TEXT: self.end_of_text}
+
+
+_LLAMA3 = (
+    "<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>",
+    "<|reserved_special_token_1|>", "<|finetune_right_pad_id|>", "<|step_id|>",
+    "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
+)  # fmt: skip
+_LLAMA4 = (
+    "<|begin_of_text|>", "<|end_of_text|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>",
+    "<|header_start|>", "<|header_end|>", "<|eom|>", "<|eot|>", "<|step|>",
+)  # fmt: skip
+_QWEN = (END_OF_TEXT, "<|im_start|>", "<|im_end|>")
+
+
+def _numbered(names: tuple[str, ...], first: int) -> dict[str, int]:
+    return {name: first + place for place, name in enumerate(names)}
 
 
 _PUBLISHED = [
@@ -83,8 +118,38 @@ _PUBLISHED = [
         200018,
     ),
 ]
+_FILES = [
+    # tokenizer.model of Llama 3, 3.1, 3.2 and 3.3: models/llama3/ in meta-llama/llama-models.
+    _Published(
+        "llama3",
+        "82e9d31979e92ab929cd544440f129d9ecd797b69e327f80f17e1c50d5551b55",
+        "llama3",
+        128001,
+        128255,
+        _numbered(_LLAMA3, 128000),
+    ),
+    # tokenizer.model of Llama 4: models/llama4/ there.
+    _Published(
+        "llama4",
+        "d0bdbaf59b0762c8c807617e2d8ea51420eb1b1de266df2495be755c8e0ed6ed",
+        "o200k_base",
+        200001,
+        202047,
+        _numbered(_LLAMA4, 200000),
+    ),
+    # qwen.tiktoken of Qwen 1, as beside Qwen-72B and in the package dashscope.
+    _Published(
+        "qwen",
+        "b2b1b8dfb5cc5f024bafc373121c6aba3f66f9a5a0269e243470a1de16a33186",
+        "qwen2",
+        151643,
+        151850,
+        _numbered(_QWEN, 151643),
+    ),
+]
+"""Files that are known when they are given; they are not fetched by name."""
 _BY_NAME = {entry.name: entry for entry in _PUBLISHED}
-_BY_HASH = {entry.sha256: entry for entry in _PUBLISHED}
+_BY_HASH = {entry.sha256: entry for entry in [*_PUBLISHED, *_FILES]}
 _BY_NAME["r50k_base"] = _BY_NAME["gpt2"]
 NAMES = tuple(_BY_NAME)
 """The published vocabularies."""
@@ -110,22 +175,15 @@ class Ranks(Vocabulary):
     cuts: CutRule = EVERYWHERE
     why_cuts: str = "its split pattern is a known one"
     keeps_bytes: bool = True
+    specials: Mapping[str, int] = field(default_factory=dict)
+    """Special tokens that may be the delimiter."""
+    is_proven: bool = False
+    """Was every code point compared once, so that no self-test is needed?"""
 
     @cached_property
     def file(self) -> str:
         """The ranks as a temporary file, for libraries that read only files."""
-        try:
-            handle, name = _temporary_file()
-            with os.fdopen(handle, "wb", closefd=not name.startswith("/proc/")) as file:
-                file.write(self.content)
-        except OSError as error:
-            raise TokenmillError(
-                "cannot write a temporary file",
-                tempfile.gettempdir(),
-                error.strerror,
-                "make room there, or set TMPDIR to another folder",
-            ) from error
-        return name
+        return _written(self.content)
 
     @cached_property
     def ranks(self) -> dict[bytes, int]:
@@ -136,11 +194,39 @@ class Ranks(Vocabulary):
     def token_bytes(self) -> dict[int, bytes]:
         """Id to token bytes, the end-of-text token included."""
         table = {rank: token for token, rank in self.ranks.items()}
-        table.setdefault(self.end_of_text, END_OF_TEXT.encode())
+        table.setdefault(self.end_of_text, (self.special_text or END_OF_TEXT).encode())
         return table
 
     def needs(self, engine: str) -> Needs:
         return Needs.of_ranks(self.largest_id + 1)
+
+
+@contextmanager
+def temporary_file(content: bytes) -> Iterator[str]:
+    """The path of a file with that content while it is needed. Raises TokenmillError."""
+    name = _written(content)
+    try:
+        yield name
+    finally:
+        if name.startswith("/proc/"):
+            os.close(int(name.rpartition("/")[2]))
+        else:
+            _remove(name)
+
+
+def _written(content: bytes) -> str:
+    try:
+        handle, name = _temporary_file()
+        with os.fdopen(handle, "wb", closefd=not name.startswith("/proc/")) as file:
+            file.write(content)
+    except OSError as error:
+        raise TokenmillError(
+            "cannot write a temporary file",
+            tempfile.gettempdir(),
+            error.strerror,
+            "make room there, or set TMPDIR to another folder",
+        ) from error
+    return name
 
 
 def _temporary_file() -> tuple[int, str]:
@@ -163,7 +249,16 @@ def load_published(name: str, pattern: str | None = None, eot: str | None = None
     by tiktoken's own download. Raises UsageError, TokenmillError."""
     _check_pattern(pattern)
     entry = _BY_NAME[name]
-    return _with_eot(_published(entry, _published_content(entry), pattern), eot)
+    content = _published_content(entry)
+    found = hashlib.sha256(content).hexdigest()
+    if found != entry.sha256:
+        raise TokenmillError(
+            f"the ranks of {entry.name} are not the published ones",
+            None,
+            f"their SHA-256 is {found}, not {entry.sha256}",
+            "install tokenmill again, or clear tiktoken's cache",
+        )
+    return _with_eot(_published(entry, content, pattern), eot)
 
 
 def load_ranks(
@@ -172,6 +267,7 @@ def load_ranks(
     """The vocabulary in a ``.tiktoken`` file, whose split pattern is known by its hash or named
     by ``pattern``. Raises UsageError, TokenmillError."""
     _check_pattern(pattern)
+    content = content.replace(b"\r\n", b"\n")  # the same ranks, as git may check them out
     known = _BY_HASH.get(hashlib.sha256(content).hexdigest())
     if known is not None:
         return _with_eot(_published(known, content, pattern), eot)
@@ -189,32 +285,41 @@ def _with_eot(vocabulary: Ranks, eot: str | None) -> Ranks:
         return vocabulary
 
     def find(name: str) -> int | None:
-        if name == END_OF_TEXT:
-            return vocabulary.end_of_text
+        if name in vocabulary.specials:
+            return vocabulary.specials[name]
         return vocabulary.ranks.get(name.encode("utf-8", "surrogateescape"))
 
-    token = chosen_token(eot, vocabulary.largest_id, find, [END_OF_TEXT], vocabulary.name)
-    special = END_OF_TEXT if token == vocabulary.end_of_text else ""
-    return replace(vocabulary, end_of_text=token, special_text=special)
+    known = list(vocabulary.specials)
+    token = chosen_token(eot, vocabulary.largest_id, find, known, vocabulary.name)
+    names = {number: name for name, number in vocabulary.specials.items()}
+    return replace(vocabulary, end_of_text=token, special_text=names.get(token, ""))
 
 
 def _published(entry: _Published, content: bytes, pattern: str | None) -> Ranks:
-    found = hashlib.sha256(content).hexdigest()
-    if found != entry.sha256:
-        raise TokenmillError(
-            f"the ranks of {entry.name} are not the published ones",
-            None,
-            f"their SHA-256 is {found}, not {entry.sha256}",
-            "install tokenmill again, or clear tiktoken's cache",
-        )
+    pattern = pattern or entry.pattern
+    names = {number: name for name, number in entry.special_names.items()}
+    is_proven = entry in _PUBLISHED and pattern == entry.pattern
     return Ranks(
         entry.name,
         content,
         entry.sha256,
-        pattern or entry.pattern,
+        pattern,
         entry.end_of_text,
         entry.largest_id,
+        names[entry.end_of_text],
+        cuts=_cuts(pattern),
+        specials=entry.special_names,
+        is_proven=is_proven,
     )
+
+
+def _cuts(pattern: str) -> CutRule:
+    """Where a text split by a known pattern may be cut (docs/decisions/2026-11-21-tokenizers.md).
+
+    OpenAI's patterns were compared code point by code point; of the others only characters whose
+    kind is the same in all versions of Unicode count.
+    """
+    return EVERYWHERE if pattern in _OPENAI else CutRule(is_stable=True)
 
 
 def _published_content(entry: _Published) -> bytes:
@@ -240,11 +345,21 @@ def _custom(path: Path, content: bytes, pattern: str | None) -> Ranks:
             f"{path.name} is a vocabulary that tokenmill does not know",
             str(path),
             "a .tiktoken file does not say how text is split before it is merged",
-            f"name its split pattern: --pattern {' or '.join(PATTERNS)}",
+            f"name its split pattern: --pattern {' or '.join(PATTERNS)}; documents are then "
+            "delimited by <|endoftext|>, the id after the largest (--eot-token is for another)",
         )
     largest = max(_parse_ranks(content, str(path)).values())
     fingerprint = hashlib.sha256(content).hexdigest()
-    return Ranks(path.name, content, fingerprint, pattern, largest + 1, largest + 1)
+    return Ranks(
+        path.name,
+        content,
+        fingerprint,
+        pattern,
+        largest + 1,
+        largest + 1,
+        cuts=_cuts(pattern),
+        specials={END_OF_TEXT: largest + 1},
+    )
 
 
 def _parse_ranks(content: bytes, name: str) -> dict[bytes, int]:

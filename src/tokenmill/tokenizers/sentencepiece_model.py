@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from tokenmill.cuts import NOWHERE
 from tokenmill.errors import TokenmillError
 from tokenmill.memory import MIB, Needs
-from tokenmill.tokenizers.vocabulary import Vocabulary, chosen_token, no_end_of_text, plain
+from tokenmill.tokenizers.sentencepiece_proto import BYTE, NORMAL, ModelFile, read_model_file
+from tokenmill.tokenizers.vocabulary import Vocabulary, chosen_token, no_end_of_text
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -102,19 +103,27 @@ class SentencePieceModel(Vocabulary):
         from gigatoken._load.sentencepiece import sentencepiece_to_tokenizer_json
 
         settings: dict[str, Any] = json.loads(sentencepiece_to_tokenizer_json(self._content))
-        tokens = [token for token in settings["added_tokens"] if self._is_found(token)]
+        # The library gives no control, unknown or unused piece for text, whatever the text. The
+        # converted file has them as tokens like others, and merges that lead to them.
+        model = settings["model"]
+        given = {piece.text for piece in self.declared.pieces if piece.kind in (NORMAL, BYTE)}
+        normal = {piece.text for piece in self.declared.pieces if piece.kind == NORMAL}
+        model["vocab"] = {text: token for text, token in model["vocab"].items() if text in given}
+        model["merges"] = [
+            (left, right)
+            for left, right in model["merges"]
+            if left in normal and right in normal and left + right in normal
+        ]
+        tokens = []
         for text, token in (specials or {}).items():
             entry = {"id": token, "content": text, "special": True, "normalized": False}
             tokens.append(entry | dict.fromkeys(("single_word", "lstrip", "rstrip"), False))
         return json.dumps({**settings, "added_tokens": tokens}).encode()
 
-    def _is_found(self, token: Any) -> bool:
-        """Does the library find this symbol in the text?"""
-        token = plain(token)
-        number = int(token["id"])
-        processor = self.processor
-        is_marker = processor.is_control(number) or processor.is_unknown(number)
-        return not token.get("special") and not is_marker
+    @cached_property
+    def declared(self) -> ModelFile:
+        """What the file says about itself."""
+        return read_model_file(self._content)
 
     def _end_of_text(self, eot: str | None) -> int:
         processor = self.processor

@@ -23,7 +23,7 @@ class TiktokenEngine:
             vocabulary.name,
             pat_str=PATTERNS[vocabulary.pattern],
             mergeable_ranks=vocabulary.ranks,
-            special_tokens={END_OF_TEXT: vocabulary.end_of_text},
+            special_tokens={vocabulary.special_text or END_OF_TEXT: vocabulary.end_of_text},
         )
 
     def encode(self, documents: Sequence[bytes]) -> Tokens:

@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.memory import MIB, Needs
+from tokenmill.tokenizers import huggingface_library
+from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
+from tokenmill.tokenizers.huggingface_library import HuggingFaceTokenizer
+from tokenmill.tokenizers.lost_text import refuse_lost_text
 from tokenmill.tokenizers.ranks import PATTERNS
 from tokenmill.tokenizers.vocabulary import (
     END_OF_TEXT,
@@ -29,23 +32,14 @@ from tokenmill.tokenizers.vocabulary import (
     chosen_token,
     no_end_of_text,
     plain,
+    steps_of,
 )
-
-if TYPE_CHECKING:
-    from tokenizers import Tokenizer
 
 _USUAL_NAMES = (END_OF_TEXT, "<|end_of_text|>", "</s>")
 GPT2_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """What the pre-tokenizer ByteLevel splits by, by itself."""
-LLAMA3_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-QWEN_SPLIT = LLAMA3_SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")
 _KNOWN_SPLITS = {
     GPT2_SPLIT: "gpt2",
-    LLAMA3_SPLIT: "llama3",
-    QWEN_SPLIT: "qwen2",
     **{text: name for name, text in PATTERNS.items()},
 }
 """Split patterns whose safe cuts are known; docs/decisions/2026-11-21-tokenizers.md has why."""
@@ -75,9 +69,10 @@ class TokenizerJson(Vocabulary):
         self.added_tokens = [t for t in settings.get("added_tokens") or [] if isinstance(t, dict)]
         """The file's added tokens, as it has them."""
         self._refuse_chance(settings)
-        self.tokenizer = self._loaded(content)
-        """The library's own, as the reference uses it; shared by all threads."""
-        ids = self.tokenizer.get_vocab(with_added_tokens=True)
+        self.library = self._loaded(content, settings)
+        """The library's own tokenizer, as the reference uses it; shared by all threads."""
+        refuse_lost_text(settings, name)
+        ids = self.library.vocabulary()
         if not ids:
             raise _unusable(name, "it has no token at all")
         largest = max(ids.values())
@@ -95,29 +90,16 @@ class TokenizerJson(Vocabulary):
         text = json.dumps({**settings, **mark}, ensure_ascii=False)
         self._head, self._tail = text.encode().split(f'"{mark["added_tokens"]}"'.encode())
 
-    def _loaded(self, content: bytes) -> Tokenizer:
-        # One level of parallelism: blocks. The library's own threads would be another.
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    def _loaded(self, content: bytes, settings: dict[str, Any]) -> HuggingFaceTokenizer:
         try:
-            from tokenizers import Tokenizer
-        except ImportError:
-            raise TokenmillError(
-                "tokenizer.json files need the library tokenizers",
-                self.name,
-                "it is not installed; no id is right or wrong without it",
-                "python3 -m pip install 'tokenmill[hf]'",
-            ) from None
-        try:
-            found = Tokenizer.from_str(content.decode())
+            return huggingface_library.load(content, settings, self.name)
+        except TokenmillError:
+            raise
         except BaseException as error:
             # A panic in the library is no Exception.
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
                 raise
             raise _unusable(self.name, str(error)) from error
-        found.no_truncation()
-        found.no_padding()
-        found.encode_special_tokens = True
-        return found
 
     def _unknown_id(self, settings: dict[str, Any]) -> int | None:
         """As the model has it: by its number in Unigram models, else by its name."""
@@ -125,14 +107,15 @@ class TokenizerJson(Vocabulary):
         number, name = model.get("unk_id"), model.get("unk_token")
         if isinstance(number, int):
             return number
-        return self.tokenizer.token_to_id(name) if isinstance(name, str) else None
+        return self.library.token_id(name) if isinstance(name, str) else None
 
     @property
     def reads_special_text(self) -> bool:
-        # Asked where it was found in a text, not at load: a model without an unknown token may be
-        # unable to encode it at all.
-        found = self.tokenizer.encode(self.special_text, add_special_tokens=False)
-        return self.end_of_text in found.ids
+        return self.end_of_text in self.library.encode(self.special_text)
+
+    def token_id(self, text: str) -> int | None:
+        """The id that the library gives the token that is written so."""
+        return self.library.token_id(text)
 
     @property
     def keeps_bytes(self) -> bool:
@@ -142,15 +125,15 @@ class TokenizerJson(Vocabulary):
     def token_bytes(self) -> Mapping[int, bytes]:
         table = {}
         added = {token.get("content") for token in self.added_tokens}
-        for text, token in self.tokenizer.get_vocab(with_added_tokens=True).items():
-            is_coded = text not in added and all(letter in _BYTES for letter in text)
-            table[token] = bytes(map(_BYTES.__getitem__, text)) if is_coded else text.encode()
+        for text, token in self.library.vocabulary().items():
+            is_coded = text not in added and all(letter in BYTE_LETTERS for letter in text)
+            table[token] = bytes(map(BYTE_LETTERS.__getitem__, text)) if is_coded else text.encode()
         return table
 
     def decode(self, ids: list[int]) -> str:
         if self._is_byte_level:
             return super().decode(ids)
-        return str(self.tokenizer.decode(ids, skip_special_tokens=False))
+        return str(self.library.decode(ids))
 
     def needs(self, engine: str) -> Needs:
         # Measured with 0.23 of tokenizers and 0.10 of gigatoken; the library keeps each token's
@@ -180,7 +163,7 @@ class TokenizerJson(Vocabulary):
 
     def _end_of_text(self, largest: int, companions: Mapping[str, bytes], eot: str | None) -> int:
         known = [str(token.get("content")) for token in self.added_tokens]
-        find = self.tokenizer.token_to_id
+        find = self.library.token_id
         if eot is not None:
             return chosen_token(eot, largest, find, known, self.name)
         for name in (*_told_names(companions), *_USUAL_NAMES):
@@ -194,7 +177,7 @@ class TokenizerJson(Vocabulary):
         # By name: the library gives ids of its own to added tokens whose ids it finds odd.
         for entry in self.added_tokens:
             text = str(entry.get("content"))
-            if entry.get("special") and self.tokenizer.token_to_id(text) == token:
+            if entry.get("special") and self.library.token_id(text) == token:
                 return text
         return ""
 
@@ -250,16 +233,8 @@ def _told_names(companions: Mapping[str, bytes]) -> Iterator[str]:
             yield name
 
 
-def _steps(part: Any, key: str) -> list[dict[str, Any]]:
-    """A normalizer or pre-tokenizer as the list of its steps; ``key`` holds a sequence's."""
-    part = plain(part)
-    if part.get("type") == "Sequence":
-        return [step for inner in part.get(key) or [] for step in _steps(inner, key)]
-    return [part] if part else []
-
-
 def _normalizers(settings: dict[str, Any]) -> list[str]:
-    return [str(step.get("type")) for step in _steps(settings.get("normalizer"), "normalizers")]
+    return [str(step.get("type")) for step in steps_of(settings.get("normalizer"), "normalizers")]
 
 
 def _is_byte_level(settings: dict[str, Any]) -> bool:
@@ -268,16 +243,16 @@ def _is_byte_level(settings: dict[str, Any]) -> bool:
     odd = ("continuing_subword_prefix", "end_of_word_suffix", "byte_fallback", "unk_token")
     if model.get("type", "BPE") != "BPE" or "merges" not in model or any(map(model.get, odd)):
         return False
-    steps = _steps(settings.get("pre_tokenizer"), "pretokenizers")
+    steps = steps_of(settings.get("pre_tokenizer"), "pretokenizers")
     last = steps[-1] if steps else {}
     vocabulary = plain(model.get("vocab"))
     is_last = last.get("type") == "ByteLevel" and not last.get("add_prefix_space", True)
-    return is_last and all(letter in vocabulary for letter in _BYTES)
+    return is_last and all(letter in vocabulary for letter in BYTE_LETTERS)
 
 
 def _split(settings: dict[str, Any]) -> str | None:
     """The one pattern by which text is split before it is merged; None for any other way."""
-    steps = _steps(settings.get("pre_tokenizer"), "pretokenizers")
+    steps = steps_of(settings.get("pre_tokenizer"), "pretokenizers")
     if len(steps) == 1 and steps[0].get("type") == "ByteLevel":
         return GPT2_SPLIT if steps[0].get("use_regex", True) else None
     if [step.get("type") for step in steps] != ["Split", "ByteLevel"]:
@@ -289,14 +264,3 @@ def _split(settings: dict[str, Any]) -> str | None:
         return None
     pattern = plain(split.get("pattern")).get("Regex")
     return pattern if isinstance(pattern, str) else None
-
-
-def _byte_letters() -> dict[str, int]:
-    """The letters that byte-level tokenizers write bytes with (GPT-2's ``bytes_to_unicode``)."""
-    plain_bytes = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    letters = {chr(byte): byte for byte in plain_bytes}
-    others = [byte for byte in range(256) if byte not in plain_bytes]
-    return letters | {chr(256 + index): byte for index, byte in enumerate(others)}
-
-
-_BYTES = _byte_letters()

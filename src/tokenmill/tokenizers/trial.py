@@ -55,17 +55,25 @@ _ODD = (
     "<unk>", "<s>", "</s>", "<0x41>", "[UNK]", "[CLS]", "##ing",
 )  # fmt: skip
 _FRAGMENTS = (*_LATIN, *_OTHER_SCRIPTS, *_DIGITS, *_BLANKS, *_SIGNS, *_MARKS, *_ODD)
-_MOST_TOKENS = 200
-"""Of the tokenizer's own added tokens, so many are written into the documents."""
+_ALONE = 200
+"""So many of the tokenizer's own texts are written into documents of their own, so that one is
+seen at the beginning and at the end of a text; the others stand in documents of _TOGETHER."""
+_TOGETHER = 50
 
 
-def documents_for(added: list[str]) -> list[bytes]:
-    """The documents of the self-test, for a tokenizer with these added tokens."""
+def documents_for(own: list[str]) -> list[bytes]:
+    """The documents of the self-test, for a tokenizer that may look for these texts: all of them
+    are tried."""
     generator = random.Random(20261121)
-    tokens = added[: _MOST_TOKENS // 2] + added[-_MOST_TOKENS // 2 :]
+    own = list(dict.fromkeys(own))
+    tokens = own[: _ALONE // 2] + own[_ALONE // 2 :][-_ALONE // 2 :]
     found = ["", *_FRAGMENTS]
-    for token in dict.fromkeys(tokens):
-        found += [token, f"a{token}b", f" {token} x", f"{token}\u0301 {token[:-1]}", token + token]
+    for token in tokens:
+        found += [token, *_beside(token)]
+    rest = own[_ALONE // 2 : -_ALONE // 2]
+    for start in range(0, len(rest), _TOGETHER):
+        parts = [" ".join(_beside(token)) for token in rest[start : start + _TOGETHER]]
+        found.append(" ".join(parts))
     blanks = ("", "", " ", " ", "\n")
     for size in range(DOCUMENTS):
         parts = generator.choices(_FRAGMENTS, k=1 + size % 40)
@@ -74,6 +82,12 @@ def documents_for(added: list[str]) -> list[bytes]:
             generator.shuffle(parts)
         found.append("".join(part + generator.choice(blanks) for part in parts))
     return [text.encode() for text in found]
+
+
+def _beside(token: str) -> list[str]:
+    """A text that may be looked for, beside letters, spaces, marks, and itself."""
+    texts = [f"a{token}b", f"azq{token}", f" {token} x", f"\t{token}\n", token + token]
+    return [*texts, f"{token}\u0301 {token}\u0338 {token[:-1]}"]
 
 
 def difference(engine: Engine, reference: Engine, documents: list[bytes]) -> str | None:

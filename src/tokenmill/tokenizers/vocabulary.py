@@ -129,3 +129,11 @@ def _listed(known: list[str]) -> str:
 def plain(value: Any) -> dict[str, Any]:
     """``value`` if it is an object, else an empty one: for JSON that anybody may have written."""
     return value if isinstance(value, dict) else {}
+
+
+def steps_of(part: Any, key: str) -> list[dict[str, Any]]:
+    """A normalizer or pre-tokenizer as the list of its steps; ``key`` holds a sequence's."""
+    part = plain(part)
+    if part.get("type") == "Sequence":
+        return [step for inner in part.get(key) or [] for step in steps_of(inner, key)]
+    return [part] if part else []
