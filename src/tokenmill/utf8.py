@@ -33,7 +33,7 @@ def repair(raw: bytes, replacement: str) -> str:
 
     Takes four bytes of memory for each byte of ``raw``, and no object a fault.
     """
-    if replacement == REPLACEMENT:
+    if replacement == REPLACEMENT or raw.isascii():
         return raw.decode("utf-8", "replace")
     return "".join(_repaired(raw[low:high], replacement) for low, high in _pieces(raw))
 

@@ -134,6 +134,7 @@ class JsonlBlock(Block):
 
     def _decode_lines(self, text: bytes, offset: int, batch: DocumentBatch) -> None:
         """Line by line; a line's outcome does not depend on its neighbours."""
+        bad_lines = _BadLines(batch.bad)
         for number, line in enumerate(_lines(text)):
             if line.strip(b" \t\r\n"):
                 try:
@@ -141,13 +142,15 @@ class JsonlBlock(Block):
                 except BadLine as bad:
                     if not self.source.options.quarantines:
                         raise self._error(bad, offset, number) from None
-                    _add(batch.bad, self._record(bad, line, offset, number))
+                    if not bad_lines.is_next(bad.reason, line, offset):
+                        bad_lines.add(self._record(bad, line, offset, number))
                 else:
                     if document is None:
                         batch.counts.null_documents += 1
                     else:
                         batch.documents.append(document)
             offset += len(line)
+        bad_lines.finish()
 
     def _decode_line(self, line: bytes, counts: Counts) -> bytes | None:
         try:
@@ -184,23 +187,24 @@ class JsonlBlock(Block):
         """The text with half a surrogate pair for what is not UTF-8 in it."""
         try:
             found = self.source.raw_decoder.decode(line).text
-            if found is not None and bytes(found[:1]) == b'"':
-                text: str = json.loads(utf8.repair(bytes(found), _HALF))
+            value = None if found is None else bytes(found)
+            if value is not None and value.startswith(b'"'):
+                text: str = json.loads(utf8.repair(value, _HALF))
                 return text
             if len(line) > _SMALL_LINE:
-                self._refuse_textless(found)
+                self._refuse_textless(value)
         except NoText:
             raise
         except Exception:  # noqa: BLE001  whatever it is, the reference decides
             pass
         return self._text_of(self._parsed(line))
 
-    def _refuse_textless(self, found: Any) -> None:
+    def _refuse_textless(self, value: bytes | None) -> NoReturn:
         """Raise NoText for a large line whose field is missing (None) or holds no text."""
         key = self.source.text_key
-        if found is None:
+        if value is None:
             raise NoText(f"there is no field {key!r}")
-        raise NoText(f"the field {key!r} holds {_noun_of(bytes(found[:1]))}, not a string")
+        raise NoText(f"the field {key!r} holds {_noun_of(value)}, not a string")
 
     def _parsed(self, line: bytes) -> Any:
         """The line as Python's ``json`` reads it; of a large one as much as is needed to refuse
@@ -225,8 +229,8 @@ class JsonlBlock(Block):
         import msgspec
 
         with contextlib.suppress(msgspec.DecodeError, RecursionError):
-            value = bytes(msgspec.json.decode(line, type=msgspec.Raw)[:1])
-            if value != b"{":
+            value = bytes(msgspec.json.decode(line, type=msgspec.Raw))
+            if not value.startswith(b"{"):
                 raise NoText(f"the line holds {_noun_of(value)}, not an object")
         need = round((_cost(line, len(line)) * 10 / _ROOM + 300_000_000) / 10**6)
         raise BadLine(
@@ -276,23 +280,49 @@ class JsonlBlock(Block):
         )
 
 
-def _add(records: list[BadRecord], record: BadRecord) -> None:
-    """Add a bad line; after the first thousand of a block, neighbours of one kind are one record,
+class _BadLines:
+    """The bad lines of a block. After the first thousand, neighbours of one kind are one record,
     for a block of the shortest bad lines has a million of them."""
-    last = records[-1] if len(records) >= _MOST_RECORDS else None
-    if last is None or last.offset is None or record.offset is None:
-        records.append(record)
-        return
-    if last.reason != record.reason or last.offset + last.length + 1 != record.offset:
-        records.append(record)
-        return
-    room = RAW_BYTES - len(last.raw)
-    records[-1] = replace(
-        last,
-        detail=last.detail.removesuffix(_AND_MORE) + _AND_MORE,
-        length=record.offset + record.length - last.offset,
-        raw=last.raw + (b"\n" + record.raw)[:room] if room > 0 else last.raw,
-    )
+
+    def __init__(self, records: list[BadRecord]) -> None:
+        self._records = records
+        self._reason: str | None = None
+        self._start = self._end = 0
+        self._raw = bytearray()
+        self._is_grown = self._has_end = False
+
+    def is_next(self, reason: str, line: bytes, offset: int) -> bool:
+        """Does a bad line belong to the record before it? Then it is in it now."""
+        if reason != self._reason or self._end != offset:
+            return False
+        room = RAW_BYTES - len(self._raw)
+        if room > 0:
+            self._raw += (b"\n" + line.removesuffix(b"\n"))[:room]
+        self._end = offset + len(line)
+        self._is_grown = True
+        self._has_end = line.endswith(b"\n")
+        return True
+
+    def add(self, record: BadRecord) -> None:
+        """A bad line that is a record of its own."""
+        self.finish()
+        self._records.append(record)
+        if len(self._records) >= _MOST_RECORDS and record.offset is not None:
+            self._reason, self._start = record.reason, record.offset
+            self._end = record.offset + record.length + 1
+            self._raw = bytearray(record.raw)
+
+    def finish(self) -> None:
+        """No more lines belong to the last record."""
+        if self._is_grown:
+            last = self._records[-1]
+            self._records[-1] = replace(
+                last,
+                detail=last.detail + _AND_MORE,
+                length=self._end - self._has_end - self._start,
+                raw=bytes(self._raw),
+            )
+        self._reason, self._is_grown = None, False
 
 
 def _not_utf8(line: bytes) -> BadLine:
