@@ -31,6 +31,7 @@ the rules look at. Where bytes are taken out, their neighbours meet: no cut is m
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -290,24 +291,25 @@ def _seam_in_repaired(
     raw: bytes, start: int, floor: int, encoder: SeamEncoder, replacement: str, rule: CutRule
 ) -> Cut | None:
     """A seam of the repaired text, at its place in the raw one."""
-    faults = utf8.repair(raw, replacement).faults if replacement else utf8.invalid_ranges(raw)
-    if not replacement and len(faults) > utf8.MOST_PLACES:
+    if replacement:
+        text = utf8.replace(raw)[0]
+        grown = utf8.growth_before(raw, replacement, floor - start)
+        seam = _seam_in(text, start, floor + grown, encoder, rule)
+        if seam is None:
+            return None
+        return Cut(start + utf8.raw_place(raw, replacement, seam.position - start), seam.seam)
+    faults = list(itertools.islice(utf8.invalid_ranges(raw), utf8.MOST_PLACES + 1))
+    if len(faults) > utf8.MOST_PLACES:
         return None  # more than these bytes will be taken out
-    length = len(replacement.encode())
-    text = utf8.replace(raw)[0] if replacement else utf8.without(raw, faults)
-    moved = 0  # how much further back a place of the raw text is in the repaired one
-    for low, high in faults:
-        if low >= floor - start:
-            break
-        moved += length - (high - low)
-    seam = _seam_in(text, start, floor + moved, encoder, rule)
+    taken = sum(high - low for low, high in faults if low < floor - start)
+    seam = _seam_in(utf8.without(raw, faults), start, floor - taken, encoder, rule)
     if seam is None:
         return None
     position = seam.position - start
     for low, high in faults:
-        if low + length > position:
+        if low > position:
             break
-        position += (high - low) - length
+        position += high - low
     return Cut(start + position, seam.seam)
 
 

@@ -11,40 +11,105 @@ from __future__ import annotations
 import codecs
 import re
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 REPLACEMENT = "\ufffd"
 MOST_PLACES = 1000
 """With more places than this in a piece of text, it is hardly UTF-8 at all: see ``places``."""
 _NEAR = 1024
 
+_PIECE = 16 * 1024
+"""Bytes looked at together where each fault costs an object: of nine megabytes of nothing but
+faults, all at once took 120 bytes of memory for each byte."""
+
 _ESCAPED = re.compile("[\udc80-\udcff]+")
+_CHARACTER = REPLACEMENT.encode()
 
 _call = threading.local()
 
 
-@dataclass(frozen=True)
-class Repaired:
-    """A text with each fault replaced; ``faults`` are their ranges in the raw bytes, in order."""
+def repair(raw: bytes, replacement: str) -> str:
+    """``raw`` as text, ``replacement`` (one character) for each fault.
 
-    text: str
-    faults: list[tuple[int, int]]
+    Takes four bytes of memory for each byte of ``raw``, and no object a fault.
+    """
+    if replacement == REPLACEMENT or raw.isascii():
+        return raw.decode("utf-8", "replace")
+    return "".join(_repaired(raw[low:high], replacement) for low, high in _pieces(raw))
 
 
-def repair(raw: bytes, replacement: str) -> Repaired:
-    """``raw`` as text, ``replacement`` for each fault."""
-    _call.faults, _call.replacement = [], replacement
-    text = raw.decode("utf-8", "tokenmill-repair")
-    return Repaired(text, _call.faults)
+def _repaired(piece: bytes, replacement: str) -> str:
+    # The decoder's own "replace" is a hundred times as fast as a handler in Python, but writes
+    # what may stand in the text already.
+    parts = piece.split(_CHARACTER)
+    texts = (part.decode("utf-8", "replace").replace(REPLACEMENT, replacement) for part in parts)
+    return REPLACEMENT.join(texts)
+
+
+def growth_before(raw: bytes, replacement: str, place: int) -> int:
+    """By how many bytes the faults that begin before ``place`` grow when each is replaced."""
+    length, growth = _length(replacement), 0
+    for low, high in _pieces(raw):
+        if high > place:
+            faults = [fault for fault in _faults(raw[low:high]) if low + fault[0] < place]
+            return growth + sum(length - (end - begin) for begin, end in faults)
+        growth += _length(_repaired(raw[low:high], replacement)) - (high - low)
+    return growth
+
+
+def raw_place(raw: bytes, replacement: str, place: int) -> int:
+    """The place in ``raw`` of what stands at the byte ``place`` of the repaired text."""
+    length = _length(replacement)
+    for low, high in _pieces(raw):
+        size = _length(_repaired(raw[low:high], replacement))
+        if place < size:
+            for begin, end in _faults(raw[low:high]):
+                if begin + length > place:
+                    break
+                place += (end - begin) - length
+            return low + place
+        place -= size
+    return len(raw) + place
+
+
+def _length(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _pieces(raw: bytes) -> Iterator[tuple[int, int]]:
+    """``raw`` in ranges that divide no character and no fault."""
+    low = 0
+    while low < len(raw):
+        high = min(low + _PIECE, len(raw))
+        while high < len(raw) and _is_inside(raw, high):
+            high += 1
+        yield low, high
+        low = high
+
+
+def _is_inside(raw: bytes, place: int) -> bool:
+    """May a character or a fault that began before ``place`` go on there? None has more than
+    three bytes after its first."""
+    if raw[place] & 0xC0 != 0x80:
+        return False
+    return any(byte & 0xC0 != 0x80 for byte in raw[max(0, place - 3) : place])
+
+
+def _faults(piece: bytes) -> list[tuple[int, int]]:
+    """The ranges of the faults in a short text, in order."""
+    _call.faults = []
+    piece.decode("utf-8", "tokenmill-faults")
+    found: list[tuple[int, int]] = _call.faults
+    return found
 
 
 def _on_fault(error: UnicodeError) -> tuple[str, int]:
     assert isinstance(error, UnicodeDecodeError)
     _call.faults.append((error.start, error.end))
-    return _call.replacement, error.end
+    return "", error.end
 
 
-codecs.register_error("tokenmill-repair", _on_fault)
+codecs.register_error("tokenmill-faults", _on_fault)
 
 
 def is_utf8(text: bytes) -> bool:
@@ -65,20 +130,35 @@ def is_utf8(text: bytes) -> bool:
 
 def replace(raw: bytes) -> tuple[bytes, int]:
     """``raw`` as valid UTF-8 with U+FFFD for each fault, and how many there were."""
-    repaired = repair(raw, REPLACEMENT)
-    return repaired.text.encode(), len(repaired.faults)
+    text = repair(raw, REPLACEMENT).encode()
+    return text, text.count(_CHARACTER) - raw.count(_CHARACTER)
 
 
-def invalid_ranges(raw: bytes) -> list[tuple[int, int]]:
+def invalid_ranges(raw: bytes) -> Iterator[tuple[int, int]]:
     """Where the bytes are that are not UTF-8, in order: neighbouring faults are one."""
-    # Each byte of a fault becomes a lone surrogate; counting those is faster than `repair`.
-    text = raw.decode("utf-8", "surrogateescape")
-    ranges, position, last = [], 0, 0
+    before: tuple[int, int] | None = None
+    for low, high in _pieces(raw):
+        for begin, end in _escaped(raw[low:high]):
+            if before is not None and before[1] == low + begin:
+                before = before[0], low + end
+                continue
+            if before is not None:
+                yield before
+            before = low + begin, low + end
+    if before is not None:
+        yield before
+
+
+def _escaped(piece: bytes) -> Iterator[tuple[int, int]]:
+    # Each byte of a fault becomes a lone surrogate; counting those is faster than `_faults`.
+    text = piece.decode("utf-8", "surrogateescape")
+    if len(text) == len(piece) and text.isascii():
+        return
+    position, last = 0, 0
     for match in _ESCAPED.finditer(text):
-        position += len(text[last : match.start()].encode())
-        ranges.append((position, position + len(match[0])))
-        position, last = ranges[-1][1], match.end()
-    return ranges
+        begin = position + len(text[last : match.start()].encode())
+        position, last = begin + match.end() - match.start(), match.end()
+        yield begin, position
 
 
 def places(raw: bytes) -> list[tuple[int, int]]:
@@ -88,8 +168,16 @@ def places(raw: bytes) -> list[tuple[int, int]]:
     records, of three bytes each, and a document of the blanks between them, ranges less than a
     kilobyte apart are then one, with what is between them.
     """
-    ranges = invalid_ranges(raw)
-    return join_ranges(ranges, _NEAR) if len(ranges) > MOST_PLACES else ranges
+    ranges: list[tuple[int, int]] = []
+    joined: list[tuple[int, int]] = []
+    for pair in invalid_ranges(raw):
+        if len(ranges) <= MOST_PLACES:
+            ranges.append(pair)
+        if joined and pair[0] - joined[-1][1] <= _NEAR:
+            joined[-1] = joined[-1][0], pair[1]
+        else:
+            joined.append(pair)
+    return joined if len(ranges) > MOST_PLACES else ranges
 
 
 def join_ranges(ranges: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:

@@ -7,6 +7,11 @@ line's outcome depends neither on them nor on its neighbours. The field must be 
 is counted as no document; a line without the field is an error, and so is anything that is not
 JSON or whose text cannot be written as UTF-8.
 
+What a line costs in memory is known before it is spent. Only the text itself is ever made a Python
+string; what stands beside it is passed over by the fast decoder. Python's ``json``, which makes an
+object of every value (29 bytes of memory for each byte of ``{"a":1},``), gets a large line's head
+first, and never more of it than the budget has room for.
+
 pyarrow.json was tried: it releases the interpreter's lock, takes a third more CPU, and a line
 nested 100,000 deep kills the process (its parser recurses without a limit).
 """
@@ -14,11 +19,12 @@ nested 100,000 deep kills the process (its parser recurses without a limit).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from tokenmill import utf8
 from tokenmill.batches import (
@@ -54,6 +60,13 @@ _STEP = 64 * 1024
 _MOST_RECORDS = 1000
 _AND_MORE = ", and the lines after it"
 _LARGEST_SAMPLE = 16 * 1024 * 1024
+_SMALL_LINE = 64 * 1024
+"""So much of a line Python's ``json`` may always read, whatever is in it."""
+_SURE = 32
+"""Where a head of a line is cut, the last few characters may look like an error."""
+_ROOM = 5
+"""Of what ``record_bytes`` stands for, the part that the objects of one line may take."""
+_KEY_SHOWN = 40
 _HALF = "\ud800"
 _HALVES = re.compile("[\ud800-\udfff]")
 
@@ -121,6 +134,7 @@ class JsonlBlock(Block):
 
     def _decode_lines(self, text: bytes, offset: int, batch: DocumentBatch) -> None:
         """Line by line; a line's outcome does not depend on its neighbours."""
+        bad_lines = _BadLines(batch.bad)
         for number, line in enumerate(_lines(text)):
             if line.strip(b" \t\r\n"):
                 try:
@@ -128,13 +142,15 @@ class JsonlBlock(Block):
                 except BadLine as bad:
                     if not self.source.options.quarantines:
                         raise self._error(bad, offset, number) from None
-                    _add(batch.bad, self._record(bad, line, offset, number))
+                    if not bad_lines.is_next(bad.reason, line, offset):
+                        bad_lines.add(self._record(bad, line, offset, number))
                 else:
                     if document is None:
                         batch.counts.null_documents += 1
                     else:
                         batch.documents.append(document)
             offset += len(line)
+        bad_lines.finish()
 
     def _decode_line(self, line: bytes, counts: Counts) -> bytes | None:
         try:
@@ -151,33 +167,86 @@ class JsonlBlock(Block):
         # Bytes that are not UTF-8 matter only where they are in the text itself: the fast
         # decoders do not look into the other fields either. Until the text is known, half a
         # surrogate pair stands for each sequence of them.
-        repaired = utf8.repair(line, _HALF)
         try:
-            text = self._text_of(json.loads(repaired.text))
+            text = self._slow_text(line)
             if text is None:
                 return None
             if self.source.options.replaces:
-                text, replaced = _HALVES.subn(utf8.REPLACEMENT, text)
-                counts.replaced += replaced
+                return _without_halves(text, counts)
             return text.encode()
         except UnicodeEncodeError:
-            raise _not_utf8(line, repaired) from None
+            raise _not_utf8(line) from None
         except RecursionError:
             raise BadLine(TOO_DEEP, "the JSON is nested too deeply") from None
         except NoText as error:
             raise BadLine(NO_TEXT, str(error)) from None
-        except json.JSONDecodeError as error:
-            place = _raw_place(repaired, error.pos)
-            raise BadLine(NOT_JSON, "not a JSON object", place, error.msg) from None
         except ValueError as error:  # an integer of more digits than Python reads
             raise BadLine(NOT_JSON, "not readable as JSON", 0, str(error)) from None
+
+    def _slow_text(self, line: bytes) -> str | None:
+        """The text with half a surrogate pair for what is not UTF-8 in it."""
+        try:
+            found = self.source.raw_decoder.decode(line).text
+            value = None if found is None else bytes(found)
+            if value is not None and value.startswith(b'"'):
+                text: str = json.loads(utf8.repair(value, _HALF))
+                return text
+            if len(line) > _SMALL_LINE:
+                self._refuse_textless(value)
+        except NoText:
+            raise
+        except Exception:  # noqa: BLE001  whatever it is, the reference decides
+            pass
+        return self._text_of(self._parsed(line))
+
+    def _refuse_textless(self, value: bytes | None) -> NoReturn:
+        """Raise NoText for a large line whose field is missing (None) or holds no text."""
+        key = self.source.text_key
+        if value is None:
+            raise NoText(f"there is no field {key!r}")
+        raise NoText(f"the field {key!r} holds {_noun_of(value)}, not a string")
+
+    def _parsed(self, line: bytes) -> Any:
+        """The line as Python's ``json`` reads it; of a large one as much as is needed to refuse
+        it. Raises BadLine when its values would take too much memory, RecursionError."""
+        room = _ROOM * self.source.options.record_bytes
+        size = _SMALL_LINE
+        while size < len(line):
+            if _cost(line, size) > room:
+                break
+            _refuse_head(line[:size])
+            size *= 2
+        if len(line) > _SMALL_LINE and _cost(line, len(line)) > room:
+            self._refuse_large(line)
+        text = utf8.repair(line, _HALF)
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise _not_json(line, text, error) from None
+
+    def _refuse_large(self, line: bytes) -> NoReturn:
+        """A line whose values memory has no room for: what is it, as far as can be told?"""
+        import msgspec
+
+        with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            value = bytes(msgspec.json.decode(line, type=msgspec.Raw))
+            if not value.startswith(b"{"):
+                raise NoText(f"the line holds {_noun_of(value)}, not an object")
+        need = round((_cost(line, len(line)) * 10 / _ROOM + 300_000_000) / 10**6)
+        raise BadLine(
+            TOO_LARGE,
+            f"a JSON line of {len(line)} bytes holds too many values for the memory budget",
+            0,
+            f"it needs --memory {need}MB",
+        )
 
     def _text_of(self, value: Any) -> str | None:
         key = self.source.text_key
         if not isinstance(value, dict):
             raise NoText(f"the line holds {_noun(value)}, not an object")
         if key not in value:
-            keys = ", ".join(map(repr, list(value)[:8])) or "none"
+            shown = itertools.islice(value, 8)
+            keys = ", ".join(repr(name[:_KEY_SHOWN]) for name in shown) or "none"
             raise NoText(f"there is no field {key!r}; the fields are {keys}")
         if value[key] is not None and not isinstance(value[key], str):
             raise NoText(f"the field {key!r} holds {_noun(value[key])}, not a string")
@@ -190,57 +259,122 @@ class JsonlBlock(Block):
     def _error(self, bad: BadLine, offset: int, number: int) -> InputError:
         place = f"{self.source.file.path}:{self._line_number(number)}, byte {offset + bad.place}"
         fix = "correct or remove that line, or go on without it: --on-bad quarantine"
+        if bad.reason == TOO_LARGE:
+            fix = f"{bad.why}; or leave the line out: --on-bad quarantine"
         if "no field" in bad.what:
             fix = "name the text's field with --text-key"
         return InputError(bad.what, place, bad.why, fix)
 
     def _record(self, bad: BadLine, line: bytes, offset: int, number: int) -> BadRecord:
         """The line without its line feed."""
+        size = len(line) - line.endswith(b"\n")
         detail = f"{bad.what}{f': {bad.why}' if bad.why else ''} (byte {offset + bad.place})"
         return bad_record(
             self.source.file,
             bad.reason,
             detail,
-            line.removesuffix(b"\n"),
+            line[: min(RAW_BYTES, size)],
             offset=offset,
             line=self._line_number(number),
+            length=size,
         )
 
 
-def _add(records: list[BadRecord], record: BadRecord) -> None:
-    """Add a bad line; after the first thousand of a block, neighbours of one kind are one record,
+class _BadLines:
+    """The bad lines of a block. After the first thousand, neighbours of one kind are one record,
     for a block of the shortest bad lines has a million of them."""
-    last = records[-1] if len(records) >= _MOST_RECORDS else None
-    if last is None or last.offset is None or record.offset is None:
-        records.append(record)
-        return
-    if last.reason != record.reason or last.offset + last.length + 1 != record.offset:
-        records.append(record)
-        return
-    room = RAW_BYTES - len(last.raw)
-    records[-1] = replace(
-        last,
-        detail=last.detail.removesuffix(_AND_MORE) + _AND_MORE,
-        length=record.offset + record.length - last.offset,
-        raw=last.raw + (b"\n" + record.raw)[:room] if room > 0 else last.raw,
-    )
+
+    def __init__(self, records: list[BadRecord]) -> None:
+        self._records = records
+        self._reason: str | None = None
+        self._start = self._end = 0
+        self._raw = bytearray()
+        self._is_grown = self._has_end = False
+
+    def is_next(self, reason: str, line: bytes, offset: int) -> bool:
+        """Does a bad line belong to the record before it? Then it is in it now."""
+        if reason != self._reason or self._end != offset:
+            return False
+        room = RAW_BYTES - len(self._raw)
+        if room > 0:
+            self._raw += (b"\n" + line.removesuffix(b"\n"))[:room]
+        self._end = offset + len(line)
+        self._is_grown = True
+        self._has_end = line.endswith(b"\n")
+        return True
+
+    def add(self, record: BadRecord) -> None:
+        """A bad line that is a record of its own."""
+        self.finish()
+        self._records.append(record)
+        if len(self._records) >= _MOST_RECORDS and record.offset is not None:
+            self._reason, self._start = record.reason, record.offset
+            self._end = record.offset + record.length + 1
+            self._raw = bytearray(record.raw)
+
+    def finish(self) -> None:
+        """No more lines belong to the last record."""
+        if self._is_grown:
+            last = self._records[-1]
+            self._records[-1] = replace(
+                last,
+                detail=last.detail + _AND_MORE,
+                length=self._end - self._has_end - self._start,
+                raw=bytes(self._raw),
+            )
+        self._reason, self._is_grown = None, False
 
 
-def _not_utf8(line: bytes, repaired: utf8.Repaired) -> BadLine:
-    if repaired.faults:
-        place = repaired.faults[0][0]
+def _not_utf8(line: bytes) -> BadLine:
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        place = error.start
         return BadLine(INVALID_UTF8, f"invalid UTF-8: byte 0x{line[place]:02x}", place)
     return BadLine(INVALID_UTF8, "the text holds half a surrogate pair")
 
 
-def _raw_place(repaired: utf8.Repaired, position: int) -> int:
-    """The place in the line of a character of its repaired text."""
-    place = len(repaired.text[:position].encode("utf-8", "surrogatepass"))
-    for low, high in repaired.faults:
-        if low >= place:
-            break
-        place += (high - low) - len(_HALF.encode("utf-8", "surrogatepass"))
-    return place
+def _not_json(line: bytes, repaired: str, error: json.JSONDecodeError) -> BadLine:
+    """The error with its place in the line, of a character of its repaired text."""
+    place = len(repaired[: error.pos].encode("utf-8", "surrogatepass"))
+    place = utf8.raw_place(line, _HALF, place)
+    return BadLine(NOT_JSON, "not a JSON object", place, error.msg)
+
+
+def _refuse_head(head: bytes) -> None:
+    """Raise what Python's ``json`` says of a line that begins so, where the rest cannot matter."""
+    text = utf8.repair(head, _HALF)
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.pos < len(text) - _SURE and not error.msg.startswith("Unterminated"):
+            raise _not_json(head, text, error) from None
+    except RecursionError:
+        raise
+    except ValueError:
+        pass  # a number that is too long, or of which this is the head
+
+
+def _without_halves(text: str, counts: Counts) -> bytes:
+    """As UTF-8, with U+FFFD for each half of a surrogate pair; a little at a time, for each of
+    them costs a place in a list."""
+    parts = []
+    for start in range(0, len(text), _STEP):
+        part, replaced = _HALVES.subn(utf8.REPLACEMENT, text[start : start + _STEP])
+        counts.replaced += replaced
+        parts.append(part.encode())
+    return b"".join(parts)
+
+
+def _cost(line: bytes, size: int) -> int:
+    """At most so much memory do the objects take that Python's ``json`` makes of the head of a
+    line; what is in its strings is counted, too.
+
+    Measured, with Python 3.11: 29 bytes for each byte of ``{"a":1},``, 35 of ``"ab":1,`` with ever
+    new keys, 24 of ``[1],``.
+    """
+    each = ((b"{", 232), (b"[", 96), (b":", 250), (b",", 100))
+    return 5 * min(size, len(line)) + sum(line.count(sign, 0, size) * cost for sign, cost in each)
 
 
 def _deeper(call: Callable[[], Any], frames: int = 16) -> Any:
@@ -249,10 +383,13 @@ def _deeper(call: Callable[[], Any], frames: int = 16) -> Any:
     return _deeper(call, frames - 1) if frames else call()
 
 
-def _lines(text: bytes) -> list[bytes]:
+def _lines(text: bytes) -> Iterator[bytes]:
     """The lines with their line feeds; nothing else ends a line."""
-    lines = text.split(b"\n")
-    return [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
+    start = 0
+    while start < len(text):
+        stop = text.find(b"\n", start) + 1 or len(text)
+        yield text[start:stop]
+        start = stop
 
 
 def _plain_lines(text: bytes) -> int | None:
@@ -263,9 +400,11 @@ def _plain_lines(text: bytes) -> int | None:
     """
     import numpy as np
 
+    if not text.startswith(b"{"):
+        return None
     characters = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero(characters == ord("\n"))
-    if len(text) == 0 or len(ends) == 0 or ends[0] == 0 or text[0] != ord("{"):
+    if len(ends) == 0 or ends[0] == 0:
         return None
     is_whole = bool(ends[-1] == len(text) - 1)
     begins = ends[:-1] + 1 if is_whole else ends + 1
@@ -274,6 +413,13 @@ def _plain_lines(text: bytes) -> int | None:
         lasts = characters[ends - 2]
     well = (lasts == ord("}")).all() and (characters[begins] == ord("{")).all()
     return len(ends) + (not is_whole) if well else None
+
+
+def _noun_of(value: bytes) -> str:
+    """What a JSON value is, by its first character."""
+    nouns = {b"{": "an object", b"[": "a list", b'"': "a string", b"n": "null"}
+    first = value[:1]
+    return "true or false" if first in (b"t", b"f") else nouns.get(first, "a number")
 
 
 def _noun(value: Any) -> str:
@@ -287,7 +433,7 @@ class JsonlSource:
     def __init__(self, file: InputFile, options: SourceOptions) -> None:
         self.file = file
         self.text_key = options.text_key
-        self.decoder = _decoder(options.text_key)
+        self.decoder, self.raw_decoder = _decoders(options.text_key)
         self.options = options
         self._stream: ByteStream | None = None
 
@@ -408,7 +554,7 @@ class JsonlSource:
         while b"\n" not in text[:-1] and len(text) == size and size < _LARGEST_SAMPLE:
             size *= 2
             text = stream.peek(start, start + size)
-        lines = _lines(text)
+        lines = list(_lines(text))
         begun = text.count(b"\n") if len(text) == size else len(lines)
         if len(lines) > 1 and len(text) == size:
             lines.pop()
@@ -422,17 +568,26 @@ class JsonlSource:
         return Sample(documents, sum(map(len, lines)) * share, begun, len(text) * share)
 
 
-def _decoder(text_key: str) -> Any:
-    """msgspec's decoder of records that have nothing but a text."""
+def _decoders(text_key: str) -> tuple[Any, Any]:
+    """msgspec's decoders of records that have nothing but a text: as a string, and as it stands
+    in the line (None where it is missing)."""
     import msgspec
 
-    fields = [("text", str | None)]
+    kinds: list[tuple[Any, dict[str, Any]]] = [(str | None, {}), (msgspec.Raw, {"default": None})]
     try:
-        record = msgspec.defstruct("Record", fields, rename={"text": text_key}, gc=False)
+        first, second = (
+            msgspec.defstruct(
+                "Record",
+                [("text", kind, *([msgspec.field(**more)] if more else []))],
+                rename={"text": text_key},
+                gc=False,
+            )
+            for kind, more in kinds
+        )
     except ValueError as error:
         raise UsageError(
             f"--text-key {text_key!r} cannot be a field",
             why=str(error),
             fix="give the name of the text's field as it stands in the lines",
         ) from None
-    return msgspec.json.Decoder(record)
+    return msgspec.json.Decoder(first), msgspec.json.Decoder(second)
