@@ -24,7 +24,7 @@ LAYERS: list[dict[str, set[str]]] = [
         "ground": {
             "errors", "quantities", "batches", "cuts", "memory", "storage", "inputs", "compression",
             "supervision", "utf8", "reading", "streams", "places", "readahead", "rangefile",
-            "textstream", "network", "staging",
+            "textstream", "network", "staging", "extras", "system",
         }
     },
     {
@@ -39,7 +39,7 @@ LAYERS: list[dict[str, set[str]]] = [
         "services": {
             "planning", "verification", "inspection", "progress", "dataset", "diagnosis", "folder",
             "repair", "options", "conclusion", "comparison", "status", "prefix", "stored",
-            "estimate", "damage",
+            "estimate", "damage", "signature",
         }
     },
     {"preparation": {"preparation"}},

@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 
 from tokenmill import __version__
 from tokenmill.errors import InputError, TokenmillError, UsageError
+from tokenmill.extras import install_extra
 from tokenmill.network import GATE, Passing
 from tokenmill.places.cards import Config, configs_of
 from tokenmill.places.http import (
@@ -497,5 +498,5 @@ def need_client() -> None:
     except ImportError:
         raise UsageError(
             "datasets on the Hub need huggingface_hub",
-            fix="pip install 'tokenmill[hub]' (or, if a file is meant, check its path)",
+            fix=f"{install_extra('hub')} (or, if a file is meant, check its path)",
         ) from None

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.errors import TokenmillError, UsageError
+from tokenmill.extras import install_extra
 from tokenmill.memory import MIB, Needs
 from tokenmill.tokenizers.ranks import PATTERNS
 from tokenmill.tokenizers.vocabulary import (
@@ -105,7 +106,7 @@ class TokenizerJson(Vocabulary):
                 "tokenizer.json files need the library tokenizers",
                 self.name,
                 "it is not installed; no id is right or wrong without it",
-                "python3 -m pip install 'tokenmill[hf]'",
+                install_extra("hf"),
             ) from None
         try:
             found = Tokenizer.from_str(content.decode())
