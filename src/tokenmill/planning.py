@@ -360,7 +360,8 @@ class Plan:
             f"{numbered(estimate.documents, 'document', format_count)}, "
             f"{format_count(estimate.tokens)} tokens (±{estimate.spread:.0%}), "
             f"{format_bytes(estimate.output_bytes(self.dtype))} of {self.dtype} to write; "
-            f"{threads}, {format_bytes(self.budget.asked)} of memory, about {format_seconds(estimate.seconds)}"
+            f"{threads}, {format_bytes(self.budget.asked)} of memory, "
+            f"about {format_seconds(estimate.seconds)}"
         )
 
 
