@@ -16,7 +16,7 @@ from tests import runs
 from tests.conftest import Run, command_environment
 
 pytest.importorskip("pyte")
-from tests.terminal import Terminal, at_terminal  # noqa: E402
+from tests.terminal import Terminal, at_terminal
 
 COLUMNS = (50, 80, 120)
 PAUSE = 0.15

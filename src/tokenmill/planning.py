@@ -6,6 +6,7 @@ estimates documents, tokens and disk space from a small encoded sample. ``blocks
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -433,8 +434,14 @@ def _text_size(file: InputFile, keeps_damaged: bool) -> int:
 
 
 def advised_split(documents: int) -> str:
-    """What to do where too few documents are drawn: so few that one is much, or by their number."""
-    return "--val-docs 1, or --val-tokens" if documents > 1 else "--val-tokens, for one 2048"
+    """What to do where none of so many documents may be drawn: draw eight of them, of which none
+    comes once in three thousand times; or where that is too large a share, take the first."""
+    if documents == 1:
+        return "--val-tokens, for one 2048"
+    if documents < 40:
+        return "--val-docs 1, or --val-tokens"
+    digits = 10 ** math.ceil(math.log10(documents))
+    return f"--val-fraction {math.ceil(8 * digits / documents) / digits:g}"
 
 
 def _source(path: str) -> str:

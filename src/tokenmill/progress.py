@@ -356,19 +356,18 @@ def _line(figures: Figures) -> str:
 
 def _tqdm_line(figures: Figures, stream: Any) -> str:
     """As people know it: share, bar, amount, time gone and left, speed."""
-    share = _share(figures)
-    tail = (
-        f"{_read(figures).partition(' (')[0]} [{_clock(figures['seconds'])}<"
-        f"{_clock(figures['seconds_left'])}, {format_bytes(figures['mean_text_bytes_per_second'])}"
-        f"/s, {format_count(figures['tokens'])} tokens]"
-    )
-    if share is None:
-        return f"tokenmill: {tail}"
-    head = f"tokenmill: {share:4.0%}|"
     columns = 80 if stream is None else terminal_size(stream)[0]
-    width = min(40, columns - 2 - len(head) - len(tail) - 2)
-    if width < 4:
-        return f"{head} {tail}"
+    share = _share(figures)
+    head = "tokenmill: " if share is None else f"tokenmill: {share:4.0%}|"
+    done = _read(figures).partition(" (")[0]
+    times = f"{_clock(figures['seconds'])}<{_clock(figures['seconds_left'])}"
+    speed = f"{format_bytes(figures['mean_text_bytes_per_second'])}/s"
+    tokens = f"{format_count(figures['tokens'])} tokens"
+    tails = (f"{done} [{times}, {speed}, {tokens}]", f"[{times}, {speed}]", f"[{times}]")
+    tail = next((tail for tail in tails if len(head) + len(tail) + 2 < columns), "")
+    width = min(40, columns - 3 - len(head) - len(tail))
+    if share is None or width < 4:
+        return f"{head}{'' if share is None else ' '}{tail}"
     full = round(width * share)
     return f"{head}{'#' * full}{' ' * (width - full)}| {tail}"
 

@@ -40,7 +40,7 @@ class NanoGPT(Format):
         found = []
         for split in layout.shards:
             tokens = layout.tokens(split)
-            if tokens <= BLOCK_SIZE:
+            if tokens <= BLOCK_SIZE and (tokens or split != "val"):  # none at all is told of all
                 about = "holds" if layout.exact else "will hold about"
                 found.append(
                     f"{split}.bin {about} {numbered(tokens, 'token')}, and nanoGPT cannot draw "
