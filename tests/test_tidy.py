@@ -25,6 +25,7 @@ LAYERS: list[dict[str, set[str]]] = [
             "errors", "quantities", "batches", "cuts", "memory", "storage", "inputs", "compression",
             "supervision", "utf8", "reading", "streams", "places", "readahead", "rangefile",
             "textstream", "network", "staging", "claims", "charset", "content", "heads",
+            "extras", "system",
         }
     },
     {
@@ -39,7 +40,7 @@ LAYERS: list[dict[str, set[str]]] = [
         "services": {
             "planning", "verification", "inspection", "progress", "dataset", "diagnosis", "folder",
             "repair", "options", "conclusion", "comparison", "status", "prefix", "stored",
-            "estimate", "damage",
+            "estimate", "damage", "signature",
         }
     },
     {"preparation": {"preparation"}},

@@ -31,4 +31,13 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'tokenmill' has no attribute {name!r}")
+    if _HOMES[name] != "errors":
+        from tokenmill.system import check_system
+
+        check_system()
     return getattr(import_module(f"tokenmill.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """What is there, loaded or not."""
+    return sorted({*globals(), *__all__})

@@ -5,8 +5,8 @@ Data goes to stdout, all else to stderr. Exit codes are those of ``tokenmill.err
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,19 +17,38 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from tokenmill import __version__
+from tokenmill.errors import Interrupted, TokenmillError, UsageError, choose_from, nearest
+from tokenmill.quantities import numbered
 from tokenmill.staging import working_folder
-from tokenmill.streams import print_or_forget
-from tokenmill.supervision import AGAIN, Attempt, Repeats, Watch, in_hand, supervise
+from tokenmill.streams import last_words, one_line, print_line, print_or_forget, to_json
+from tokenmill.system import check_system
 
 if TYPE_CHECKING:
-    from tokenmill.options import RunOptions, StopRequest
+    from tokenmill.options import RunOptions
+    from tokenmill.supervision import Attempt
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _Command = Callable[..., None]
 QUARANTINED = 3
+SPLITS = ("train", "val")
 
 
-@click.group(context_settings=_CONTEXT)
+class _Commands(click.Group):
+    """The commands; one that is misspelled is answered with the one most like it."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0] if args else ""
+        if not name.startswith("-") and name not in self.commands:
+            raise UsageError(
+                f"there is no command {name!r}",
+                None,
+                f"the commands are {', '.join(self.commands)}",
+                nearest(name, self.commands) or "tokenmill --help",
+            )
+        return super().resolve_command(ctx, args)
+
+
+@click.group(context_settings=_CONTEXT, cls=_Commands)
 @click.version_option(__version__, prog_name="tokenmill")
 @click.option("--debug", is_flag=True, help="Show tracebacks (anywhere on the line).")
 def cli(debug: bool) -> None:
@@ -48,7 +67,8 @@ def _spec_options(command: _Command) -> _Command:
         click.option(
             "--format",
             default="nanogpt",
-            help="Who will read it: nanogpt (default), build-nanogpt, llm.c, modded-nanogpt.",
+            metavar="nanogpt|build-nanogpt|llm.c|modded-nanogpt",
+            help="Who will read it; default nanogpt.",
         ),
         click.option(
             "--tokenizer",
@@ -72,30 +92,39 @@ def _spec_options(command: _Command) -> _Command:
         click.option(
             "--documents",
             default="file",
-            help="How plain text divides: file (default), line, blank-line, separator:STRING.",
+            metavar="file|line|blank-line|separator:STRING",
+            help="How plain text divides; default: each file is one document.",
         ),
         click.option("--shard-tokens", help="Tokens in a shard, such as 100M."),
         click.option("--val-fraction", type=float, help="Share of the documents for validation."),
         click.option("--val-tokens", help="Tokens for validation, from the head of the corpus."),
         click.option("--val-shards", type=int, help="Shards for validation, the first ones."),
+        click.option("--val-docs", help="Documents for validation, the first ones."),
         click.option("--seed", type=int, default=0, help="Seed of the split and the checks."),
         click.option("--name", help="Prefix of the shards' names."),
-        click.option("--eot", help="End-of-text id: before or after each document, or none."),
+        click.option(
+            "--eot",
+            metavar="before|after|none",
+            help="End-of-text id: before or after each document, or none.",
+        ),
         click.option(
             "--eot-token", help="Which token that is, by name or id; default: the tokenizer's own."
         ),
         click.option(
             "--special-text",
+            metavar="text|token|error",
             help="What the end-of-text token written in a document becomes: "
             "text (default; counted), token, error.",
         ),
         click.option(
             "--on-bad",
+            metavar="stop|quarantine",
             help="What cannot become tokens: stop (default), or quarantine: "
             "go on without it, and keep it with its place and reason.",
         ),
         click.option(
             "--invalid-utf8",
+            metavar="error|replace",
             help="Bytes that are not UTF-8: error (default), or replace by U+FFFD, counted.",
         ),
     ]
@@ -121,8 +150,8 @@ def _run_options(command: _Command) -> _Command:
         click.option(
             "--engine",
             default="auto",
-            help="auto (default: the fastest that is exact), gigatoken, tiktoken, tokenizers, "
-            "sentencepiece.",
+            metavar="auto|gigatoken|tiktoken|tokenizers|sentencepiece",
+            help="Default: auto, the fastest that is exact.",
         ),
         click.option(
             "--check",
@@ -154,21 +183,20 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     tokenmill prepare train_fineweb.txt --out data/fineweb
     tokenmill prepare corpus/ --format llm.c --out fineweb10B --memory 4GB
     """
-    attempt = _supervised(working_folder(out, options["staging"]), options["quiet"])
+    attempt = _supervised(working_folder(out, options["staging"]), options)
     from tokenmill.preparation import PastTrouble, Preparation, plan_run
+    from tokenmill.supervision import AGAIN
 
     run = _make_run(options, attempt)
-    with _hearing_signals(run.stop):
+    with _hearing_signals(run):
         try:
             preparation = Preparation(plan_run(list(inputs), run, _spec(options), out), out, run)
             manifest = preparation.run()
         except PastTrouble:
             sys.exit(AGAIN)
-        if run.as_json:
-            tokens = {split: sum(counts) for split, counts in manifest.shard_tokens().items()}
-            shards = [shard.name for shard in manifest.shards]
-            done = {"type": "done", "counts": manifest.counts, "tokens": tokens, "shards": shards}
-            print_or_forget(json.dumps(done, ensure_ascii=False), sys.stdout)
+        if options["as_json"]:
+            done = {"type": "done", **preparation.outcome(manifest)}
+            print_or_forget(to_json(done), sys.stdout)
         if preparation.has_worked and manifest.counts["quarantined"]:
             sys.exit(QUARANTINED)
 
@@ -184,51 +212,24 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
 )
 def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     """Tell what prepare would do with the same options; writes nothing."""
-    from tokenmill.errors import UsageError
-    from tokenmill.preparation import plan_run
-    from tokenmill.quantities import format_bytes
+    from tokenmill.preparation import plan_run, refuse_pipe
     from tokenmill.storage import free_bytes
 
     run = _make_run(options)
-    with _hearing_signals(run.stop):
+    with _hearing_signals(run):
         found = plan_run(list(inputs), run, _spec(options))
-        if found.inputs.pipe is not None:
-            raise UsageError(
-                "plan cannot look into a pipe",
-                "-",
-                "what it read would be gone",
-                "plan from a file",
-            )
-        for note in found.inputs.notes:
-            run.tell(note)
-        estimate = found.estimate = found.make_estimate()
-    need, free = estimate.output_bytes(found.dtype), free_bytes(out)
-    if run.as_json:
-        _print_json(
-            "plan",
-            inputs=found.identities(),
-            documents=estimate.documents,
-            tokens=estimate.tokens,
-            spread=estimate.spread,
-            output_bytes=need,
-            free_bytes=free,
-            memory=found.budget.total,
-            threads=found.budget.threads,
-            bytes_per_second=estimate.bytes_per_second,
-            split=found.split_rule(),
-            engine=found.engine,
-            engine_because=found.choice.why,
-        )
+        refuse_pipe(found)
+        found.estimate = found.make_estimate()
+    free, notes, warnings = free_bytes(out), found.notes(), found.warnings()
+    for note in notes:
+        run.tell(note)
+    if options["as_json"]:
+        _print_json("plan", **found.as_dict(), free_bytes=free, notes=notes, warnings=warnings)
     else:
-        for file in found.inputs.files:
-            kind = file.kind + (file.compression or "")
-            click.echo(f"{format_bytes(file.size):>10}  {kind:12} {file.path}")
-        click.echo(found.engine_line())
-        click.echo(found.summary())
-        click.echo(f"disk: {format_bytes(need)} needed, {format_bytes(free)} free")
-        click.echo(f"validation: {found.split_rule()}")
-    for warning in found.check_disk(out) + found.spec.layout.warnings(found.layout()):
-        run.tell(f"warning: {warning}")
+        for line in found.lines(free):
+            _show(line)
+    for warning in found.disk_warnings(out) + warnings:
+        run.tell(warning)
 
 
 @cli.command(context_settings=_CONTEXT)
@@ -257,7 +258,7 @@ def verify(
     as_json: bool,
 ) -> None:
     """Is the dataset what its manifest says? Exit code 13 if not."""
-    from tokenmill.errors import DamageFound, UsageError
+    from tokenmill.errors import DamageFound
     from tokenmill.verification import DEFAULT_SHARE
     from tokenmill.verification import verify as find_problems
 
@@ -272,17 +273,17 @@ def verify(
         share=DEFAULT_SHARE if share is None else share,
         seed=seed,
         config=config,
-        tell=lambda line: click.echo(line, err=True),
+        tell=lambda line: print_or_forget(one_line(line), sys.stderr),
     )
     for problem in problems:
         count += 1
         if as_json:
             _print_json("problem", **vars(problem))
         else:
-            click.echo(str(problem))
+            _show(one_line(str(problem)))
     if count:
         raise DamageFound(
-            f"{count} problems found",
+            f"{numbered(count, 'problem')} found",
             folder,
             None,
             "run the command that prepared it again, with --repair: it makes only damaged shards",
@@ -290,17 +291,21 @@ def verify(
     if as_json:
         _print_json("verified", folder=folder, quick=quick, problems=0)
     else:
-        click.echo(f"{folder}: sizes{'' if quick else ', counts and hashes'} are as they should be")
+        _show(f"{folder}: sizes{'' if quick else ', counts and hashes'} are as they should be")
 
 
 @cli.command(context_settings=_CONTEXT)
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option("--doc", type=int, help="Show this document's text, counted from 0.")
 @click.option("--token", type=int, help="Show the text from this token on.")
-@click.option("--split", default="train", help="Of which split: train (default) or val.")
+@click.option(
+    "--split", default="train", metavar="train|val", help="Of which split; default train."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
 def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_json: bool) -> None:
     """Show headers, counts and decoded text."""
+    if split not in SPLITS:
+        raise UsageError(f"there is no split {split!r}", fix=choose_from(split, SPLITS))
     from tokenmill.dataset import Dataset
     from tokenmill.inspection import describe, text_at_token, text_of_document
 
@@ -311,19 +316,21 @@ def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_jso
             if doc is not None
             else text_at_token(dataset, token or 0, split)
         )
-        _print_json("text", **shown) if as_json else click.echo(shown["text"])
+        _print_json("text", **shown) if as_json else _show(shown["text"])
         return
     about = describe(dataset)
     if as_json:
         _print_json("dataset", **about)
         return
-    click.echo(f"{about['format']}, {about['tokenizer']}, end-of-text {about['delimiter']}")
-    click.echo(f"validation split: {about['split']}")
-    click.echo(", ".join(f"{value:,} {name}" for name, value in about["counts"].items() if value))
+    _show(f"{about['format']}, {about['tokenizer']}, end-of-text {about['delimiter']}")
+    _show(f"validation split: {about['split']}")
+    counts = about["counts"].items()
+    _show(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts if value))
     for shard in about["shards"]:
-        click.echo(
-            f"{shard['name']}: {shard['tokens']:,} tokens of {shard['dtype']} after "
-            f"{shard['header_bytes']} bytes of header, {shard['documents']:,} documents begin in it"
+        _show(
+            f"{shard['name']}: {numbered(shard['tokens'], 'token')} of {shard['dtype']} after "
+            f"{shard['header_bytes']} bytes of header, {numbered(shard['documents'], 'document')} "
+            f"{'begins' if shard['documents'] == 1 else 'begin'} in it"
         )
 
 
@@ -339,9 +346,9 @@ def status(folder: Path, as_json: bool) -> None:
         _print_json("status", folder=str(folder), **found)
         return
     holder = f", by process {found['holder']}" if found["holder"] else ""
-    click.echo(f"{folder}: {found['state']}{holder}")
+    _show(f"{folder}: {found['state']}{holder}")
     for line in _status_lines(found):
-        click.echo(line)
+        _show(line)
 
 
 def _status_lines(found: dict[str, Any]) -> list[str]:
@@ -355,8 +362,9 @@ def _status_lines(found: dict[str, Any]) -> list[str]:
         lines.append(f"began {found['began']}, worked {format_seconds(found['seconds'])}")
         lines.append(f"done: {done} ({share:.0%})" + ", all is encoded" * found["is_encoded"])
     if "documents" in found:
-        lines.append(f"{found['documents']:,} documents, {found['tokens']:,} tokens")
-        lines.append(f"{found['shards_whole']} shards whole")
+        documents = numbered(found["documents"], "document")
+        lines.append(f"{documents}, {numbered(found['tokens'], 'token')}")
+        lines.append(f"{numbered(found['shards_whole'], 'shard')} whole")
     if found.get("shards_open"):
         lines.append(f"being filled: {', '.join(found['shards_open'])}")
     if found.get("damaged"):
@@ -381,14 +389,14 @@ def _status_lines(found: dict[str, Any]) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
 def doctor(out: Path, as_json: bool) -> None:
     """Show versions, processors, the memory limit seen, the disk's speed, and the engines."""
-    from tokenmill.diagnosis import diagnose
+    from tokenmill.diagnosis import diagnose, told_lines
 
     found = diagnose(out)
     if as_json:
         _print_json("doctor", **found)
         return
-    for name, value in found.items():
-        click.echo(f"{name.replace('_', ' '):>14}: {value}")
+    for line in told_lines(found):
+        _show(line)
 
 
 def _spec(options: dict[str, Any]) -> Any:
@@ -401,11 +409,16 @@ _RUN_NAMES = {
 }  # fmt: skip
 
 
-def _supervised(out: Path, is_quiet: bool) -> Attempt:
+def _supervised(out: Path, options: dict[str, Any]) -> Attempt:
     """Go on in a process of its own, watched by this one."""
+    from tokenmill.supervision import Watch, in_hand, supervise
+
+    def fail(error: TokenmillError) -> None:
+        _print_error(error, options["as_json"])
+
     state = out / ".tokenmill"
     watch = Watch(lambda: _progress(out), lambda: in_hand(state / "in-hand"))
-    return supervise(watch, lambda line: _tell(line, is_quiet), out)
+    return supervise(watch, lambda line: _tell(line, options["quiet"]), fail, out)
 
 
 def _progress(out: Path) -> str:
@@ -422,11 +435,13 @@ def _progress(out: Path) -> str:
 def _tell(line: str, is_quiet: bool) -> None:
     """A line for a person, to stderr; a log that cannot be written stops no run."""
     if not is_quiet or line.startswith(("warning", "error")):
-        print_or_forget(line, sys.stderr)
+        print_or_forget(one_line(line), sys.stderr)
 
 
 def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOptions:
     from tokenmill.options import DEFAULT_MAX_BAD, RunOptions, StopRequest
+    from tokenmill.progress import command_display
+    from tokenmill.supervision import Attempt
 
     quiet, max_bad = options["quiet"], options.get("max_bad")
     return RunOptions(
@@ -442,43 +457,63 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
         staging=options.get("staging"),
         config=options.get("config"),
         network_patience=options.get("network_patience"),
-        quiet=quiet,
-        as_json=options["as_json"],
+        display=command_display(quiet, options["as_json"]),
         tell=lambda line: _tell(line, quiet),
         stop=StopRequest(),
         attempt=attempt or Attempt(),
+        arguments=sys.argv[1:],
     )
 
 
 @contextmanager
-def _hearing_signals(stop: StopRequest) -> Iterator[None]:
+def _hearing_signals(run: RunOptions) -> Iterator[None]:
     """While it lasts, signals stop the run; afterwards it is over, whatever comes."""
-    with stop.heard():
-        _catch_signals(stop)
+    with run.stop.heard():
+        _catch_signals(run)
         try:
             yield
         finally:
-            stop.defer(True)
+            run.stop.defer(True)
 
 
-def _catch_signals(stop: StopRequest) -> None:
-    """The first signal stops the run, durably; the second ends it at once, which is safe too."""
+def _catch_signals(run: RunOptions) -> None:
+    """The first signal stops the run, durably; the second ends it at once, which is safe too, and
+    says so."""
+    from tokenmill.supervision import Repeats
+
     repeats = Repeats()
+    fix = f"to go on, run the same command again: {run.command}"
 
     def handle(number: int, frame: object) -> None:
         is_second = repeats.is_second()
         if is_second:
-            os._exit(128 + number)
+            error = Interrupted.by_signal(
+                number, None, "it came a second time: what the last checkpoint holds is kept", fix
+            )
+            last_words(f"error: {error}")
+            os._exit(error.exit_code)
         if is_second is False:
-            stop.ask(number)
+            run.stop.ask(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup
             signal.signal(number, handle)
 
 
+def _show(text: str) -> None:
+    """Data, to stdout."""
+    print_line(text, sys.stdout)
+
+
 def _print_json(type_: str, **fields: Any) -> None:
-    click.echo(json.dumps({"type": type_, **fields}, ensure_ascii=False))
+    _show(to_json({"type": type_, **fields}))
+
+
+def _print_error(error: TokenmillError, as_json: bool) -> None:
+    """Tell a person, and with ``--json`` a program too."""
+    print_or_forget(f"error: {error}", sys.stderr)
+    if as_json:
+        print_or_forget(to_json({"type": "error", **error.as_dict()}), sys.stdout)
 
 
 def _hold_standard_streams() -> None:
@@ -495,25 +530,50 @@ def _hold_standard_streams() -> None:
 
 def main() -> NoReturn:
     """Run the command line and leave with its exit code."""
-    from tokenmill.errors import Interrupted, TokenmillError
-
     _hold_standard_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        cli.main(arguments, standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    except click.Abort:  # Ctrl-C, where nothing had begun
-        click.echo(f"error: {Interrupted.by_signal(signal.SIGINT)}", err=True)
-        sys.exit(130)
-    except TokenmillError as error:
-        if debug:
-            raise
-        click.echo(f"error: {error}", err=True)
-        sys.exit(error.exit_code)
+        if not {"--version", "--help", "-h"} & set(arguments):
+            check_system()
+        cli.main(arguments, prog_name="tokenmill", standalone_mode=False)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)
+    except (click.ClickException, click.Abort, Exception) as problem:
+        if debug and not isinstance(problem, click.ClickException | click.Abort):
+            raise
+        error = _as_error(problem, arguments)
+        _print_error(error, "--json" in arguments)
+        sys.exit(error.exit_code)
     sys.exit(0)
+
+
+def _as_error(problem: Exception, arguments: list[str]) -> TokenmillError:
+    """What went wrong as one of our errors. One that nobody foresaw is told as such, with its
+    place in the code, for whoever can mend it."""
+    if isinstance(problem, TokenmillError):
+        return problem
+    if isinstance(problem, click.Abort):  # Ctrl-C, where nothing had begun
+        return Interrupted.by_signal(signal.SIGINT)
+    if isinstance(problem, click.ClickException):
+        command = next((word for word in arguments if word in cli.commands), "")
+        fix = f"tokenmill {command} --help" if command else "tokenmill --help"
+        return UsageError(problem.format_message().rstrip("."), fix=fix)
+    return TokenmillError(
+        f"something happened that nobody foresaw: {type(problem).__name__}: {problem}",
+        _place_of(problem),
+        "this is a defect of tokenmill's; what is durable stays so",
+        f"run it with --debug, and report what it shows: {_again(arguments)}",
+    )
+
+
+def _place_of(problem: Exception) -> str | None:
+    trace = problem.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else None
+
+
+def _again(arguments: list[str]) -> str:
+    return shlex.join(["tokenmill", *arguments, "--debug"])

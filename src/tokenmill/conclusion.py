@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 
@@ -11,9 +12,10 @@ from tokenmill.journal import Encoded
 from tokenmill.manifest import QUARANTINE, VERSION, Input, Manifest, Shard
 from tokenmill.memory import peak_resident_bytes
 from tokenmill.network import GATE
-from tokenmill.planning import Plan
+from tokenmill.planning import Plan, advised_split
 from tokenmill.progress import Status
-from tokenmill.quantities import format_bytes, format_files, format_seconds
+from tokenmill.quantities import format_bytes, format_files, format_seconds, numbered
+from tokenmill.spec import Spec
 from tokenmill.writer import quarantine_of
 
 
@@ -50,29 +52,69 @@ def manifest_of(plan: Plan, shards: list[Shard], encoded: Encoded, share: float)
         revisions=plan.inputs.revisions,
     )
     layout = Layout(manifest.shard_tokens(), plan.vocabulary.end_of_text, exact=True)
-    manifest.warnings = plan.spec.layout.warnings(layout)
+    manifest.warnings = _empty_split(manifest, plan.spec) + plan.spec.layout.warnings(layout)
     return manifest
+
+
+def _empty_split(manifest: Manifest, spec: Spec) -> list[str]:
+    """What is told of a split that was asked for, and has no token."""
+    if not spec.has_validation or not manifest.counts["tokens"]:
+        return []
+    documents = manifest.counts["documents"]
+    if not manifest.tokens("val"):
+        return [
+            f"the validation split is empty: none of {numbered(documents, 'document')} was drawn; "
+            f"fix: {advised_split(documents)}"
+        ]
+    if not manifest.tokens("train") and spec.val_docs:
+        return [f"there is nothing for training: --val-docs {spec.val_docs} takes all; fix: fewer"]
+    return []
+
+
+def _essence(warning: str) -> str:
+    """A warning without its figures: the same before the run, as estimated, and after it."""
+    return re.sub(r"will hold about|holds|[\d.,]+|; fix:.*", "", warning)
+
+
+def outcome_of(
+    manifest: Manifest, status: Status, where: str, has_worked: bool
+) -> dict[str, object]:
+    """A finished run as plain data; of one that had nothing to do, the dataset alone is told."""
+    shard_tokens = manifest.shard_tokens().items()
+    return {
+        "out": where,
+        "counts": manifest.counts,
+        "tokens": {split: sum(counts) for split, counts in shard_tokens},
+        "shards": [shard.name for shard in manifest.shards],
+        "seconds": round(time.monotonic() - status.began, 3) if has_worked else 0.0,
+        "peak_memory": peak_resident_bytes(),
+        "memory_budget": status.budget,
+        "has_worked": has_worked,
+    }
 
 
 def closing_lines(
     manifest: Manifest, plan: Plan, status: Status, where: str, drops: int
 ) -> Iterator[str]:
-    """What a finished run tells: warnings, what was left out, and the figures."""
+    """What a finished run tells: warnings that were not told before it, what was left out, and the
+    figures."""
     seconds = time.monotonic() - status.began
+    told = {_essence(line.removeprefix("warning: ")) for line in plan.told}
     for warning in manifest.warnings:
-        yield f"warning: {warning}"
+        if _essence(warning) not in told:
+            yield f"warning: {warning}"
     written, special = manifest.counts["special_text"], plan.vocabulary.special_text
     if written and plan.spec.special_text == "text":
         if plan.vocabulary.reads_special_text:
             yield (
-                f"warning: {special} is written {written} times in the documents, and this "
-                "tokenizer's own model makes the end-of-text id of it, so that one document looks "
-                "like several; fix: --special-text error shows where it is"
+                f"warning: {special} is written {numbered(written, 'time')} in the documents, and "
+                "this tokenizer's own model makes the end-of-text id of it, so that one document "
+                "looks like several; fix: --special-text error shows where it is"
             )
         else:
             yield (
-                f"note: {special} is written {written} times in the documents and was kept as text "
-                "(--special-text)"
+                f"note: {special} is written {numbered(written, 'time')} in the documents and was "
+                "kept as text (--special-text)"
             )
     unknown = manifest.counts["unknown_tokens"]
     if unknown:
@@ -82,27 +124,30 @@ def closing_lines(
         )
     if manifest.counts["quarantined"]:
         reasons = manifest.quarantine.reasons.items()
+        left, kept = ("was", "is") if manifest.counts["quarantined"] == 1 else ("were", "are")
         yield (
-            f"warning: {manifest.counts['quarantined']} records were left out and are in "
-            f"{where}/{QUARANTINE}: {', '.join(f'{n} {reason}' for reason, n in reasons)}"
+            f"warning: {numbered(manifest.counts['quarantined'], 'record')} {left} left out and "
+            f"{kept} in {where}/{QUARANTINE}: {', '.join(f'{n} {reason}' for reason, n in reasons)}"
         )
     yield from told_lines(manifest)
     busy = ", ".join(f"{stage} {share:.0%}" for stage, share in status.busy().items())
-    done = status.done_bytes - status.kept_bytes
-    checked = int(manifest.check["bytes"])
+    text = status.counts.text_bytes - status.kept_text_bytes
+    checked, dropped = int(manifest.check["bytes"]), numbered(drops, "time")
     if GATE.requests:
         yield (
             f"network: {format_bytes(GATE.moved)} in {GATE.requests:,} requests, "
             f"{GATE.retries:,} made again; {format_files(GATE.verified)} checked by SHA-256"
         )
     yield (
-        f"done: {manifest.counts['documents']:,} documents, {manifest.counts['tokens']:,} "
-        f"tokens in {format_files(len(manifest.shards))}; {format_seconds(seconds)}, "
-        f"{format_bytes(done / max(seconds, 1e-9))}/s (busy: {busy}); peak "
+        f"done: {numbered(manifest.counts['documents'], 'document')}, "
+        f"{numbered(manifest.counts['tokens'], 'token')} in "
+        f"{format_files(len(manifest.shards))}; {format_seconds(seconds)}, "
+        f"{format_bytes(text / max(seconds, 1e-9))}/s of text (busy: {busy}); peak "
         f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
-        f"{f', caches dropped {drops} times' if drops else ''}; "
+        f"{f', caches dropped {dropped}' if drops else ''}; "
         f"{format_bytes(checked) if checked else 'nothing'} of text checked by "
-        f"{manifest.check['reference']}{', no difference' if checked else ' (--check 0)'}"
+        f"{manifest.check['reference']}{', no difference' if checked else ' (--check 0)'}; "
+        f"the dataset is in {where}"
     )
 
 

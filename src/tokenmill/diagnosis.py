@@ -12,6 +12,7 @@ from typing import Any
 
 from tokenmill import __version__
 from tokenmill.errors import TokenmillError
+from tokenmill.extras import install_extra
 from tokenmill.memory import available_cores, default_budget, memory_limit_and_place
 from tokenmill.quantities import format_bytes
 from tokenmill.storage import StagedFile, free_bytes
@@ -21,10 +22,7 @@ _LIBRARIES = (
     "gigatoken", "tiktoken", "tokenizers", "sentencepiece", "huggingface_hub", "pyarrow", "numpy",
     "msgspec", "isal", "xxhash",
 )  # fmt: skip
-_EXTRAS = {
-    "tokenizers": "for tokenizer.json: pip install 'tokenmill[hf]'",
-    "sentencepiece": "for .model files: pip install 'tokenmill[sentencepiece]'",
-}
+_EXTRAS = {"tokenizers": "hf", "sentencepiece": "sentencepiece"}
 _PROBE_BYTES = 64 * 1024 * 1024
 
 
@@ -38,13 +36,30 @@ def diagnose(folder: Path) -> dict[str, Any]:
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "cores": available_cores(),
         "processor": _processor(),
-        "memory_limit": format_bytes(limit),
+        "memory_limit": limit,
         "limited_by": place,
-        "default_budget": format_bytes(default_budget()),
-        "free_disk": format_bytes(free_bytes(folder)),
+        "default_budget": default_budget(),
+        "free_disk": free_bytes(folder),
         "disk_speed": _disk_speed(folder),
         "engines": {name: _engine(name) for name in ENGINES},
     }
+
+
+def told_lines(found: dict[str, Any]) -> list[str]:
+    """What was found, for a person: a line each, of many things a line each."""
+    lines = []
+    for name, value in found.items():
+        label = f"{name.replace('_', ' '):>14}: "
+        if isinstance(value, dict):
+            told = [f"{key}: {each}" for key, each in value.items()]
+            lines += [label + told[0], *(" " * len(label) + each for each in told[1:])]
+        elif name in ("memory_limit", "default_budget", "free_disk"):
+            lines.append(label + format_bytes(value))
+        elif name == "disk_speed" and not isinstance(value, str):
+            lines.append(f"{label}{format_bytes(value)}/s, written and synced")
+        else:
+            lines.append(f"{label}{value}")
+    return lines
 
 
 def _processor() -> str:
@@ -66,8 +81,8 @@ def _version(name: str) -> str:
         return "missing"
 
 
-def _disk_speed(folder: Path) -> str:
-    """Writing and syncing 64 MiB."""
+def _disk_speed(folder: Path) -> int | str:
+    """Bytes a second, of writing and syncing 64 MiB; or why it was not measured."""
     probe = os.urandom(1024 * 1024)
     try:
         staged = StagedFile(folder / f".tokenmill-doctor-{uuid.uuid4().hex}")
@@ -80,14 +95,18 @@ def _disk_speed(folder: Path) -> str:
         return f"not measured: {error.what}"
     seconds = time.perf_counter() - began
     staged.discard()
-    return f"{format_bytes(_PROBE_BYTES / seconds)}/s, written and synced"
+    return round(_PROBE_BYTES / seconds)
 
 
 def _engine(name: str) -> str:
     """Does it load, and does it give the ids it should?"""
     vocabulary = load_vocabulary("gpt2")
     if name not in vocabulary.engines:
-        return "ok" if _version(name) != "missing" else f"not installed ({_EXTRAS[name]})"
+        return (
+            "ok"
+            if _version(name) != "missing"
+            else f"not installed; {install_extra(_EXTRAS[name])}"
+        )
     try:
         ids = make_engine(name, vocabulary).encode_piece(b"Hello, world!")
     except Exception as error:  # noqa: BLE001  whatever is wrong with a library is the finding

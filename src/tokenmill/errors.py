@@ -18,7 +18,11 @@ Anything else that escapes is a bug, and is shown as one.
 
 from __future__ import annotations
 
+import difflib
 import errno
+from collections.abc import Iterable
+
+from tokenmill.streams import one_line
 
 
 class TokenmillError(Exception):
@@ -44,11 +48,21 @@ class TokenmillError(Exception):
         self.fix = fix
 
     def __str__(self) -> str:
-        parts = [self.what]
+        parts = [one_line(self.what)]
         for label, text in (("where", self.where), ("why", self.why), ("fix", self.fix)):
             if text:
-                parts.append(f"  {label}: {text}")
+                parts.append(f"  {label}: {one_line(text)}")
         return "\n".join(parts)
+
+    def as_dict(self) -> dict[str, str | int | None]:
+        """The error as plain data, for ``--json``."""
+        return {
+            "what": self.what,
+            "where": self.where,
+            "why": self.why,
+            "fix": self.fix,
+            "exit_code": self.exit_code,
+        }
 
 
 class InputError(TokenmillError):
@@ -57,6 +71,20 @@ class InputError(TokenmillError):
 
 class WrongContent(InputError):
     """A file was read to its end and is not what its place says it is: nothing of it is kept."""
+
+
+def nearest(value: str, names: Iterable[str]) -> str | None:
+    """``did you mean NAME?`` of the name most like ``value``, where one is like it."""
+    by_lower = {name.lower(): name for name in names}
+    found = difflib.get_close_matches(value.lower(), by_lower, 1, 0.6)
+    return f"did you mean {by_lower[found[0]]}?" if found else None
+
+
+def choose_from(value: str, names: Iterable[str]) -> str:
+    """The fix for a value that is none of the names: which there are, and the one most like it."""
+    names = list(names)
+    hint = nearest(value, names)
+    return f"use {', '.join(names)}" + (f"; {hint}" if hint else "")
 
 
 def unreadable(where: str, error: OSError) -> InputError:

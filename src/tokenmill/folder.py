@@ -451,7 +451,7 @@ def _sums_of(folder: Path) -> dict[str, str]:
 def _doubt(log: Log, at: Checkpoint, plan: Plan) -> str | None:
     """What a checkpoint tells that cannot be, in words: its file may have been changed."""
     spec = plan.spec
-    splits = [VAL, TRAIN] if spec.val_fraction or spec.val_tokens else [TRAIN]
+    splits = [VAL, TRAIN] if spec.has_validation else [TRAIN]
     if set(at.counts) != set(vars(Counts())):
         return f"it counts {', '.join(at.counts)[:200]}"
     numbers = [*at.counts.values(), *at.numbers.values(), *at.reasons.values(), at.done_bytes]

@@ -14,13 +14,14 @@ from tokenmill.errors import InputError, UsageError
 from tokenmill.places import NO_MORE, InputFile, Selection, expand
 from tokenmill.places.place import KINDS
 from tokenmill.places.standard_input import Pipe
+from tokenmill.quantities import format_bytes, format_files
 
 __all__ = [
     "NO_MORE", "InputFile", "InputList", "Pipe", "Selection", "find_inputs", "settled",
 ]  # fmt: skip
 
 
-@dataclass
+@dataclass(repr=False)
 class InputList:
     """The files of a corpus, and what was passed over on the way (to be told, never hidden)."""
 
@@ -29,6 +30,10 @@ class InputList:
     repeated: list[str]
     notes: list[str] = field(default_factory=list)
     revisions: dict[str, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        size = sum(file.size for file in self.files)
+        return f"<InputList {format_files(len(self.files))}, {format_bytes(size)}>"
 
     @property
     def are_remote(self) -> bool:

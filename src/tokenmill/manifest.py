@@ -18,6 +18,7 @@ import msgspec
 
 from tokenmill.batches import TRAIN, VAL
 from tokenmill.errors import DamageFound
+from tokenmill.quantities import numbered
 from tokenmill.reading import read_small
 
 MANIFEST = "manifest.json"
@@ -30,13 +31,16 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 _LARGEST_ID = 2**32 - 1
 _SIGNATURE = b'"tokenmill_version"'
 """In every manifest of ours, near its beginning: a damaged one mostly still has it."""
+_DEEPEST = 32
+"""Levels of what is nested in the spec and in a source's state; those written have five."""
 
 
 class Origin(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """Where a shard's first token comes from, so that it can be made again without the others.
 
     Going on from the place (``file``, ``state``) in the inputs, it is the split's token number
-    ``skip``; there ``val_left`` tokens were still to go to val by position, and a document that
+    ``skip``; there ``val_left`` tokens (of a split by the number of documents: so many of these)
+    were still to go to val by position, and a document that
     goes on belongs to ``open_split``.
     """
 
@@ -102,6 +106,16 @@ class Manifest(msgspec.Struct):
     quarantine: Quarantine
     warnings: list[str]
     revisions: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        tokens = ", ".join(
+            f"{sum(counts):,} {split}" for split, counts in self.shard_tokens().items()
+        )
+        documents, files = self.counts.get("documents", 0), len(self.shards)
+        return (
+            f"<Manifest {self.format}, {self.tokenizer.get('name')}: "
+            f"{numbered(documents, 'document')}, tokens: {tokens}, in {numbered(files, 'shard')}>"
+        )
 
     def tokens(self, split: str) -> int:
         """All tokens of one split."""
@@ -195,6 +209,9 @@ def _nonsense(manifest: Manifest) -> str | None:
     """What no manifest says, if this one does, though its types are right."""
     if manifest.manifest_version != VERSION:
         return f"it is of version {manifest.manifest_version}, this release reads {VERSION}"
+    trees = [manifest.spec, *(shard.origin.state for shard in manifest.shards)]
+    if any(map(_is_deep, trees)):
+        return f"its values are nested more than {_DEEPEST} levels"
     names = [shard.name for shard in manifest.shards]
     for name in names:
         if not is_plain_name(name):
@@ -213,6 +230,22 @@ def _nonsense(manifest: Manifest) -> str | None:
             return f"its tokenizer has no {key}"
     missing = [key for key in _COUNTED if key not in manifest.counts]
     return f"it does not count {missing[0]}" if missing else None
+
+
+def _is_deep(tree: Any) -> bool:
+    """Is it nested deeper than anything that was ever written? Whoever walks it recursively, the
+    encoder of JSON for one, could not."""
+    level = [tree]
+    for _ in range(_DEEPEST):
+        below: list[Any] = []
+        for node in level:
+            below += node.values() if isinstance(node, dict) else node if _is_list(node) else ()
+        level = below
+    return bool(level)
+
+
+def _is_list(node: Any) -> bool:
+    return isinstance(node, list)
 
 
 def is_plain_name(name: str) -> bool:

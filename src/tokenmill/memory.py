@@ -64,6 +64,8 @@ class Budget:
     threads: int
     floor: int
     factor: int = _USUAL_FACTOR
+    asked: int = 0
+    """What was asked for, and is told; ``total`` is what a worker beside its parent has of it."""
 
     @classmethod
     def of(
@@ -95,7 +97,7 @@ class Budget:
                 why=f"{wanted} threads with this tokenizer need at least {format_bytes(need)}",
                 fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
             )
-        return cls(budget, wanted, need, needs.factor)
+        return cls(budget, wanted, need, needs.factor, budget)
 
     def shrunk(self, times: int, beside: int) -> Budget:
         """Two thirds of it, so many times over, less what a process beside this one needs; but

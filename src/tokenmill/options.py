@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,7 +11,9 @@ from typing import Any
 from tokenmill.errors import Interrupted
 from tokenmill.journal import continuing_command
 from tokenmill.planning import Plan
+from tokenmill.progress import Display, Nothing, Progress
 from tokenmill.spec import SpecOptions
+from tokenmill.streams import hide_block, one_line
 from tokenmill.supervision import Attempt
 
 DEFAULT_CHECK = 0.0002
@@ -81,6 +83,21 @@ class PrepareOptions(SpecOptions, total=False):
     staging: str | None
     config: str | None
     network_patience: float | str | None
+    progress: Progress
+
+
+LOGGER = logging.getLogger("tokenmill")
+
+
+def log_line(line: str) -> None:
+    """Give a line that the command line would print to the logger ``tokenmill``: a warning as one,
+    the rest as information. Where nobody set up logging, Python prints warnings to stderr."""
+    text = one_line(line)
+    if text.startswith("warning: "):
+        hide_block()
+        LOGGER.warning("%s", text.removeprefix("warning: "))
+    else:
+        LOGGER.info("%s", text)
 
 
 @dataclass(frozen=True)
@@ -89,9 +106,9 @@ class RunOptions:
 
     ``max_time`` and ``network_patience`` are in seconds or a text such as ``8h``; ``config``
     chooses of a dataset on the Hub. ``tell`` gets the lines meant for a person, ``stop`` may be
-    asked by a signal's handler, ``attempt`` tells of earlier deaths, ``command`` is what a person
-    would type to do it again; ``staging`` is the folder for working folders where the output is a
-    URL (None: in the user's cache).
+    asked by a signal's handler, ``attempt`` tells of earlier deaths, ``arguments`` are what a
+    person would type after ``tokenmill`` to do it again; ``staging`` is the folder for working
+    folders where the output is a URL (None: in the user's cache).
     """
 
     memory: int | str | None = None
@@ -106,20 +123,27 @@ class RunOptions:
     staging: str | None = None
     config: str | None = None
     network_patience: float | str | None = None
-    quiet: bool = True
-    as_json: bool = False
-    tell: Callable[[str], None] = lambda line: None
+    display: Display = field(default_factory=Nothing)
+    tell: Callable[[str], None] = log_line
     stop: StopRequest = field(default_factory=StopRequest)
     attempt: Attempt = field(default_factory=Attempt)
-    command: str = field(default_factory=lambda: continuing_command(sys.argv[1:]))
+    arguments: list[str] = field(default_factory=list)
+
+    @property
+    def command(self) -> str:
+        """What a person types to go on."""
+        return continuing_command(self.arguments)
 
 
-def divided(options: PrepareOptions) -> tuple[RunOptions, SpecOptions]:
+def divided(
+    options: PrepareOptions, display: Display, arguments: list[str]
+) -> tuple[RunOptions, SpecOptions]:
     """The options that change no byte, and those of the spec."""
     mine = PrepareOptions.__annotations__.keys() - SpecOptions.__annotations__.keys()
+    mine -= {"progress"}
     run: Any = {name: value for name, value in options.items() if name in mine}
-    spec: Any = {name: value for name, value in options.items() if name not in mine}
-    return RunOptions(**run), spec
+    spec: Any = {name: value for name, value in options.items() if name not in {*mine, "progress"}}
+    return RunOptions(**run, display=display, arguments=arguments), spec
 
 
 def default_check(plan: Plan) -> float:

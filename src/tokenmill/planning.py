@@ -6,8 +6,10 @@ estimates documents, tokens and disk space from a small encoded sample. ``blocks
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from tokenmill.heads import check_heads
 from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
 from tokenmill.memory import Budget, return_free_memory
 from tokenmill.places import InputFile
-from tokenmill.quantities import format_bytes, format_count, format_files, format_seconds
+from tokenmill.quantities import format_bytes, format_count, format_files, format_seconds, numbered
 from tokenmill.sources import opened_ahead
 from tokenmill.sources.block import START, Block, Position, SourceOptions
 from tokenmill.sources.text import divider_of
@@ -29,6 +31,7 @@ from tokenmill.spec import Spec, fingerprint
 from tokenmill.storage import free_bytes
 from tokenmill.textstream import Ahead, open_stream
 from tokenmill.tokenizers import (
+    DEFAULT_ENGINE,
     Choice,
     Engine,
     Vocabulary,
@@ -41,12 +44,18 @@ from tokenmill.tokenizers import (
 
 FETCHES = 4
 """Requests under way, or fetched and not yet read, of each remote file."""
+LIKELY_EMPTY = 0.05
+"""A chance of an empty validation split that is told before the run."""
+MOST_LISTED = 20
+"""Files, or folders of files, that ``plan`` lists one by one; ``--json`` has all."""
+MOST_NAMED = 5
+"""Of the files that are passed over: the others are counted."""
 STAGED_SHARDS = 7
 """On the disk of a run that stores its shards elsewhere, at most: two open, the others
 being synced or waiting."""
 
 
-@dataclass
+@dataclass(repr=False)
 class Plan:
     """A run, decided in every detail."""
 
@@ -59,6 +68,12 @@ class Plan:
     budget: Budget
     position_split: int | None
     estimate: Estimate | None = None
+    told: list[str] = field(default_factory=list)
+    """Warnings that were told before the run."""
+
+    def __repr__(self) -> str:
+        told = "not yet estimated" if self.estimate is None else self.summary()
+        return f"<Plan {self.spec.format}, {self.vocabulary.name}: {told}>"
 
     @property
     def engine(self) -> str:
@@ -101,6 +116,8 @@ class Plan:
             return f"by document: a seeded hash below {spec.val_fraction} is val"
         if spec.val_tokens:
             return f"by position: the first {spec.val_tokens} tokens are val"
+        if spec.val_docs:
+            return f"by position: the first {numbered(spec.val_docs, 'document')} go to val"
         return "none: all documents are train"
 
     def blocks(self, start: Position = START) -> Iterator[Block]:
@@ -160,6 +177,13 @@ class Plan:
             self.vocabulary.describe()["name"] == "gpt2",
         )
 
+    def engine_name(self) -> str:
+        """Which engine runs, in a few words; why, where it is not the fastest there is, or cuts
+        nothing."""
+        if self.engine != DEFAULT_ENGINE or self.choice.cuts == NOWHERE:
+            return self.engine_line()
+        return f"engine: {self.engine} for {self.vocabulary.name}"
+
     def engine_line(self) -> str:
         """Which engine runs and why, and where texts are cut, in a line."""
         choice = self.choice
@@ -192,10 +216,12 @@ class Plan:
         assert self.estimate is not None
         spec, tokens = self.spec, self.estimate.tokens
         val = min(tokens, spec.val_tokens or round(tokens * spec.val_fraction))
+        if spec.val_docs:
+            val = round(tokens * min(1.0, spec.val_docs / max(1, self.estimate.documents)))
         if spec.val_fraction and self.position_split is None:
             val = min(val, tokens) if self.estimate.documents * spec.val_fraction >= 1 else 0
         shards = {"train": _shards(tokens - val, spec.shard_tokens)}
-        if spec.val_fraction or spec.val_tokens:
+        if spec.has_validation:
             shards["val"] = _shards(val, spec.shard_tokens)
         return Layout(shards, self.vocabulary.end_of_text, exact=False)
 
@@ -218,23 +244,130 @@ class Plan:
             return [f"the dataset needs about {format_bytes(need)}, {format_bytes(free)} are free"]
         return []
 
+    def notes(self) -> list[str]:
+        """What was passed over among the inputs, and what their places tell."""
+        inputs = self.inputs
+        lines = [f"ignored: {path} is of no known kind" for path in inputs.ignored[:MOST_NAMED]]
+        if len(inputs.ignored) > MOST_NAMED:
+            more = numbered(len(inputs.ignored) - MOST_NAMED, "more file")
+            lines.append(f"ignored: {more} of no known kind")
+        lines += [f"named twice, read once: {path}" for path in inputs.repeated]
+        return lines + inputs.notes
+
+    def warnings(
+        self, out: Path | None = None, is_passing: bool = False, freed: int = 0
+    ) -> list[str]:
+        """What will go wrong, as far as the estimate tells; with a fix each. ``freed`` bytes are
+        removed before it begins. Raises NoSpace."""
+        found = [] if out is None else self.disk_warnings(out, is_passing, freed)
+        assert self.estimate is not None
+        layout = self.layout()
+        others = self._split_warnings(layout) + self.spec.layout.warnings(layout)
+        return found + [f"warning: {each}" for each in others]
+
+    def _split_warnings(self, layout: Layout) -> list[str]:
+        """What is wrong with the validation split, as far as the estimate tells."""
+        assert self.estimate is not None
+        documents = max(1, self.estimate.documents)
+        found = []
+        if self.spec.val_fraction and self.position_split is None:
+            chance = (1 - self.spec.val_fraction) ** documents
+            if chance > LIKELY_EMPTY:
+                found.append(
+                    f"the validation split may be empty, for --val-fraction "
+                    f"{self.spec.val_fraction:g} draws whole documents, and there are about "
+                    f"{format_count(documents)}; fix: {advised_split(documents)}"
+                )
+        if self.spec.is_split_by_position and 0 < layout.tokens("val") < layout.tokens():
+            share = layout.tokens("val") / layout.tokens()
+            first = self.inputs.files[0]
+            sources = len({_source(file.path) for file in self.inputs.files})
+            if sources > 1 and share * self.input_bytes <= first.size:
+                found.append(
+                    f"the validation split is the head of the corpus, and all of it comes from "
+                    f"{first.path}, one of {sources} sources; fix: --val-fraction "
+                    f"{max(1e-6, float(f'{share:.1g}')):g} draws documents from all of them"
+                )
+        return found
+
+    def disk_warnings(self, out: Path, is_passing: bool = False, freed: int = 0) -> list[str]:
+        """Those of the disk alone. Raises NoSpace."""
+        return [f"warning: {warning}" for warning in self.check_disk(out, is_passing, freed)]
+
+    def as_dict(self) -> dict[str, Any]:
+        """What ``plan --json`` prints of it."""
+        assert self.estimate is not None
+        estimate = self.estimate
+        return {
+            "inputs": self.identities(),
+            "ignored": self.inputs.ignored,
+            "repeated": self.inputs.repeated,
+            "documents": estimate.documents,
+            "tokens": estimate.tokens,
+            "spread": estimate.spread,
+            "text_bytes": estimate.text_bytes,
+            "output_bytes": estimate.output_bytes(self.dtype),
+            "memory": self.budget.asked,
+            "threads": self.budget.threads,
+            "bytes_per_second": estimate.bytes_per_second,
+            "seconds": estimate.seconds,
+            "split": self.split_rule(),
+            "engine": self.engine,
+            "engine_because": self.choice.why,
+            "cuts_because": self.choice.why_cuts,
+        }
+
+    def lines(self, free: int) -> list[str]:
+        """What ``plan`` prints for a person, where ``free`` bytes are left on the disk."""
+        assert self.estimate is not None
+        need = self.estimate.output_bytes(self.dtype)
+        return [
+            *self._listing(),
+            self.engine_line(),
+            self.summary(),
+            f"disk: {format_bytes(need)} needed, {format_bytes(free)} free",
+            f"validation: {self.split_rule()}",
+        ]
+
+    def _listing(self) -> list[str]:
+        """The files; of many, how many there are of each kind in each folder."""
+        files = self.inputs.files
+        if len(files) <= MOST_LISTED:
+            return [_listed(file.size, _kind(file), file.path) for file in files]
+        groups: dict[tuple[str, str], list[InputFile]] = {}
+        for file in files:
+            groups.setdefault((file.path.rpartition("/")[0], _kind(file)), []).append(file)
+        lines = []
+        for (folder, kind), members in list(groups.items())[:MOST_LISTED]:
+            size = sum(file.size for file in members)
+            name = members[0].path.removeprefix(folder).lstrip("/")
+            many = f"{folder or '.'}/: {format_files(len(members))}, the first {name}"
+            lines.append(_listed(size, kind, many if len(members) > 1 else members[0].path))
+        if len(groups) > MOST_LISTED:
+            rest = list(groups.values())[MOST_LISTED:]
+            many = numbered(len(rest), "more folder")
+            lines.append(f"{'':>10}  {many} with {format_files(sum(map(len, rest)))} (--json)")
+        return lines
+
     def summary(self) -> str:
         """One line."""
+        threads = numbered(self.budget.threads, "thread")
         if self.inputs.pipe is not None:
             kinds = ", ".join(f.kind for f in self.inputs.files if isinstance(f.place, Pipe))
             return (
                 f"standard input, read as {kinds}, of a size not known; {self.dtype}; "
-                f"{self.budget.threads} threads, {format_bytes(self.budget.total)} of memory; "
+                f"{threads}, {format_bytes(self.budget.asked)} of memory; "
                 "a pipe is read once: if the run stops, nothing of it is kept"
             )
         assert self.estimate is not None
         estimate = self.estimate
         return (
             f"{format_files(len(self.inputs.files))}, {format_bytes(self.input_bytes)}; about "
-            f"{format_count(estimate.documents)} documents, {format_count(estimate.tokens)} tokens "
-            f"(±{estimate.spread:.0%}), {format_bytes(estimate.output_bytes(self.dtype))} of "
-            f"{self.dtype} to write; {self.budget.threads} threads, "
-            f"{format_bytes(self.budget.total)} of memory, about {format_seconds(estimate.seconds)}"
+            f"{numbered(estimate.documents, 'document', format_count)}, "
+            f"{format_count(estimate.tokens)} tokens (±{estimate.spread:.0%}), "
+            f"{format_bytes(estimate.output_bytes(self.dtype))} of {self.dtype} to write; "
+            f"{threads}, {format_bytes(self.budget.asked)} of memory, "
+            f"about {format_seconds(estimate.seconds)}"
         )
 
 
@@ -305,6 +438,30 @@ def _text_size(file: InputFile, keeps_damaged: bool) -> int:
         position += length
         stream.release(position)
     return position
+
+
+def advised_split(documents: int) -> str:
+    """What to do where none of so many documents may be drawn: draw eight of them, of which none
+    comes once in three thousand times; or where that is too large a share, take the first."""
+    if documents == 1:
+        return "--val-tokens, for one 2048"
+    if documents < 40:
+        return "--val-docs 1, or --val-tokens"
+    digits = 10 ** math.ceil(math.log10(documents))
+    return f"--val-fraction {math.ceil(8 * digits / documents) / digits:g}"
+
+
+def _source(path: str) -> str:
+    """What files of one source have in common: the folder, and the name but for its numbers."""
+    return re.sub(r"[0-9a-f]{6,}|\d+", "#", path)
+
+
+def _kind(file: InputFile) -> str:
+    return file.kind + (file.compression or "")
+
+
+def _listed(size: int, kind: str, what: str) -> str:
+    return f"{format_bytes(size):>10}  {kind:12} {what}"
 
 
 def _shards(tokens: int, shard_tokens: int | None) -> list[int]:

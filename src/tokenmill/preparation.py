@@ -7,7 +7,6 @@ the same command goes on from there; nothing stands under a final name before al
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
@@ -18,7 +17,7 @@ from tokenmill import __version__
 from tokenmill.batches import TokenBatch
 from tokenmill.caches import CacheGovernor
 from tokenmill.care import careful
-from tokenmill.conclusion import closing_lines, manifest_of
+from tokenmill.conclusion import closing_lines, manifest_of, outcome_of
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
 from tokenmill.errors import (
     EngineMismatch,
@@ -54,7 +53,7 @@ from tokenmill.options import (
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
 from tokenmill.prefix import OutputPrefix
-from tokenmill.progress import Reporter, Status
+from tokenmill.progress import Nothing, Reporter, Status, script_display
 from tokenmill.quantities import (
     format_bytes,
     format_count,
@@ -64,6 +63,7 @@ from tokenmill.quantities import (
     parse_seconds,
 )
 from tokenmill.repair import repair
+from tokenmill.signature import checked, command_words, described, path_of, paths_of
 from tokenmill.sources.block import BLOCK_BYTES, START, Block, Position
 from tokenmill.spec import Spec, SpecOptions
 from tokenmill.staging import is_store, working_folder
@@ -94,26 +94,53 @@ def hand_path(out: Path) -> Path:
     return out / STATE_FOLDER / "in-hand"
 
 
+@described
 def prepare(
     inputs: str | Path | Iterable[str | Path], *, out: str | Path, **options: Unpack[PrepareOptions]
 ) -> Manifest:
     """Turn a corpus into token shards in ``out``, a folder or ``s3://BUCKET/PREFIX``; returns the
     manifest.
 
-    ``options`` are those of the command line with underscores (``val_fraction=0.01``). A folder
+    The options are those of the command line with underscores (``val_fraction=0.01``). A folder
     that holds the finished dataset already is left as it is, an interrupted run is gone on with.
-    Raises TokenmillError.
+    What the command line tells goes to the logger ``tokenmill``. Raises TokenmillError.
     """
-    run, spec = divided(options)
-    return Preparation(plan_run(_paths(inputs), run, spec, str(out)), str(out), run).run()
+    where, paths, given = path_of("out", out), paths_of(inputs), checked(options)
+    display = script_display(given.get("progress"))
+    run, spec = divided(given, display, command_words(paths, where, given))
+    return Preparation(plan_run(paths, run, spec, where), where, run).run()
 
 
-def plan(inputs: str | Path | Iterable[str | Path], **options: Unpack[PrepareOptions]) -> Plan:
-    """What ``prepare`` would do with the same arguments, with estimates; writes nothing."""
-    run, spec = divided(options)
-    found = plan_run(_paths(inputs), run, spec)
+@described
+def plan(
+    inputs: str | Path | Iterable[str | Path],
+    *,
+    out: str | Path | None = None,
+    **options: Unpack[PrepareOptions],
+) -> Plan:
+    """What ``prepare`` would do with the same arguments, with estimates; writes nothing.
+
+    Warnings, also of the disk of ``out``, go to the logger ``tokenmill``. Raises TokenmillError.
+    """
+    paths, given = paths_of(inputs), checked(options)
+    run, spec = divided(given, Nothing(), [])
+    found = plan_run(paths, run, spec)
+    refuse_pipe(found)
     found.estimate = found.make_estimate()
+    for line in found.notes() + found.warnings(None if out is None else Path(path_of("out", out))):
+        run.tell(line)
     return found
+
+
+def refuse_pipe(found: Plan) -> None:
+    """Raises UsageError where the estimate would read what the run then misses."""
+    if found.inputs.pipe is not None:
+        raise UsageError(
+            "plan cannot look into a pipe",
+            "-",
+            "what it read would be gone",
+            "plan from a file",
+        )
 
 
 def plan_run(
@@ -141,10 +168,6 @@ def plan_run(
     return found
 
 
-def _paths(inputs: str | Path | Iterable[str | Path]) -> list[str]:
-    return [str(path) for path in ([inputs] if isinstance(inputs, str | Path) else inputs)]
-
-
 _RESUMABLE = (
     InputError, EngineMismatch, Interrupted, LimitReached, PastTrouble, TemporaryFailure,
 )  # fmt: skip
@@ -163,7 +186,7 @@ class Preparation:
         self.folder = OutputFolder(self.out, plan)
         if is_store(where):
             self.folder = OutputPrefix(self.out, plan, where, options.tell)
-        self.status = Status(plan.input_bytes, plan.budget.total, plan.budget.threads)
+        self.status = Status(plan.input_bytes, plan.budget.asked, plan.budget.threads)
         self._caches = CacheGovernor(plan.budget)
         self._check = default_check(plan) if options.check is None else options.check
         self._reference = Reference(plan.vocabulary, is_due=self._check > 0)
@@ -233,6 +256,10 @@ class Preparation:
         except TokenmillError:
             return False
 
+    def outcome(self, manifest: Manifest) -> dict[str, object]:
+        """A finished run as plain data, for ``--json``."""
+        return outcome_of(manifest, self.status, self.where, self.has_worked)
+
     def _check_pipe(self) -> None:
         """Refuse what takes a second look at the input."""
         options = self.options
@@ -278,7 +305,7 @@ class Preparation:
             plan.spec.as_dict(),
             plan.vocabulary.describe(),
             [Input(**entry) for entry in plan.identities()],
-            sys.argv[1:],
+            self.options.arguments,
             datetime.now(timezone.utc).isoformat(timespec="seconds"),
             plan.inputs.revisions,
         )
@@ -287,13 +314,7 @@ class Preparation:
         """Tell the plan in a line, what is kept, and everything that will go wrong; before it
         begins ``freed`` bytes are removed."""
         tell, plan = self.options.tell, self.plan
-        for path in plan.inputs.ignored[:5]:
-            tell(f"ignored: {path} is of no known kind")
-        if len(plan.inputs.ignored) > 5:
-            tell(f"ignored: {len(plan.inputs.ignored) - 5} more files of no known kind")
-        for path in plan.inputs.repeated:
-            tell(f"named twice, read once: {path}")
-        for note in plan.inputs.notes:
+        for note in plan.notes():
             tell(note)
         if plan.inputs.pipe is not None:
             tell(f"plan: {plan.summary()}")
@@ -308,18 +329,18 @@ class Preparation:
                 f"{format_seconds(log.checkpoint.seconds)}"
             )
             return
-        tell(plan.engine_line())
+        tell(plan.engine_name())
         if self.options.attempt.number:
             return  # told by the worker that died, perhaps of a document in the estimate's sample
         plan.estimate = plan.make_estimate()
         tell(f"plan: {plan.summary()}")
-        warnings = plan.check_disk(self.out, is_store(self.where), freed)
-        for warning in warnings + plan.spec.layout.warnings(plan.layout()):
-            tell(f"warning: {warning}")
+        plan.told = plan.warnings(self.out, is_store(self.where), freed)
+        for warning in plan.told:
+            tell(warning)
 
     def _work(self, log: Log) -> Manifest:
         journal = Journal(self.out, log.size)
-        reporter = None
+        reporter, is_done = None, False
         try:
             if log.size == 0 or log.run.fingerprint != self.plan.fingerprint():
                 journal.append(self._begun())
@@ -327,19 +348,21 @@ class Preparation:
             uploads = self.folder.uploads(log.run)
             if log.checkpoint is not None:
                 self.status.restore(log.checkpoint)
-            reporter = Reporter(self.status, self.options.quiet, self.options.as_json)
+            reporter = Reporter(self.status, self.options.display)
             shards = in_order(log.shards)
             if log.encoded is None:
                 shards, encoded = self._encode(log, journal, reporter, uploads)
             else:
                 encoded = log.encoded
             self.plan.inputs.files = [settled(file) for file in self.plan.inputs.files]
-            return self._publish(shards, encoded)
+            manifest = self._publish(shards, encoded)
+            is_done = True
+            return manifest
         except NoSpace as error:
             raise self._with_missing_bytes(error) from error
         finally:
             if reporter is not None:
-                reporter.close()
+                reporter.close(is_done)
             journal.close()
 
     def _encode(

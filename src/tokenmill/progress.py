@@ -1,4 +1,5 @@
-"""What a run tells while it works: a live block on a terminal, a line a minute elsewhere, or JSON.
+"""What a run tells while it works: a live block on a terminal, a line a minute elsewhere, or JSON;
+in a script one line as of tqdm, in a notebook one output that changes, or a call of the caller's.
 
 All of it goes to stderr but ``--json``, which prints one object a line on stdout. Numbers come
 from the consumer of the pipeline, four times a second at most, never from the hot path.
@@ -6,26 +7,38 @@ from the consumer of the pipeline, four times a second at most, never from the h
 
 from __future__ import annotations
 
-import contextlib
-import json
+import os
 import sys
+import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from tokenmill.batches import Counts, TokenBatch
 from tokenmill.journal import Checkpoint
 from tokenmill.memory import resident_bytes
 from tokenmill.network import GATE
-from tokenmill.quantities import format_bytes, format_count, format_seconds
-from tokenmill.streams import print_or_forget
+from tokenmill.quantities import format_bytes, format_count, format_seconds, numbered
+from tokenmill.streams import (
+    can_redraw,
+    hide_block,
+    print_or_forget,
+    show_block,
+    terminal_size,
+    to_json,
+)
 
-if TYPE_CHECKING:
-    from rich.live import Live
-
+Figures = dict[str, Any]
+"""Plain data: what ``--json`` prints as progress, and what a caller's function gets."""
+Progress = bool | Callable[[Figures], object] | None
+"""``prepare(progress=...)``: shown or not, or a function that is called with the figures; None is
+shown on a terminal and in a notebook."""
 _LIVE_SECONDS = 0.25
 _LINE_SECONDS = 60.0
 _JSON_SECONDS = 1.0
+_LABEL = 11
+_LEAST_COLUMNS = 24
 
 
 @dataclass
@@ -46,6 +59,7 @@ class Status:
         default_factory=lambda: {"read": 0.0, "encode": 0.0, "write": 0.0}
     )
     kept_bytes: int = 0
+    kept_text_bytes: int = 0
     kept_tokens: int = 0
     kept_seconds: float = 0.0
 
@@ -53,7 +67,7 @@ class Status:
         """Go on counting from what an interrupted run had counted."""
         self.done_bytes = self.kept_bytes = at.done_bytes
         self.counts = Counts(**at.counts)
-        self.kept_tokens = self.counts.tokens
+        self.kept_text_bytes, self.kept_tokens = self.counts.text_bytes, self.counts.tokens
         self.kept_seconds = at.seconds
         self.checked_documents, self.checked_bytes = at.checked_documents, at.checked_bytes
 
@@ -98,58 +112,66 @@ class Status:
         return max(busy, key=lambda stage: busy[stage])
 
 
-class Reporter:
-    """Shows a status in one of the ways; ``close`` must be called."""
+class Display(Protocol):
+    """One way to show figures; ``seconds`` are between two of them."""
 
-    def __init__(self, status: Status, quiet: bool = False, as_json: bool = False) -> None:
+    seconds: float
+
+    def show(self, figures: Figures) -> None:
+        """Show them."""
+
+    def close(self, figures: Figures | None) -> None:
+        """No more will come; these are the last of a run that is done, None of one that is not."""
+
+
+class Reporter:
+    """Shows a status when it is time to; ``close`` must be called."""
+
+    def __init__(self, status: Status, display: Display) -> None:
         self._status = status
-        self._json = as_json
+        self._display = display
         self._last = status.began
-        self._last_bytes = status.kept_bytes
-        self._last_tokens = status.kept_tokens
-        self._live: Live | None = None
-        terminal = sys.stderr.isatty()
-        if as_json:
-            self._interval = _JSON_SECONDS
-        elif quiet:
-            self._interval = float("inf")
-        elif terminal:
-            self._interval = _LIVE_SECONDS
-            self._live = _start_live()
-        else:
-            self._interval = _LINE_SECONDS
+        self._last_counts = self._counted()
+        if isinstance(display, LiveBlock | Line | NotebookOutput):
+            display.show(self._figures(status.began))  # at once: the first block may take long
 
     def update(self) -> None:
         """Show the status if it is time to."""
         now = time.monotonic()
-        if now - self._last < self._interval:
-            return
-        figures = self._figures(now)
-        if self._json:
-            print_or_forget(json.dumps({"type": "progress", **figures}), sys.stdout)
-            return
-        if self._live is None:
-            print_or_forget(_line(figures), sys.stderr)
-            return
-        with contextlib.suppress(OSError):  # a terminal that is gone stops no run
-            self._live.update(_block(figures))
+        if now - self._last >= self._display.seconds:
+            self._display.show(self._figures(now))
 
-    def _figures(self, now: float) -> dict[str, Any]:
+    def close(self, is_done: bool = False) -> None:
+        """The run is over, done or not."""
+        self._display.close(self._figures(time.monotonic()) if is_done else None)
+
+    def _counted(self) -> tuple[int, int, int]:
         status = self._status
-        elapsed, lately = now - status.began, max(1e-9, now - self._last)
-        tokens = status.counts.tokens
-        figures = {
-            "seconds": round(elapsed, 3),
+        return status.done_bytes, status.counts.text_bytes, status.counts.tokens
+
+    def _figures(self, now: float) -> Figures:
+        """What is known now. Bytes are those of the inputs as they are stored, so that they add up
+        to a total; ``text_bytes`` those of the documents, which compression makes more."""
+        status = self._status
+        elapsed, lately = max(1e-9, now - status.began), max(1e-9, now - self._last)
+        counted = self._counted()
+        kept = status.kept_bytes, status.kept_text_bytes, status.kept_tokens
+        rates = [round((a - b) / lately) for a, b in zip(counted, self._last_counts, strict=True)]
+        means = [round((a - b) / elapsed) for a, b in zip(counted, kept, strict=True)]
+        self._last, self._last_counts = now, counted
+        return {
+            "seconds": round(now - status.began, 3),
             "bytes": status.done_bytes,
             "total_bytes": status.total_bytes,
+            "text_bytes": status.counts.text_bytes,
             "documents": status.counts.documents,
-            "tokens": tokens,
-            "bytes_per_second": round((status.done_bytes - self._last_bytes) / lately),
-            "mean_bytes_per_second": round(
-                (status.done_bytes - status.kept_bytes) / max(1e-9, elapsed)
-            ),
-            "tokens_per_second": round((tokens - self._last_tokens) / lately),
-            "mean_tokens_per_second": round((tokens - status.kept_tokens) / max(1e-9, elapsed)),
+            "tokens": status.counts.tokens,
+            "bytes_per_second": rates[0],
+            "mean_bytes_per_second": means[0],
+            "text_bytes_per_second": rates[1],
+            "mean_text_bytes_per_second": means[1],
+            "tokens_per_second": rates[2],
+            "mean_tokens_per_second": means[2],
             "seconds_left": _seconds_left(status, elapsed),
             "resident_bytes": resident_bytes(),
             "memory_budget": status.budget,
@@ -157,76 +179,244 @@ class Reporter:
             "bottleneck": status.bottleneck(),
             "retries": GATE.retries,
         }
-        self._last, self._last_bytes, self._last_tokens = now, status.done_bytes, tokens
-        return figures
 
-    def close(self) -> None:
-        """Take the live block away."""
-        if self._live is not None:
-            self._live.stop()
+
+class Nothing:
+    """Shows nothing."""
+
+    seconds = float("inf")
+
+    def show(self, figures: Figures) -> None:
+        """Nothing."""
+
+    def close(self, figures: Figures | None) -> None:
+        """Nothing."""
+
+
+class JsonLines(Nothing):
+    """An object a second on stdout."""
+
+    seconds = _JSON_SECONDS
+
+    def show(self, figures: Figures) -> None:
+        """Print one."""
+        print_or_forget(to_json({"type": "progress", **figures}), sys.stdout)
+
+
+class PlainLines(Nothing):
+    """A line a minute on stderr, for a log."""
+
+    seconds = _LINE_SECONDS
+
+    def show(self, figures: Figures) -> None:
+        """Print one."""
+        print_or_forget(_line(figures), sys.stderr)
+
+
+class LiveBlock(Nothing):
+    """A bar and some rows at the bottom of the terminal, gone at the end."""
+
+    seconds = _LIVE_SECONDS
+
+    def show(self, figures: Figures) -> None:
+        """Draw it anew."""
+        columns = max(_LEAST_COLUMNS, terminal_size(sys.stderr)[0])
+        show_block(_block(figures, columns - 1), sys.stderr)
+
+    def close(self, figures: Figures | None) -> None:
+        """Take it away."""
+        hide_block()
+
+
+class Line(Nothing):
+    """One line on stderr that changes, and stays at the end, as of tqdm; where it cannot be drawn
+    again, a line a minute, and one at the end."""
+
+    def __init__(self) -> None:
+        self._is_live = can_redraw(sys.stderr)
+        self.seconds = _LIVE_SECONDS if self._is_live else _LINE_SECONDS
+
+    def show(self, figures: Figures) -> None:
+        """Draw it anew."""
+        self._last = _tqdm_line(figures, sys.stderr)
+        if self._is_live:
+            show_block([self._last[: terminal_size(sys.stderr)[0] - 1]], sys.stderr)
+        else:
+            print_or_forget(self._last, sys.stderr)
+
+    def close(self, figures: Figures | None) -> None:
+        """Leave the last state where it is."""
+        last = self._last if figures is None else _tqdm_line(figures, sys.stderr)
+        hide_block()
+        if self._is_live or figures is not None:
+            print_or_forget(last, sys.stderr)
+
+
+class NotebookOutput(Nothing):
+    """An output below the cell that changes, and stays at the end."""
+
+    seconds = _LIVE_SECONDS
+
+    def __init__(self, display: Callable[..., Any]) -> None:
+        self._display = display
+        self._handle: Any = None
+
+    def show(self, figures: Figures) -> None:
+        """Change it."""
+        shown = {"text/plain": _tqdm_line(figures, None)}
+        if self._handle is None:
+            self._handle = self._display(shown, raw=True, display_id=True)
+        else:
+            self._handle.update(shown, raw=True)
+
+    def close(self, figures: Figures | None) -> None:
+        """Leave the last state there."""
+        if figures is not None:
+            self.show(figures)
+
+
+class Call(Nothing):
+    """Calls the caller's function with the figures; what it raises stops the run, resumable."""
+
+    seconds = _LIVE_SECONDS
+
+    def __init__(self, function: Callable[[Figures], object]) -> None:
+        self._function = function
+
+    def show(self, figures: Figures) -> None:
+        """Call it."""
+        self._function({**figures, "is_done": False})
+
+    def close(self, figures: Figures | None) -> None:
+        """A last time, where the run is done."""
+        if figures is not None:
+            self._function({**figures, "is_done": True})
+
+
+def command_display(quiet: bool, as_json: bool) -> Display:
+    """How the command line shows progress."""
+    if as_json:
+        return JsonLines()
+    if quiet:
+        return Nothing()
+    return LiveBlock() if can_redraw(sys.stderr) else PlainLines()
+
+
+def script_display(progress: Progress) -> Display:
+    """How a call from Python shows it."""
+    if callable(progress):
+        return Call(progress)
+    notebook = _notebook_display()
+    if progress is False or (progress is None and not notebook and not can_redraw(sys.stderr)):
+        return Nothing()
+    return Line() if notebook is None else NotebookOutput(notebook)
+
+
+def _notebook_display() -> Callable[..., Any] | None:
+    """IPython's function for outputs, where a kernel of Jupyter runs this."""
+    module = sys.modules.get("IPython")
+    shell = module.get_ipython() if module is not None else None
+    if shell is None or not hasattr(shell, "kernel"):
+        return None
+    from IPython.display import display
+
+    found: Callable[..., Any] = display
+    return found
 
 
 def _seconds_left(status: Status, elapsed: float) -> float | None:
     done = status.done_bytes - status.kept_bytes
-    if done <= 0:
+    if done <= 0 or not status.total_bytes:
         return None
-    return round(elapsed * (status.total_bytes - status.done_bytes) / done, 1)
+    return round(elapsed * max(0, status.total_bytes - status.done_bytes) / done, 1)
 
 
-def _start_live() -> Live:
-    from rich.console import Console
-    from rich.live import Live
-
-    live = Live(console=Console(stderr=True), auto_refresh=False, transient=True)
-    live.start()
-    return live
+def _share(figures: Figures) -> float | None:
+    """How much is done; None of a pipe, whose size is not known."""
+    total = figures["total_bytes"]
+    return min(1.0, figures["bytes"] / total) if total else None
 
 
-def _line(figures: dict[str, Any]) -> str:
-    share = figures["bytes"] / max(1, figures["total_bytes"])
-    left = figures["seconds_left"]
+def _read(figures: Figures) -> str:
+    done, share = format_bytes(figures["bytes"]), _share(figures)
+    if share is None:
+        return done
+    return f"{done} of {format_bytes(figures['total_bytes'])} ({share:.0%})"
+
+
+def _time(seconds: float | None) -> str:
+    return "?" if seconds is None else format_seconds(seconds)
+
+
+def _line(figures: Figures) -> str:
     return (
-        f"{share:4.0%} {format_bytes(figures['bytes'])} "
-        f"of {format_bytes(figures['total_bytes'])}, "
-        f"{format_count(figures['documents'])} documents, "
+        f"{_read(figures)}, "
+        f"{numbered(figures['documents'], 'document', format_count)}, "
         f"{format_count(figures['tokens'])} tokens, "
-        f"{format_bytes(figures['bytes_per_second'])}/s "
-        f"(mean {format_bytes(figures['mean_bytes_per_second'])}/s), "
-        f"{'?' if left is None else format_seconds(left)} left, "
+        f"{format_bytes(figures['text_bytes_per_second'])}/s of text "
+        f"(mean {format_bytes(figures['mean_text_bytes_per_second'])}/s), "
+        f"{_time(figures['seconds_left'])} left, "
         f"{format_bytes(figures['resident_bytes'])} of {format_bytes(figures['memory_budget'])}, "
         f"busiest: {figures['bottleneck']}"
-        + (f", {figures['retries']} requests made again" if figures["retries"] else "")
+        + (f", {numbered(figures['retries'], 'request')} made again" if figures["retries"] else "")
     )
 
 
-def _block(figures: dict[str, Any]) -> Any:
-    from rich.console import Group
-    from rich.progress_bar import ProgressBar
-    from rich.table import Table
-    from rich.text import Text
+def _tqdm_line(figures: Figures, stream: Any) -> str:
+    """As people know it: share, bar, amount, time gone and left, speed."""
+    columns = 80 if stream is None else terminal_size(stream)[0]
+    share = _share(figures)
+    head = "tokenmill: " if share is None else f"tokenmill: {share:4.0%}|"
+    done = _read(figures).partition(" (")[0]
+    times = f"{_clock(figures['seconds'])}<{_clock(figures['seconds_left'])}"
+    speed = f"{format_bytes(figures['mean_text_bytes_per_second'])}/s"
+    tokens = f"{format_count(figures['tokens'])} tokens"
+    tails = (f"{done} [{times}, {speed}, {tokens}]", f"[{times}, {speed}]", f"[{times}]")
+    tail = next((tail for tail in tails if len(head) + len(tail) + 2 < columns), "")
+    width = min(40, columns - 3 - len(head) - len(tail))
+    if share is None or width < 4:
+        return f"{head}{'' if share is None else ' '}{tail}"
+    full = round(width * share)
+    return f"{head}{'#' * full}{' ' * (width - full)}| {tail}"
 
-    left = figures["seconds_left"]
-    table = Table.grid(padding=(0, 2))
-    rate, mean = figures["bytes_per_second"], figures["mean_bytes_per_second"]
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    hours, rest = divmod(round(seconds), 3600)
+    return (f"{hours}:" if hours else "") + f"{rest // 60:02d}:{rest % 60:02d}"
+
+
+def _block(figures: Figures, width: int) -> list[str]:
+    """The bar on a line of its own, and a row for each figure, wrapped where the terminal is too
+    narrow; of letters that every terminal has, one column each."""
+    is_plain = bool(os.environ.get("NO_COLOR"))
+    full = round(width * (_share(figures) or 0.0))
+    done, left = "#" * full, "-" * (width - full)
+    lines = [done + left if is_plain else f"\x1b[32m{done}\x1b[0;2m{left}\x1b[0m"]
+    for label, value in _rows(figures):
+        name = label.ljust(_LABEL)
+        for part in textwrap.wrap(value, width - _LABEL):
+            lines.append(name + part if is_plain else f"\x1b[2m{name}\x1b[0m{part}")
+            name = " " * _LABEL
+    return lines
+
+
+def _rows(figures: Figures) -> list[tuple[str, str]]:
+    rate, mean = figures["text_bytes_per_second"], figures["mean_text_bytes_per_second"]
     tokens, tokens_mean = figures["tokens_per_second"], figures["mean_tokens_per_second"]
+    used, budget = format_bytes(figures["resident_bytes"]), format_bytes(figures["memory_budget"])
     busy = ", ".join(f"{stage} {share:.0%}" for stage, share in figures["busy"].items())
     rows = [
-        ("read", f"{format_bytes(figures['bytes'])} of {format_bytes(figures['total_bytes'])}"),
+        ("read", _read(figures)),
         ("documents", f"{figures['documents']:,}"),
         ("tokens", f"{figures['tokens']:,}"),
-        ("speed", f"{format_bytes(rate)}/s now, {format_bytes(mean)}/s mean"),
-        ("", f"{format_count(tokens)} tokens/s now, {format_count(tokens_mean)} tokens/s mean"),
-        ("time left", "?" if left is None else format_seconds(left)),
-        (
-            "memory",
-            f"{format_bytes(figures['resident_bytes'])} of "
-            f"{format_bytes(figures['memory_budget'])}",
-        ),
+        ("text", f"{format_bytes(rate)}/s now, {format_bytes(mean)}/s mean"),
+        ("", f"{format_count(tokens)} tokens/s now, {format_count(tokens_mean)} mean"),
+        ("time left", _time(figures["seconds_left"])),
+        ("memory", f"{used} of {budget}"),
         ("busy", f"{busy}; bottleneck: {figures['bottleneck']}"),
     ]
     if figures["retries"]:
-        rows.append(("network", f"{figures['retries']} requests made again"))
-    for label, value in rows:
-        table.add_row(Text(label, style="dim"), Text(value))
-    bar = ProgressBar(total=max(1, figures["total_bytes"]), completed=figures["bytes"], width=60)
-    return Group(bar, table)
+        rows.append(("network", f"{numbered(figures['retries'], 'request')} made again"))
+    return rows

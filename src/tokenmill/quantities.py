@@ -7,6 +7,7 @@ Both take underscores and a decimal point. Parsing is exact: ``1.5M`` is 1,500,0
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from decimal import Decimal
 
 from tokenmill.errors import UsageError
@@ -75,7 +76,14 @@ def format_count(count: float) -> str:
 
 def format_files(count: int) -> str:
     """``1 file``, ``12 files``."""
-    return f"{count:,} file" if count == 1 else f"{count:,} files"
+    return numbered(count, "file")
+
+
+def numbered(
+    count: int, noun: str, form: Callable[[float], str] = lambda count: f"{count:,}"
+) -> str:
+    """``1 document``, ``2,000 documents``; the plural is that of a noun with s."""
+    return f"{form(count)} {noun}" if count == 1 else f"{form(count)} {noun}s"
 
 
 def _format(count: float, units: tuple[str, ...], gap: str) -> str:

@@ -162,7 +162,7 @@ class _Rebuilding:
         origin, left = self._shard.origin, self._shard.tokens
         if not left:
             return
-        router, skip = Router(origin.val_left, origin.open_split), origin.skip
+        router, skip = Router.of(self._plan.spec, origin.val_left, origin.open_split), origin.skip
         batches = self._batches(Position(origin.file, origin.state))
         try:
             for batch in batches:

@@ -11,10 +11,10 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, TypedDict
 
-from tokenmill.errors import UsageError
+from tokenmill.errors import UsageError, choose_from
 from tokenmill.formats import Format, find_format
 from tokenmill.places.place import KindRule
 from tokenmill.quantities import parse_count
@@ -39,6 +39,7 @@ class SpecOptions(TypedDict, total=False):
     val_fraction: float | None
     val_tokens: int | str | None
     val_shards: int | None
+    val_docs: int | str | None
     seed: int
     name: str | None
     eot: str | None
@@ -53,8 +54,8 @@ class SpecOptions(TypedDict, total=False):
 class Spec:
     """What was asked, as far as it changes the bytes; every default filled in.
 
-    At most one of ``val_fraction`` and ``val_tokens`` is not 0 (``--val-shards`` is val_tokens in
-    whole shards). ``shard_tokens`` None is one file a split.
+    At most one of ``val_fraction``, ``val_tokens`` and ``val_docs`` is not 0 (``--val-shards`` is
+    val_tokens in whole shards). ``shard_tokens`` None is one file a split.
     """
 
     format: str
@@ -73,6 +74,7 @@ class Spec:
     invalid_utf8: str
     eot_token: str | None = None
     kind: list[str] | None = None
+    val_docs: int = 0
 
     @classmethod
     def of(cls, options: SpecOptions) -> Spec:
@@ -85,7 +87,7 @@ class Spec:
             )
         layout = find_format(options.get("format") or "nanogpt")
         shard_tokens = _shard_tokens(options.get("shard_tokens"), layout)
-        val_fraction, val_tokens = _validation(options, layout, shard_tokens)
+        val_fraction, val_tokens, val_docs = _validation(options, layout, shard_tokens)
         name = options.get("name")
         _check_name(name, layout)
         for text in (
@@ -116,6 +118,7 @@ class Spec:
             ),
             eot_token=options.get("eot_token"),
             kind=_kinds(options.get("kind")),
+            val_docs=val_docs,
         )
 
     @classmethod
@@ -139,19 +142,31 @@ class Spec:
         """What the inputs are, as ``--kind`` says."""
         return tuple(KindRule.of(text) for text in self.kind or ())
 
+    @property
+    def has_validation(self) -> bool:
+        """Is any of it for validation?"""
+        return bool(self.val_fraction) or self.is_split_by_position
+
+    @property
+    def is_split_by_position(self) -> bool:
+        """Is the head of the corpus for validation?"""
+        return bool(self.val_tokens or self.val_docs)
+
     def as_dict(self) -> dict[str, Any]:
-        """The spec as plain data, for the manifest; ``kind`` is in it only where it was given, so
-        that nothing changed for those that were written before there was such an option."""
+        """The spec as plain data, for the manifest. What came with a later release is there only
+        where it is used: so the others' fingerprints stay what they were."""
         plain = asdict(self)
-        if plain["kind"] is None:
-            del plain["kind"]
+        for later in ("kind", "val_docs"):
+            if not plain[later]:
+                del plain[later]
         return plain
 
     def differences(self, other: dict[str, Any]) -> list[str]:
         """What another spec (as plain data) has otherwise, option by option."""
         found = []
         for entry in fields(self):
-            mine, theirs = getattr(self, entry.name), other.get(entry.name)
+            mine = getattr(self, entry.name)
+            theirs = other.get(entry.name, None if entry.default is MISSING else entry.default)
             # A tokenizer may be named by its path: its fingerprint is compared elsewhere.
             if mine != theirs and entry.name not in TOKENIZER_OPTIONS:
                 option = "--" + entry.name.replace("_", "-")
@@ -198,14 +213,15 @@ def _shard_tokens(option: int | str | None, layout: Format) -> int | None:
 
 def _validation(
     options: SpecOptions, layout: Format, shard_tokens: int | None
-) -> tuple[float, int]:
-    """(val_fraction, val_tokens) from the three options, of which one at most may be given."""
+) -> tuple[float, int, int]:
+    """(val_fraction, val_tokens, val_docs) from the four options, of which one at most may be
+    given."""
     fraction, tokens = options.get("val_fraction"), options.get("val_tokens")
-    shards = options.get("val_shards")
-    given = [value for value in (fraction, tokens, shards) if value is not None]
+    shards, documents = options.get("val_shards"), options.get("val_docs")
+    given = [value for value in (fraction, tokens, shards, documents) if value is not None]
     if len(given) > 1:
         raise UsageError(
-            "--val-fraction, --val-tokens and --val-shards exclude one another",
+            "--val-fraction, --val-tokens, --val-shards and --val-docs exclude one another",
             fix="give one of them",
         )
     if not given:
@@ -219,7 +235,7 @@ def _validation(
     in_tokens = parse_count(tokens) if tokens is not None else (shards or 0) * (shard_tokens or 0)
     if in_tokens < 0:
         raise UsageError("--val-shards cannot be negative", fix="0 is for no validation")
-    return fraction or 0.0, in_tokens
+    return fraction or 0.0, in_tokens, parse_count(documents or 0)
 
 
 def _kinds(option: str | Sequence[str] | None) -> list[str] | None:
@@ -240,5 +256,5 @@ def _kinds(option: str | Sequence[str] | None) -> list[str] | None:
 def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
         name = "--" + option.replace("_", "-")
-        raise UsageError(f"{name} cannot be {value!r}", fix=f"use {', '.join(allowed)}")
+        raise UsageError(f"{name} cannot be {value!r}", fix=choose_from(value, allowed))
     return value

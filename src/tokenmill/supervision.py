@@ -23,6 +23,8 @@ from pathlib import Path
 from types import FrameType
 
 from tokenmill.claims import create_own
+from tokenmill.errors import Interrupted, TokenmillError
+from tokenmill.streams import erase_leftover
 
 AGAIN = 97
 """Exit code of a careful worker that has come past the trouble: go on as usual."""
@@ -106,8 +108,14 @@ class Watch:
         self._last = self._progress()
 
 
-def supervise(watch: Watch, tell: Callable[[str], None], where: Path) -> Attempt:
-    """Fork a worker and watch it; returns in the worker only. The parent exits as it does."""
+def supervise(
+    watch: Watch,
+    tell: Callable[[str], None],
+    fail: Callable[[TokenmillError], None],
+    where: Path,
+) -> Attempt:
+    """Fork a worker and watch it; returns in the worker only. The parent exits as it does.
+    ``fail`` tells the error that ends it."""
     while True:
         oom_kills = _oom_kills()
         reading, writing = os.pipe()
@@ -129,21 +137,24 @@ def supervise(watch: Watch, tell: Callable[[str], None], where: Path) -> Attempt
                 _leave(code)
             watch.passed()
             continue
+        erase_leftover()
         number = os.WTERMSIG(status)
         asked = forwarding.asked or (number if number in _FORWARDED else None)
         if asked is not None:  # it was to stop, and had no time to say so
-            tell(f"error: stopped by signal {asked}\n  fix: run the same command again")
+            fail(Interrupted.by_signal(asked))
             _leave(128 + asked)
         was_oom = number == signal.SIGKILL and _oom_kills() > oom_kills
         goes_on = watch.died(number, was_oom)
         tell(f"warning: {_obituary(number, was_oom)}" + ("; going on" if goes_on else ""))
         if not goes_on:
-            tell(
-                "error: the working process died again and again without coming any further\n"
-                f"  where: {where}\n"
-                f"  why: {_obituary(number, was_oom)}\n"
-                "  fix: run the same command with more --memory, or with --engine tiktoken; what "
-                "is done is kept"
+            fail(
+                TokenmillError(
+                    "the working process died again and again without coming any further",
+                    str(where),
+                    _obituary(number, was_oom),
+                    "run the same command with more --memory, or with --engine tiktoken; what is "
+                    "done is kept",
+                )
             )
             _leave(1)
 
@@ -219,6 +230,7 @@ def _die_with_parent(reading: int) -> None:
 
     def wait() -> None:
         os.read(reading, 1)
+        erase_leftover()
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=wait, name="tokenmill-parent", daemon=True).start()

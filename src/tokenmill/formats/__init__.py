@@ -6,7 +6,7 @@ it by themselves.
 
 from __future__ import annotations
 
-from tokenmill.errors import UsageError
+from tokenmill.errors import UsageError, choose_from
 from tokenmill.formats.build_nanogpt import BUILD_NANOGPT
 from tokenmill.formats.format import Format, Layout, ShardDamage, TokenFile
 from tokenmill.formats.llmc import LLMC
@@ -23,5 +23,5 @@ FORMATS: dict[str, Format] = {
 def find_format(name: str) -> Format:
     """The format for a ``--format`` option. Raises UsageError."""
     if name not in FORMATS:
-        raise UsageError(f"there is no format {name!r}", fix=f"use {', '.join(FORMATS)}")
+        raise UsageError(f"there is no format {name!r}", fix=choose_from(name, FORMATS))
     return FORMATS[name]

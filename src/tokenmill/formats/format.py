@@ -37,8 +37,10 @@ class Layout:
     end_of_text: int
     exact: bool
 
-    def tokens(self, split: str) -> int:
-        """All tokens of one split."""
+    def tokens(self, split: str | None = None) -> int:
+        """All tokens of one split, or of all."""
+        if split is None:
+            return sum(map(sum, self.shards.values()))
         return sum(self.shards.get(split, []))
 
 

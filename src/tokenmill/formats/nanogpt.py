@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenmill.formats.format import Format, Layout, TokenFile, plain_tokens
+from tokenmill.quantities import numbered
 
 BLOCK_SIZE = 1024
 """nanoGPT's default block_size: get_batch draws from range(len(data) - block_size)."""
@@ -39,14 +40,23 @@ class NanoGPT(Format):
         found = []
         for split in layout.shards:
             tokens = layout.tokens(split)
-            if tokens <= BLOCK_SIZE:
+            if tokens <= BLOCK_SIZE and (tokens or split != "val"):  # none at all is told of all
                 about = "holds" if layout.exact else "will hold about"
-                larger = "a larger --val-fraction, for one 0.05" if split == "val" else "more text"
                 found.append(
-                    f"{split}.bin {about} {tokens} tokens, and nanoGPT cannot draw blocks of "
-                    f"{BLOCK_SIZE} from it; fix: {larger}"
+                    f"{split}.bin {about} {numbered(tokens, 'token')}, and nanoGPT cannot draw "
+                    f"blocks of {BLOCK_SIZE} from it; fix: {_more(layout.tokens(), split)}"
                 )
         return found
+
+
+def _more(total: int, split: str) -> str:
+    """What makes a split large enough. A larger share of the documents would not do of a corpus
+    of few: none of them may be drawn; and the head of a small one leaves too little for training.
+    """
+    wanted = 2 * BLOCK_SIZE
+    if split == "val" and total > 2 * wanted:
+        return f"--val-tokens {max(wanted, total // 20)}"
+    return f"more text: {wanted} tokens for each split at least"
 
 
 NANOGPT = NanoGPT()

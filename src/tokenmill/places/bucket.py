@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from tokenmill.errors import InputError, UsageError
+from tokenmill.extras import install_extra
 from tokenmill.network import GATE, Gate, Passing
 
 if TYPE_CHECKING:
@@ -345,7 +346,7 @@ def _obstore() -> Any:
             "object stores need the package obstore",
             None,
             "it is not installed",
-            "pip install 'tokenmill[cloud]'",
+            install_extra("cloud"),
         ) from None
     return obstore
 

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from tokenmill import __version__
 from tokenmill.errors import InputError, UsageError
+from tokenmill.extras import install_extra
 from tokenmill.network import GATE, Passing
 from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
 
@@ -421,6 +422,4 @@ def need_urllib3() -> None:
     try:
         import urllib3  # noqa: F401
     except ImportError:
-        raise UsageError(
-            "inputs from the network need urllib3", fix="pip install 'tokenmill[web]'"
-        ) from None
+        raise UsageError("inputs from the network need urllib3", fix=install_extra("web")) from None

@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from tokenmill import __version__
 from tokenmill.errors import InputError, TokenmillError, UsageError
+from tokenmill.extras import install_extra
 from tokenmill.network import GATE, Passing
 from tokenmill.places.cards import Config, configs_of
 from tokenmill.places.http import (
@@ -524,5 +525,5 @@ def need_client() -> None:
     except ImportError:
         raise UsageError(
             "datasets on the Hub need huggingface_hub",
-            fix="pip install 'tokenmill[hub]' (or, if a file is meant, check its path)",
+            fix=f"{install_extra('hub')} (or, if a file is meant, check its path)",
         ) from None

@@ -21,7 +21,7 @@ from tokenmill.batches import (
     DocumentBatch,
 )
 from tokenmill.cuts import NOWHERE, Cut, UnbrokenRun, find_cut, whole_characters
-from tokenmill.errors import UsageError
+from tokenmill.errors import UsageError, choose_from
 from tokenmill.places import InputFile
 from tokenmill.sources.block import (
     BLOCK_BYTES,
@@ -80,7 +80,8 @@ def divider_of(documents: str) -> Divider | None:
         return Divider(re.compile(re.escape(separator)), separator, (separator,))
     raise UsageError(
         f"--documents {documents!r} is no way to divide a text",
-        fix="use file, line, blank-line, or separator:STRING (for one, separator:'<|endoftext|>')",
+        fix=choose_from(documents, ["file", "line", "blank-line", "separator:STRING"])
+        + "; a separator is written like separator:'<|endoftext|>'",
     )
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokenmill.cuts import CutRule
-from tokenmill.errors import TokenmillError, UsageError
+from tokenmill.errors import TokenmillError, UsageError, choose_from
 from tokenmill.memory import Needs, return_free_memory
 from tokenmill.tokenizers.engine import Engine, Tokens
 from tokenmill.tokenizers.gigatoken import GigatokenEngine
@@ -65,7 +65,9 @@ class Choice:
 def check_engine(choice: str) -> None:
     """Raises UsageError for an ``--engine`` option that names none."""
     if choice != "auto" and choice not in ENGINES:
-        raise UsageError(f"there is no engine {choice!r}", fix=f"use auto, {', '.join(ENGINES)}")
+        raise UsageError(
+            f"there is no engine {choice!r}", fix=choose_from(choice, ["auto", *ENGINES])
+        )
 
 
 def choose(choice: str, vocabulary: Vocabulary) -> Choice:

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from tokenmill.errors import TemporaryFailure, TokenmillError, UsageError
+from tokenmill.extras import install_extra
 from tokenmill.places.hub import check_endpoint
 
 FILES = (
@@ -44,7 +45,7 @@ def fetch(choice: str) -> tuple[Path, str]:
             "tokenizers on the Hub need the library huggingface_hub",
             choice,
             "it is not installed",
-            "python3 -m pip install 'tokenmill[hub]', or give the path of a tokenizer.json",
+            f"{install_extra('hub')}, or give the path of a tokenizer.json",
         ) from None
     disable_progress_bars()  # a few small files; and stderr is for what tokenmill tells
     name, _, revision = choice.partition("@")

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from tokenmill.errors import TokenmillError
+from tokenmill.extras import install_extra
 from tokenmill.tokenizers.ranks import temporary_file
 from tokenmill.tokenizers.vocabulary import plain
 
@@ -100,7 +101,7 @@ def load(content: bytes, settings: Mapping[str, Any], name: str) -> HuggingFaceT
             "tokenizer.json files need the library tokenizers",
             name,
             "it is not installed; no id is right or wrong without it",
-            "python3 -m pip install 'tokenmill[hf]'",
+            install_extra("hf"),
         ) from None
     library: Any = Tokenizer
     if hasattr(library, "from_str"):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenmill.cuts import NOWHERE
 from tokenmill.errors import TokenmillError
+from tokenmill.extras import install_extra
 from tokenmill.memory import MIB, Needs
 from tokenmill.tokenizers.sentencepiece_proto import BYTE, NORMAL, ModelFile, read_model_file
 from tokenmill.tokenizers.vocabulary import Vocabulary, chosen_token, no_end_of_text
@@ -61,7 +62,7 @@ class SentencePieceModel(Vocabulary):
                 "SentencePiece models need the library sentencepiece",
                 self.name,
                 "it is not installed; no id is right or wrong without it",
-                "python3 -m pip install 'tokenmill[sentencepiece]'",
+                install_extra("sentencepiece"),
             ) from None
         try:
             return SentencePieceProcessor(model_proto=self._content)
