@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _Command = Callable[..., None]
+_Decorator = Callable[[_Command], _Command]
 QUARANTINED = 3
 SPLITS = ("train", "val")
 
@@ -60,8 +61,19 @@ def cli(debug: bool) -> None:
     """
 
 
+def _with(options: list[_Decorator], command: _Command) -> _Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def _spec_options(command: _Command) -> _Command:
     """The options that change the bytes."""
+    return _input_options(_dataset_options(command))
+
+
+def _input_options(command: _Command) -> _Command:
+    """What is read, and how it divides into documents."""
     options = [
         click.argument("inputs", nargs=-1, required=True, metavar="INPUT..."),
         click.option(
@@ -95,6 +107,13 @@ def _spec_options(command: _Command) -> _Command:
             metavar="file|line|blank-line|separator:STRING",
             help="How plain text divides; default: each file is one document.",
         ),
+    ]
+    return _with(options, command)
+
+
+def _dataset_options(command: _Command) -> _Command:
+    """What becomes of the documents."""
+    options = [
         click.option("--shard-tokens", help="Tokens in a shard, such as 100M."),
         click.option("--val-fraction", type=float, help="Share of the documents for validation."),
         click.option("--val-tokens", help="Tokens for validation, from the head of the corpus."),
@@ -128,9 +147,7 @@ def _spec_options(command: _Command) -> _Command:
             help="Bytes that are not UTF-8: error (default), or replace by U+FFFD, counted.",
         ),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with(options, command)
 
 
 def _run_options(command: _Command) -> _Command:
@@ -161,9 +178,7 @@ def _run_options(command: _Command) -> _Command:
         click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout."),
         click.option("--quiet", is_flag=True, help="Say nothing but warnings and errors."),
     ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    return _with(options, command)
 
 
 @cli.command(context_settings=_CONTEXT)

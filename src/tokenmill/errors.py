@@ -89,14 +89,10 @@ def choose_from(value: str, names: Iterable[str]) -> str:
 
 def unreadable(where: str, error: OSError) -> InputError:
     """The error for an input that the system does not let us read."""
+    what, fix = "cannot read the input", "check the disk and the file's permissions"
     if error.errno in (errno.EMFILE, errno.ENFILE):
-        return InputError(*too_many_files(where, error).args)
-    return InputError(
-        "cannot read the input",
-        where,
-        error.strerror,
-        "check the disk and the file's permissions, then run this again",
-    )
+        what, fix = "too many files are open", "raise that limit (ulimit -n 1024)"
+    return InputError(what, where, error.strerror, f"{fix}, then run this again")
 
 
 def too_many_files(where: str | None, error: OSError) -> TokenmillError:

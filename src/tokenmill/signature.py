@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -22,6 +22,10 @@ HELP: dict[str, tuple[Any, str]] = {
     "format": ("nanogpt", "who will read it: nanogpt, build-nanogpt, llm.c, modded-nanogpt"),
     "tokenizer": ("gpt2", "a name, file, folder or Hub id"),
     "pattern": (None, "split pattern of a .tiktoken file that is not a known one"),
+    "kind": (
+        None,
+        "what the inputs are: text, jsonl, parquet, or KIND=GLOB for those that match; or a list",
+    ),
     "text_key": ("text", "JSONL field or parquet column"),
     "documents": ("file", "how plain text divides: file, line, blank-line, separator:STRING"),
     "shard_tokens": (None, "tokens in a shard, such as '100M'; None: as the format has it"),
@@ -119,6 +123,8 @@ def _plain(name: str, value: Any, kind: Any) -> Any:
         return float(value)
     elif isinstance(value, os.PathLike) and str in kinds:
         return str(os.fspath(value))
+    elif isinstance(value, list | tuple):
+        is_right = Sequence[str] in kinds and all(isinstance(each, str) for each in value)
     else:
         is_right = isinstance(value, tuple(each for each in kinds if isinstance(each, type)))
     if is_right:
@@ -132,7 +138,13 @@ def _plain(name: str, value: Any, kind: Any) -> Any:
     )
 
 
-_NAMES = {int: "a whole number", float: "a number", str: "a text", bool: "True or False"}
+_NAMES = {
+    Sequence[str]: "a list of texts",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "True or False",
+}
 _MOST_SHOWN = 60
 
 
@@ -178,9 +190,9 @@ def command_words(inputs: list[str], out: str, options: PrepareOptions) -> list[
     for name, value in options.items():
         if name == "progress" or value is None or value == _default(name):
             continue
-        words.append("--" + name.replace("_", "-"))
-        if value is not True:
-            words.append(str(value))
+        option = "--" + name.replace("_", "-")
+        for each in value if isinstance(value, list | tuple) else [value]:
+            words += [option] if each is True else [option, str(each)]
     words += ["--out", out]
     if any(path.startswith("-") and path != "-" for path in inputs):
         words.append("--")
