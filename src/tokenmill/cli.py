@@ -9,7 +9,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -61,7 +61,7 @@ def cli(debug: bool) -> None:
     """
 
 
-def _with(options: list[_Decorator], command: _Command) -> _Command:
+def _with(options: Sequence[_Decorator], command: _Command) -> _Command:
     for option in reversed(options):
         command = option(command)
     return command
