@@ -65,6 +65,8 @@ class EncodingRules:
     quarantines: bool = False
     reference: str = "tiktoken"
     unknown_id: int | None = None
+    grown_bytes: Callable[[bytes, int], int] = lambda text, limit: len(text)
+    """Bytes that the tokenizer makes of a text, about: ``Vocabulary.grown_bytes``."""
 
     def is_val(self, document: bytes) -> bool:
         """Drawn by a seeded hash of the document's bytes (the first MiB of a longer one)."""
@@ -121,14 +123,17 @@ class BlockEncoder:
         """What is never cut must fit into memory with all that the engine makes of it."""
         limit, kept = self._rules.document_bytes, []
         for index, document in enumerate(batch.documents):
-            if len(document) <= limit:
+            size = self._rules.grown_bytes(document, limit)
+            if size <= limit:
                 kept.append(document)
                 continue
             where = f"{block.where}, document {index} from there"
             what = f"a document of {format_bytes(len(document))} is too large for the memory budget"
             why = "this tokenizer's text cannot be cut, so that it must be encoded as a whole"
+            if size > len(document):
+                why += f", and it makes {format_bytes(size)} or more of it"
             if not self._rules.quarantines:
-                factor = len(document) / limit
+                factor = size / limit
                 fix = f"about {factor + 0.1:.1f} times the --memory, or divide the document"
                 raise InputError(what, where, why, fix)
             raw = document[:RAW_BYTES]

@@ -132,6 +132,7 @@ class Plan:
             quarantines=spec.on_bad == "quarantine",
             reference=vocabulary.reference,
             unknown_id=vocabulary.unknown_id,
+            grown_bytes=vocabulary.grown_bytes,
         )
 
     def _source_options(self) -> SourceOptions:
@@ -178,6 +179,7 @@ class Plan:
             self.budget.threads,
             make_engine(self.engine, self.vocabulary),
             self.spec.eot != "none",
+            self.vocabulary.grown_bytes,
         )
         return_free_memory()  # what the sample took is none of the run's
         return found
