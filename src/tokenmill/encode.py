@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -339,6 +340,25 @@ class BlockEncoder:
             begins = np.concatenate(([0], ends[:-1])).astype(np.int64)
             runs.append(TokenRun(VAL if side else TRAIN, ids, begins))
         return runs
+
+
+class SeamEngine:
+    """An engine as the search for seams uses it: megabytes that cannot be cut, each byte a token,
+    would take forty bytes for each of them in a list."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def encode_piece(self, text: bytes) -> array[int]:
+        """The ids of a text."""
+        ids = array("I")
+        ids.frombytes(self._engine.encode([text]).ids.astype(np.uint32).tobytes())
+        self._engine.drop_caches()
+        return ids
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for."""
+        return self._engine.token_bytes(token)
 
 
 class Reference:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.cuts import NOWHERE, CutRule
-from tokenmill.encode import EncodingRules
+from tokenmill.encode import EncodingRules, SeamEngine
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout
@@ -29,7 +29,6 @@ from tokenmill.storage import free_bytes
 from tokenmill.textstream import Ahead, open_stream
 from tokenmill.tokenizers import (
     Choice,
-    Engine,
     Vocabulary,
     check_engine,
     choose,
@@ -136,12 +135,11 @@ class Plan:
         )
 
     def _source_options(self) -> SourceOptions:
-        seams: list[Engine] = []
+        seams: list[SeamEngine] = []
 
-        def seam_encoder() -> Engine:
+        def seam_encoder() -> SeamEngine:
             if not seams:
-                seams.append(make_engine(self.engine, self.vocabulary))
-            seams[0].drop_caches()
+                seams.append(SeamEngine(make_engine(self.engine, self.vocabulary)))
             return seams[0]
 
         special = self.vocabulary.special_text.encode()
