@@ -34,7 +34,7 @@ from __future__ import annotations
 import itertools
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -125,7 +125,7 @@ class TextView(Protocol):
 class SeamEncoder(Protocol):
     """What the seam rule asks of a tokenizer."""
 
-    def encode_piece(self, text: bytes) -> list[int]:
+    def encode_piece(self, text: bytes) -> Sequence[int]:
         """Token ids of ``text`` alone."""
 
     def token_bytes(self, token: int) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -65,6 +66,8 @@ class EncodingRules:
     quarantines: bool = False
     reference: str = "tiktoken"
     unknown_id: int | None = None
+    grown_bytes: Callable[[bytes, int], int] = lambda text, limit: len(text)
+    """Bytes that the tokenizer makes of a text, about: ``Vocabulary.grown_bytes``."""
 
     def is_val(self, document: bytes) -> bool:
         """Drawn by a seeded hash of the document's bytes (the first MiB of a longer one)."""
@@ -121,14 +124,17 @@ class BlockEncoder:
         """What is never cut must fit into memory with all that the engine makes of it."""
         limit, kept = self._rules.document_bytes, []
         for index, document in enumerate(batch.documents):
-            if len(document) <= limit:
+            size = self._rules.grown_bytes(document, limit)
+            if size <= limit:
                 kept.append(document)
                 continue
             where = f"{block.where}, document {index} from there"
             what = f"a document of {format_bytes(len(document))} is too large for the memory budget"
             why = "this tokenizer's text cannot be cut, so that it must be encoded as a whole"
+            if size > len(document):
+                why += f", and it makes {format_bytes(size)} or more of it"
             if not self._rules.quarantines:
-                factor = len(document) / limit
+                factor = size / limit
                 fix = f"about {factor + 0.1:.1f} times the --memory, or divide the document"
                 raise InputError(what, where, why, fix)
             raw = document[:RAW_BYTES]
@@ -346,6 +352,25 @@ class BlockEncoder:
             begins = np.concatenate(([0], ends[:-1])).astype(np.int64)
             runs.append(TokenRun(VAL if side else TRAIN, ids, begins))
         return runs
+
+
+class SeamEngine:
+    """An engine as the search for seams uses it: megabytes that cannot be cut, each byte a token,
+    would take forty bytes for each of them in a list."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def encode_piece(self, text: bytes) -> array[int]:
+        """The ids of a text."""
+        ids = array("I")
+        ids.frombytes(self._engine.encode([text]).ids.astype(np.uint32).tobytes())
+        self._engine.drop_caches()
+        return ids
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that a token stands for."""
+        return self._engine.token_bytes(token)
 
 
 class Reference:

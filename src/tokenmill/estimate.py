@@ -72,10 +72,18 @@ class Rates:
 class Stopwatch:
     """How fast an engine is: with text that is new to it, and with the same text once more."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, grown_bytes: Callable[[bytes, int], int]) -> None:
         self.engine = engine
+        self._grown_bytes = grown_bytes
         self.first_seconds = self.again_seconds = 0.0
         self.sampled = 0
+
+    def head_of(self, document: bytes) -> bytes:
+        """As much of a document as the engine surely has the memory for."""
+        head = document[:SAMPLE_BYTES]
+        while len(head) > 16 and self._grown_bytes(head, 2 * SAMPLE_BYTES) > 2 * SAMPLE_BYTES:
+            head = head[: len(head) // 2]
+        return head.decode("utf-8", "ignore").encode()
 
     def count(self, documents: list[bytes]) -> int:
         """The tokens of these documents, encoded twice."""
@@ -120,9 +128,11 @@ def estimate_of(
     threads: int,
     engine: Engine,
     is_delimited: bool,
+    grown_bytes: Callable[[bytes, int], int] = lambda text, limit: len(text),
 ) -> Estimate:
-    """The estimate of ``total`` bytes on disk; ``documents``: how many, where that is known."""
-    watch = Stopwatch(engine)
+    """The estimate of ``total`` bytes on disk; ``documents``: how many, where that is known;
+    ``grown_bytes``: what the tokenizer makes of a text."""
+    watch = Stopwatch(engine, grown_bytes)
     taken = list(samples)
     rates = [_rates(sample, watch) for sample in taken if sample.documents and sample.disk_bytes]
     engine.drop_caches()
@@ -148,8 +158,7 @@ def estimate_of(
 def _rates(sample: Sample, watch: Stopwatch) -> Rates:
     size = sum(map(len, sample.documents))
     # Of a giant the head must do: the engine may need much memory for each byte.
-    heads = [document[:SAMPLE_BYTES] for document in sample.documents]
-    heads = [head.decode("utf-8", "ignore").encode() for head in heads]
+    heads = [watch.head_of(document) for document in sample.documents]
     tokens = watch.count(heads) * size / max(1, sum(map(len, heads)))
     return Rates(tokens / sample.disk_bytes, size / sample.disk_bytes)
 

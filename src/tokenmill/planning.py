@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.cuts import NOWHERE, CutRule
-from tokenmill.encode import EncodingRules
+from tokenmill.encode import EncodingRules, SeamEngine
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout
@@ -33,7 +33,6 @@ from tokenmill.textstream import Ahead, open_stream
 from tokenmill.tokenizers import (
     DEFAULT_ENGINE,
     Choice,
-    Engine,
     Vocabulary,
     check_engine,
     choose,
@@ -150,15 +149,15 @@ class Plan:
             quarantines=spec.on_bad == "quarantine",
             reference=vocabulary.reference,
             unknown_id=vocabulary.unknown_id,
+            grown_bytes=vocabulary.grown_bytes,
         )
 
     def _source_options(self) -> SourceOptions:
-        seams: list[Engine] = []
+        seams: list[SeamEngine] = []
 
-        def seam_encoder() -> Engine:
+        def seam_encoder() -> SeamEngine:
             if not seams:
-                seams.append(make_engine(self.engine, self.vocabulary))
-            seams[0].drop_caches()
+                seams.append(SeamEngine(make_engine(self.engine, self.vocabulary)))
             return seams[0]
 
         special = self.vocabulary.special_text.encode()
@@ -203,6 +202,7 @@ class Plan:
             self.budget.threads,
             make_engine(self.engine, self.vocabulary),
             self.spec.eot != "none",
+            self.vocabulary.grown_bytes,
         )
         return_free_memory()  # what the sample took is none of the run's
         return found

@@ -44,6 +44,10 @@ _REACH = 1024 * 1024
 _MOST_DOCUMENTS = 128 * 1024
 """Measured: ten million empty lines took 450 MB in blocks of two million of them."""
 _LEAST_BYTES = 64 * 1024
+_NEAR = 1024
+"""Bytes between two places that are taken out as one, where there are more than a thousand."""
+_MOST_TIMES = 50
+"""So often special text is looked for that only came together when other special text was out."""
 _END = 1 << 62
 
 
@@ -141,13 +145,30 @@ def _starts(text: bytes, divider: Divider | None) -> list[int]:
 
 
 def _occurrences(raw: bytes, taken: list[tuple[int, int]], wanted: bytes) -> list[tuple[int, int]]:
-    """Where ``wanted`` stands in ``raw`` when ``taken`` is out of it, which may have made it."""
+    """Where ``wanted`` stands in ``raw`` when ``taken`` is out of it, which may have made it: the
+    first of them, as many as may be taken out one by one, and the last as one range."""
     text = utf8.without(raw, taken)
-    found, place = [], text.find(wanted)
+    found: list[tuple[int, int]] = []
+    place = text.find(wanted)
     while place >= 0:
-        found.append((_raw(place, taken), _raw(place + len(wanted) - 1, taken) + 1))
-        place = text.find(wanted, place + len(wanted))
+        end = place + len(wanted)
+        if len(found) > utf8.MOST_PLACES:
+            place = text.rfind(wanted)
+            found.append((found[-1][1], _raw(place + len(wanted) - 1, taken) + 1))
+            break
+        found.append((_raw(place, taken), _raw(end - 1, taken) + 1))
+        place = text.find(wanted, end)
     return found
+
+
+def _widened(raw: bytes, low: int, high: int, more: int) -> tuple[int, int]:
+    """A range with so many bytes more on both sides, or a few more still: whole characters."""
+    low, high = max(0, low - more), min(len(raw), high + more)
+    while low > 0 and raw[low] & 0xC0 == 0x80:
+        low -= 1
+    while high < len(raw) and raw[high] & 0xC0 == 0x80:
+        high += 1
+    return low, high
 
 
 def _raw(position: int, taken: list[tuple[int, int]]) -> int:
@@ -191,10 +212,16 @@ class TextSource:
         """A document, or a part of one, as valid UTF-8; ``batch`` gets what that took."""
         ranges = [] if self._options.replaces else utf8.places(raw)
         reason = dict.fromkeys(ranges, INVALID_UTF8)
-        refused = self._options.refused_when_kept
+        refused, gap, times = self._options.refused_when_kept, -1, 0
         while refused and (found := _occurrences(raw, ranges, refused)):
             reason.update(dict.fromkeys(found, SPECIAL_TEXT))
-            ranges = utf8.join_ranges(sorted(ranges + found), -1)
+            times += 1
+            if times > _MOST_TIMES or len(reason) > utf8.MOST_PLACES:
+                # Made to be removed again and again, or millions of times: what is near goes, too.
+                gap = max(2 * gap, _NEAR)
+            if times > _MOST_TIMES:
+                found = [_widened(raw, low, high, gap) for low, high in found]
+            ranges = utf8.join_ranges(sorted(ranges + found), gap)
         for low, high in ranges:
             record = bad_record(
                 self.file,

@@ -33,6 +33,11 @@ class HuggingFaceTokenizer(Protocol):
     def token_id(self, text: str) -> int | None:
         """The id of the token that is written so."""
 
+    @property
+    def normalizer(self) -> Any:
+        """The library's normalizer (``normalize_str``); None where there is none, or it is not
+        shown."""
+
 
 class _Settable:
     """Of 0.x."""
@@ -58,6 +63,10 @@ class _Settable:
     def token_id(self, text: str) -> int | None:
         token: int | None = self._tokenizer.token_to_id(text)
         return token
+
+    @property
+    def normalizer(self) -> Any:
+        return self._tokenizer.normalizer
 
 
 class _Fixed:
@@ -85,6 +94,11 @@ class _Fixed:
 
     def token_id(self, text: str) -> int | None:
         return self._vocabulary.get(text)
+
+    @property
+    def normalizer(self) -> Any:
+        found = getattr(self._tokenizer, "normalizer", None)
+        return found if hasattr(found, "normalize_str") else None
 
 
 def load(content: bytes, settings: Mapping[str, Any], name: str) -> HuggingFaceTokenizer:

@@ -21,7 +21,7 @@ from typing import Any
 from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.memory import MIB, Needs
-from tokenmill.tokenizers import huggingface_library
+from tokenmill.tokenizers import growth, huggingface_library
 from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
 from tokenmill.tokenizers.huggingface_library import HuggingFaceTokenizer
 from tokenmill.tokenizers.lost_text import refuse_lost_text
@@ -69,6 +69,7 @@ class TokenizerJson(Vocabulary):
         self.added_tokens = [t for t in settings.get("added_tokens") or [] if isinstance(t, dict)]
         """The file's added tokens, as it has them."""
         self._refuse_chance(settings)
+        self._refuse_growth(settings)
         self.library = self._loaded(content, settings)
         """The library's own tokenizer, as the reference uses it; shared by all threads."""
         refuse_lost_text(settings, name)
@@ -160,6 +161,30 @@ class TokenizerJson(Vocabulary):
                 why="its model has a dropout, so that the same text gives other ids each time",
                 fix='set "dropout" to null in it',
             )
+
+    def _refuse_growth(self, settings: dict[str, Any]) -> None:
+        steps = _steps(settings.get("normalizer"), "normalizers")
+        writers = _steps(settings.get("pre_tokenizer"), "pretokenizers")
+        self._normal_growth = growth.of_normalizers(steps)
+        self._other_growth = growth.of_pre_tokenizers(writers)
+        self._other_growth *= growth.of_model(plain(settings.get("model")))
+        most = self._normal_growth * self._other_growth
+        if most > growth.MOST:
+            raise UsageError(
+                f"{self.name} may make {most:.3g} bytes of one before it looks for tokens",
+                why=f"of its rules together; no memory is sure to hold more than {growth.MOST:.0f}",
+                fix="use a tokenizer without the nested replacements, prefixes or long names",
+            )
+
+    def grown_bytes(self, text: bytes, limit: int) -> int:
+        most = self._normal_growth * self._other_growth
+        if len(text) * most <= limit or self._normal_growth == 1:
+            return int(len(text) * self._other_growth)
+        normalizer = self.library.normalizer
+        if normalizer is None:  # the library does not show it: the most that it may make
+            return int(len(text) * most)
+        size = growth.measured(normalizer, text, self._normal_growth, limit)
+        return int(max(len(text), size) * self._other_growth)
 
     def _end_of_text(self, largest: int, companions: Mapping[str, bytes], eot: str | None) -> int:
         known = [str(token.get("content")) for token in self.added_tokens]

@@ -82,6 +82,11 @@ class Vocabulary(ABC):
     def needs(self, engine: str) -> Needs:
         """The memory that it takes with that engine."""
 
+    def grown_bytes(self, text: bytes, limit: int) -> int:
+        """The bytes that it makes of a text before it looks for tokens, about; what is more than
+        ``limit`` may be any number above it."""
+        return len(text)
+
     def decode(self, ids: list[int]) -> str:
         """The text that ids stand for, for a person to read."""
         text = b"".join(self.token_bytes.get(token, b"\xef\xbf\xbd") for token in ids)
