@@ -74,11 +74,13 @@ def head_of(file: InputFile) -> Head | None:
         return Head(stored, len(stored) == file.size)
     if not stored.startswith(COMPRESSED[file.compression]):
         return None
+    member = COMPRESSIONS[file.compression]()
     try:
-        text = COMPRESSIONS[file.compression]().decompress(stored, HEAD_BYTES)
+        text = member.decompress(stored, HEAD_BYTES)
     except Exception:  # noqa: BLE001  each library has its own errors
         return None
-    return Head(text, False) if text else None
+    is_whole = len(stored) == file.size and member.eof and not member.unused_data
+    return Head(text, is_whole) if text else None
 
 
 def _heads(files: list[InputFile]) -> Iterator[tuple[InputFile, Head | None]]:

@@ -178,8 +178,8 @@ def _never_reached(error: Passing, where: str, seconds: float) -> TemporaryFailu
         "the host cannot be reached",
         where,
         f"{error.why}; it never answered, tried for {format_seconds(seconds)}",
-        "check the address (for a store its endpoint, for the Hub HF_ENDPOINT), the network and "
-        "the proxy (HTTPS_PROXY), then run the same command again",
+        "run the same command again once it answers; check the address (for a store its endpoint, "
+        "for the Hub HF_ENDPOINT), the network and the proxy (HTTPS_PROXY)",
     )
 
 
