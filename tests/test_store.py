@@ -200,7 +200,7 @@ def test_a_missing_package_is_named(store: Store, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(__import__("sys").modules, "obstore", None)
     with pytest.raises(UsageError, match="obstore") as caught:
         find_inputs([f"s3://{BUCKET}/a.txt"])
-    assert "tokenmill[cloud]" in (caught.value.fix or "")
+    assert "pip install 'obstore>=" in (caught.value.fix or "")
 
 
 def kill_and_go_on(seed: int, store: Store, folder: Path) -> None:

@@ -154,7 +154,8 @@ def test_each_adversary_as_a_file_in_small_blocks(name: str, tmp_path: Path) -> 
     for index, (kind, make) in enumerate(texts.ADVERSARIES.items()):
         documents.append(make(5_000).removeprefix("\ufeff"))
         (tmp_path / "in" / f"{index:03d}_{kind}.txt").write_bytes(documents[-1].encode())
-    assert_exact(run(tmp_path / "in", tmp_path / "out", name, check=0.3), documents, name)
+    options = {"check": 0.3, "kind": "text"}  # one of them looks like binary data
+    assert_exact(run(tmp_path / "in", tmp_path / "out", name, **options), documents, name)
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -566,17 +567,16 @@ def test_a_pattern_is_for_ranks_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "name", "extra"),
-    [("tokenizers", "llama3", "hf"), ("sentencepiece", "sentencepiece bpe", "sentencepiece")],
+    ("module", "name"), [("tokenizers", "llama3"), ("sentencepiece", "sentencepiece bpe")]
 )
 def test_a_missing_library_is_named(
-    module: str, name: str, extra: str, monkeypatch: pytest.MonkeyPatch
+    module: str, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(trained.path(name))
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(TokenmillError) as caught:
         load_vocabulary(path)
-    assert f"tokenmill[{extra}]" in str(caught.value)
+    assert f"-m pip install '{module}>=" in str(caught.value)
 
 
 def test_the_self_test_has_what_splitters_differ_on() -> None:

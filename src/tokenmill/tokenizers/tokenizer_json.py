@@ -163,9 +163,9 @@ class TokenizerJson(Vocabulary):
             )
 
     def _refuse_growth(self, settings: dict[str, Any]) -> None:
-        steps = _steps(settings.get("normalizer"), "normalizers")
-        writers = _steps(settings.get("pre_tokenizer"), "pretokenizers")
-        self._normal_growth = growth.of_normalizers(steps)
+        normalizers = steps_of(settings.get("normalizer"), "normalizers")
+        writers = steps_of(settings.get("pre_tokenizer"), "pretokenizers")
+        self._normal_growth = growth.of_normalizers(normalizers)
         self._other_growth = growth.of_pre_tokenizers(writers)
         self._other_growth *= growth.of_model(plain(settings.get("model")))
         most = self._normal_growth * self._other_growth
