@@ -58,7 +58,8 @@ def documents(out: Path) -> list[str]:
 def refused(path: Path, out: Path, **options: Any) -> str:
     """The error of an input, which comes before anything is written."""
     told = []
-    for call in (package.plan, package.prepare):
+    calls: tuple[Any, ...] = (package.plan, package.prepare)
+    for call in calls:
         with pytest.raises(TokenmillError) as error:
             call([str(path)], **({"out": out} if call is package.prepare else {}), **options)
         told.append(str(error.value))
@@ -77,8 +78,9 @@ def test_json_lines_under_all_their_names(name: str, tmp_path: Path) -> None:
     from backports import zstd  # type: ignore[import-not-found,unused-ignore]
 
     last = name.lower().rpartition(".")[2]
-    data = {"gz": gzip.compress, "gzip": gzip.compress, "zst": zstd.compress,
-            "zstd": zstd.compress}.get(last, bytes)(JSONL)  # fmt: skip
+    compressors: dict[str, Any] = {"gz": gzip.compress, "gzip": gzip.compress,
+                                   "zst": zstd.compress, "zstd": zstd.compress}  # fmt: skip
+    data = compressors.get(last, bytes)(JSONL)
     (tmp_path / name).write_bytes(data)
     assert prepared(tmp_path / name, out=tmp_path / "out") == DOCUMENTS
 

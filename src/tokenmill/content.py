@@ -64,7 +64,7 @@ _FIXED: tuple[tuple[tuple[bytes, ...], Content], ...] = (
                                       "sqlite3 {file} 'SELECT json_object(...) FROM ...'")),
     ((b"\x89HDF\r\n\x1a\n",), Content("an HDF5 file", "write its texts as JSON Lines first")),
     ((b"\x93NUMPY",), Content("a NumPy array", _LEAVE_OUT)),
-    ((b"ARROW1\0\0", b"\xff\xff\xff\xff", b"FEA1"), _ARROW),
+    ((b"ARROW1\0\0", b"FEA1"), _ARROW),
     ((b"Obj\1",), Content("an Avro file", "write it as parquet or JSON Lines first")),
     ((b"ORC\n\x03", b"ORC\x08", b"ORC\x0a\x06"),
      Content("an ORC file", "write it as parquet first")),
@@ -115,6 +115,8 @@ def recognize(head: bytes, is_whole: bool = False) -> Content | None:
     for marks, content in _FIXED:
         if head.startswith(marks):
             return content
+    if head[:4] == b"\xff\xff\xff\xff" and head[7:8] == b"\0":  # a message's mark and its length
+        return _ARROW
     if head[257:263] in (b"ustar\0", b"ustar "):
         return _TAR
     if len(head) > 2 and head[0] == 0x80 and 2 <= head[1] <= 5:
@@ -187,7 +189,9 @@ def _no_lines(head: bytes, is_whole: bool) -> Content | None:
     if first.startswith(b"["):
         inner = head.removeprefix(_BYTE_ORDER_MARK).lstrip()[1:].lstrip()[:1]
         is_one = is_whole and len(lines) == 1 and isinstance(_loaded(first), list)
-        return _ARRAY if (is_broken or is_one) and inner in (b"{", b'"', b"[", b"]") else None
+        # A list of anything else in a line of its own is a bad line, for whoever reads lines.
+        is_array = inner in (b"{", b'"', b"[", b"]") if is_broken else is_one and inner == b"{"
+        return _ARRAY if is_array else None
     is_opened = first == b"{" or (is_broken and first.startswith(b"{") and first.endswith(b","))
     if is_opened and len(lines) > 1 and lines[1].startswith((b'"', b"}")):
         return _DOCUMENT
