@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 CHECK_BYTES = 64 * 1024
 """Of a long document, the reference encodes about this much."""
+_LARGE_PIECE = 512 * 1024
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class BlockEncoder:
         self._rules = rules
         self._after_call = after_call
         self._engine = engine
+        self._seams = SeamEngine(engine)
         self._reference = reference
         # Every known pattern splits the letters inside from the signs around them, so that their
         # ids stand together wherever the text does. Looking for those ids is ten times faster
@@ -217,7 +219,7 @@ class BlockEncoder:
             if self._rules.cuts != NOWHERE:
                 middle = (start + target) // 2
                 rule = self._rules.cuts
-                cut = find_cut(view, start, target, middle, lambda: self._engine, rule=rule)
+                cut = find_cut(view, start, target, middle, lambda: self._seams, rule=rule)
             stop = len(document) if cut is None else cut.position
             ids = self._call([document[start:stop]]).ids
             _check_seam(ids, seam, cut.seam[0] if cut and cut.seam else None, "a large document")
@@ -365,7 +367,8 @@ class SeamEngine:
         """The ids of a text."""
         ids = array("I")
         ids.frombytes(self._engine.encode([text]).ids.astype(np.uint32).tobytes())
-        self._engine.drop_caches()
+        if len(text) > _LARGE_PIECE:
+            self._engine.drop_caches()  # 25 bytes for each byte of a word of megabytes
         return ids
 
     def token_bytes(self, token: int) -> bytes:

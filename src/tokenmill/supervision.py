@@ -32,6 +32,8 @@ PARENT_BYTES = 16 * 1024 * 1024
 """Resident memory of the parent, measured: of the budget, the worker has that much less."""
 MOST_DEATHS = 12
 """Without any progress between them."""
+GRACE_SECONDS = 0.3
+"""After a second signal: then the worker is killed, which is as safe as any other end."""
 _CRASHES = {
     getattr(signal, name)
     for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS")
@@ -205,6 +207,8 @@ class Forwarding:
     def __init__(self, worker: int) -> None:
         self.asked: int | None = None
         self._worker = worker
+        self._repeats = Repeats()
+        self._is_over = False
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
 
     def __enter__(self) -> Forwarding:
@@ -216,11 +220,23 @@ class Forwarding:
         return self
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
+        is_second = self._repeats.is_second()
         self.asked = self.asked or number
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._worker, number)
+        if is_second:
+            timer = threading.Timer(GRACE_SECONDS, self._kill)
+            timer.daemon = True
+            timer.start()
+
+    def _kill(self) -> None:
+        """A worker deep in native code (a pattern that tries for ever) hears no signal."""
+        if not self._is_over:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._worker, signal.SIGKILL)
 
     def __exit__(self, *_: object) -> None:
+        self._is_over = True
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -178,13 +178,16 @@ class Source(Protocol):
         """A few documents or pieces near ``position`` (0 to 1), about ``size`` bytes of text."""
 
 
-def record_too_large(file: InputFile, where: str, size: int, noun: str) -> InputError:
-    """The error for a record that the memory budget cannot hold."""
+def record_too_large(
+    file: InputFile, where: str, size: int, noun: str, factor: int = 10
+) -> InputError:
+    """The error for a record that the memory budget cannot hold; each byte of it takes
+    ``factor``."""
     return InputError(
         f"{noun} of {format_bytes(size)} or more is too large for the memory budget",
         f"{file.path}, {where}",
         None,
-        f"--memory {round(size * 10 / 10**6) + 300}MB or more, or divide the record",
+        f"--memory {round(size * factor / 10**6) + 300}MB or more, or divide the record",
     )
 
 

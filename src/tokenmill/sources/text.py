@@ -332,10 +332,11 @@ class TextSource:
             # No matter how much memory there is: what is taken out must not depend on it.
             self._check_stretch(stream.peek(start, start + run.length), start)
         try:
-            return find(max(options.record_bytes, 2 * BLOCK_BYTES))
+            # To look for a seam costs 25 bytes of memory for each byte of half a run.
+            return find(max(options.record_bytes * 2 // 3, 2 * BLOCK_BYTES))
         except UnbrokenRun as run:
             noun = "a document" if options.cuts == NOWHERE else "an unbroken run of text"
-            raise record_too_large(self.file, f"byte {run.start}", run.length, noun) from None
+            raise record_too_large(self.file, f"byte {run.start}", run.length, noun, 15) from None
 
     def _check_stretch(self, text: bytes, start: int) -> None:
         """A stretch without a safe cut that holds invalid UTF-8 is an error, or ends a document:

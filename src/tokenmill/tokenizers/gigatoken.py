@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_MARK = MARK.encode()
 _PATTERN_NAMES = {
     "gpt2": "gpt2", "cl100k_base": "gpt4", "o200k_base": "o200k", "llama3": "olmo3",
     "qwen2": "qwen2",
@@ -82,9 +83,12 @@ class GigatokenEngine:
 
         if not self._vocabulary.special_text:
             return self._one_by_one(documents)  # the delimiter is an ordinary token: no mark
+        if any(_MARK in document for document in documents):
+            return self._one_by_one(documents)
         if self._marked is None:
+            self._plain = None  # memory is counted for one
             self._marked = self._load({MARK: self._vocabulary.end_of_text})
-        ids = self._encode_buffer(self._marked, MARK.encode().join(documents))
+        ids = self._encode_buffer(self._marked, _MARK.join(documents))
         marks = np.flatnonzero(ids == self._vocabulary.end_of_text)
         if len(marks) == len(documents) - 1:
             return Tokens(ids, marks)
@@ -104,6 +108,7 @@ class GigatokenEngine:
         import numpy as np
 
         if self._plain is None:
+            self._marked = None
             self._plain = self._load(None)
         mark = np.array([self._vocabulary.end_of_text], np.uint32)
         parts: list[NDArray[np.uint32]] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from tokenmill.errors import TokenmillError
 from tokenmill.memory import return_free_memory
@@ -26,17 +27,30 @@ class HuggingFaceEngine:
         return joined(map(self.encode_piece, documents), self._vocabulary.end_of_text)
 
     def encode_piece(self, text: bytes) -> list[int]:
-        try:
+        with self._failures_told(text):
             return self._library.encode(text.decode())
+
+    @contextmanager
+    def _failures_told(self, text: bytes) -> Iterator[None]:
+        """A text for which the model has no token is an error of the library; a pattern that would
+        be tried for ever ends in a panic, which is no Exception."""
+        try:
+            yield
         except BaseException as error:
-            # A panic in the library is no Exception.
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            is_panic = type(error).__name__ == "PanicException"
+            if not is_panic and not isinstance(error, Exception):
                 raise
+            fix = "use another tokenizer, or mend its file: its model may have no unknown token"
+            if is_panic:
+                fix = (
+                    "its split pattern takes too long for this text: divide the text "
+                    "(--documents), or use another tokenizer"
+                )
             raise TokenmillError(
                 "the library tokenizers cannot encode a text",
                 f"{text[:60].decode(errors='ignore')!r}, with {self._vocabulary.name}",
                 str(error).split("\n")[0],
-                "use another tokenizer, or mend its file: its model may have no unknown token",
+                fix,
             ) from error
 
     def token_bytes(self, token: int) -> bytes:

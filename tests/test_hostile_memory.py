@@ -1,0 +1,134 @@
+"""The core of tests/torture/test_hostile_memory.py: records and vocabularies made to be expensive
+stay within the budget, and a run deep in native code can be ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import command_environment
+from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer
+from tokenmill import utf8
+from tokenmill.supervision import Forwarding
+
+MB = 1_000_000
+HALF = b'{"text":"\\ud800","x":['
+RECORDS = {
+    "9 MB of invalid bytes": (b'{"text":"' + b"\xff" * 9 * MB + b'"}\n', 300),
+    "small values beside half a pair": (HALF + b"{}," * 2_900_000 + b"1]}\n", 300),
+    "small values, then no JSON": (b'{"text":"a","x":[' + b"[]," * 2_900_000 + b"]}\n", 300),
+    "a key of megabytes": (b'{"' + b"\xc3\xa9" * 3 * MB + b'":1}\n', 300),
+    "the shortest bad lines": (b"{}\n" * 100_000, 200),
+}
+
+
+def run_with(folder: Path, budget: int, *arguments: str) -> tuple[int, int, str]:
+    """(exit code, peak of the worker in bytes, stderr) of ``prepare``."""
+    command = [sys.executable, "-m", "tokenmill", "prepare", *arguments, "--threads", "1"]
+    command += ["--out", str(folder / "out"), "--memory", f"{budget}MB"]
+    with (folder / "stderr").open("w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr, env=command_environment())
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode, usage.ru_maxrss * 1024, (folder / "stderr").read_text()
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_hostile_line_stays_within_memory(name: str, tmp_path: Path) -> None:
+    content, budget = RECORDS[name]
+    good = b'{"text":"a good line"}\n'
+    (tmp_path / "a.jsonl").write_bytes(good + content + good)
+    code, peak, stderr = run_with(
+        tmp_path, budget, str(tmp_path / "a.jsonl"), "--on-bad", "quarantine"
+    )
+    assert code == 3, stderr
+    assert peak < budget * MB
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["counts"]["documents"] == 2
+
+
+def test_a_text_of_faults_is_replaced_within_memory(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a\xff" * 4 * MB)
+    arguments = (str(tmp_path / "a.txt"), "--invalid-utf8", "replace")
+    code, peak, stderr = run_with(tmp_path, 300, *arguments)
+    assert code == 0, stderr
+    assert peak < 300 * MB
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["counts"]["replaced"] == 4 * MB
+
+
+def test_faults_are_replaced_as_the_decoder_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = random.Random(5)
+    bytes_ = [0x61, 0x80, 0xBF, 0xC3, 0xE0, 0xA0, 0xED, 0x9F, 0xF0, 0x90, 0xF4, 0xEF, 0xBD, 0xFF]
+    for _ in range(2000):
+        monkeypatch.setattr(utf8, "_PIECE", generator.choice([1, 3, 8]))
+        raw = bytes(generator.choices(bytes_, k=generator.randrange(40)))
+        text = raw.decode("utf-8", "replace")
+        assert utf8.replace(raw)[0] == text.encode()
+        assert utf8.repair(raw, "\ud800").replace("\ud800", "\ufffd") == text
+        assert utf8.raw_place(raw, "\ufffd", len(text.encode())) == len(raw)
+        ranges = list(utf8.invalid_ranges(raw))
+        assert utf8.without(raw, ranges) == raw.decode("utf-8", "ignore").encode()
+
+
+def write_tokenizer(folder: Path, normalizers: list[dict[str, object]]) -> str:
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(_tokenizer(_letters(), normalizers, [])))
+    return str(path)
+
+
+def test_rules_that_grow_a_text_without_end_are_refused(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    (tmp_path / "a.txt").write_text("a" * 1000)
+    name = write_tokenizer(tmp_path, [_replace({"String": "a"}, "a" * 10)] * 9)
+    code, _, stderr = run_with(tmp_path, 512, str(tmp_path / "a.txt"), "--tokenizer", name)
+    assert (code, "bytes of one" in stderr, "fix:" in stderr) == (2, True, True), stderr
+
+
+def test_a_document_counts_as_what_its_normalizer_makes_of_it(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    (tmp_path / "a.txt").write_text("\ufdfa" * 80_000 + "\n" + "word " * 100)
+    name = write_tokenizer(tmp_path, [{"type": "NFKC"}])
+    arguments = [str(tmp_path / "a.txt"), "--tokenizer", name, "--documents", "line"]
+    arguments += ["--engine", "tokenizers", "--on-bad", "quarantine"]
+    code, peak, stderr = run_with(tmp_path, 350, *arguments)
+    assert code == 3, stderr
+    assert peak < 350 * MB
+    assert "too-large" in (tmp_path / "out" / "quarantine.jsonl").read_text()
+
+
+def test_a_pattern_that_is_tried_for_ever_is_an_error(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    pattern = {"Regex": "(a+)+(?=[^a])"}
+    split = {"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": False}
+    rules = {**_tokenizer(_letters(), [], []), "pre_tokenizer": split}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(rules))
+    (tmp_path / "a.txt").write_text("word " + "a" * 100_000)
+    name = str(tmp_path / "tokenizer.json")
+    code, _, stderr = run_with(tmp_path, 512, str(tmp_path / "a.txt"), "--tokenizer", name)
+    assert (code, "fix:" in stderr, "Traceback" in stderr) == (1, True, False), stderr
+
+
+def test_a_second_signal_ends_a_worker_that_hears_none() -> None:
+    # A stand-in: no pattern is known that keeps a release of today busy for long.
+    worker = subprocess.Popen(["/bin/sh", "-c", "trap '' INT; exec sleep 30"])
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        time.sleep(0.2)
+        with Forwarding(worker.pid):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.2)
+            assert worker.poll() is None
+            os.kill(os.getpid(), signal.SIGINT)
+            assert worker.wait(5) == -signal.SIGKILL
+    finally:
+        signal.signal(signal.SIGINT, before)
+        worker.kill()
