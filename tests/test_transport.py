@@ -235,7 +235,6 @@ MARK = b"\xef\xbb\xbf"
 UNBROKEN = texts.pseudo_random(HASHED_BYTES + HASHED_BYTES // 2, "無码字文本", "mark").encode()
 LONG = {
     "no place to cut": UNBROKEN,
-    "one place, just before a MiB": UNBROKEN[: HASHED_BYTES // 3 * 3 - 3] + b"ab c" + UNBROKEN,
     "exactly a MiB": (b"some words " * HASHED_BYTES)[:HASHED_BYTES],
     "short": b"a few words",
 }
