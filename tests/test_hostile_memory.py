@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import command_environment
-from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer
+from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
 from tokenmill import utf8
 from tokenmill.supervision import Forwarding
 
@@ -132,3 +132,16 @@ def test_a_second_signal_ends_a_worker_that_hears_none() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
         worker.kill()
+
+
+def test_a_vocabulary_that_memory_cannot_hold_is_refused_before_it_is_loaded(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("tokenizers")
+    (tmp_path / "a.txt").write_text("a word")
+    rules = _tokenizer(_words(400_000), [], [])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(rules))
+    name = str(tmp_path / "tokenizer.json")
+    code, peak, stderr = run_with(tmp_path, 200, str(tmp_path / "a.txt"), "--tokenizer", name)
+    assert (code, "fix: --memory" in stderr) == (2, True), stderr
+    assert peak < 200 * MB

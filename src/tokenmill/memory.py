@@ -178,6 +178,20 @@ def floor_bytes(threads: int, needs: Needs) -> int:
     return _BASE + needs.vocabulary + threads * (needs.engine + needs.in_call + _IN_FLIGHT)
 
 
+def check_vocabulary_file(size: int, total: int | None) -> None:
+    """Raise UsageError where the budget cannot hold what loading a tokenizer's file takes, before
+    it is loaded. Measured: a tokenizer.json of 7 MB, 400,000 tokens, 180 MB beside the libraries.
+    """
+    budget = default_budget() if total is None else total
+    need = _BASE + 25 * size
+    if need > budget:
+        raise UsageError(
+            f"--memory {format_bytes(budget)} is too little for this tokenizer",
+            why=f"to load its file of {format_bytes(size)} needs at least {format_bytes(need)}",
+            fix=f"--memory {-(-need // 10**6)}MB or more",
+        )
+
+
 def default_budget() -> int:
     """Half of the smaller of RAM and cgroup limit, at most 2 GiB."""
     return min(memory_limit() // 2, DEFAULT_MAXIMUM)

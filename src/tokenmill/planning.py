@@ -7,6 +7,7 @@ estimates documents, tokens and disk space from a small encoded sample. ``blocks
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -21,7 +22,7 @@ from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.heads import check_heads
 from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
-from tokenmill.memory import Budget, return_free_memory
+from tokenmill.memory import Budget, check_vocabulary_file, return_free_memory
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes, format_count, format_files, format_seconds, numbered
 from tokenmill.sources import opened_ahead
@@ -386,6 +387,9 @@ def make_plan(
     writes nothing."""
     divider_of(spec.documents)
     check_engine(engine)
+    for file in (Path(spec.tokenizer), Path(spec.tokenizer) / "tokenizer.json"):
+        if os.path.isfile(file):
+            check_vocabulary_file(os.path.getsize(file), memory)
     vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit)
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
