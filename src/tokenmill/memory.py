@@ -26,6 +26,15 @@ _RECORD_FACTOR = 10
 _REMOTE = 48 * MIB
 """Measured: urllib3 takes 15 MB, the Hub's client 14; the rest is for what is fetched ahead."""
 _USUAL_FACTOR = 40
+_CACHES = 96 * MIB
+"""What the caches of one thread want beyond the floor. Measured with release 0.10 of gigatoken on
+200 MB of each corpus: with that much they are hardly ever dropped; with half of it a run takes up
+to twice the processor's time, with a tenth of it twenty times."""
+_CRAMPED = 48 * MIB
+_SECONDS_A_DROP = 0.08
+_BYTES_A_DROP_UNIT = 300 * MIB
+"""Text between two drops of a thread's cache is about the square of its share of the memory over
+this: 3.6 MB of English with 23 MB of memory, 33 MB with 44; of many languages a tenth of that."""
 _LEAST_DOCUMENT = 256 * 1024
 """Of an engine that takes much memory for its text, a call's text, and the least document that can
 be encoded where none can be cut; the floor has room for two of it a thread."""
@@ -66,6 +75,8 @@ class Budget:
     factor: int = _USUAL_FACTOR
     asked: int = 0
     """What was asked for, and is told; ``total`` is what a worker beside its parent has of it."""
+    served: int = 0
+    """Of the cores there are, the most threads that this memory serves well."""
 
     @classmethod
     def of(
@@ -77,19 +88,19 @@ class Budget:
         is_remote: bool = False,
     ) -> Budget:
         """The budget for the options as given; None stands for the default of each: of ``needs``,
-        what gigatoken needs for a ``.tiktoken`` vocabulary of that size.
+        what gigatoken needs for a ``.tiktoken`` vocabulary of that size; of ``threads``, as many as
+        there are cores and the memory serves well, with their caches.
 
         Raises UsageError, naming the minimum, when the budget cannot hold the threads asked for.
         """
         budget = default_budget() if total is None else total
-        wanted = available_cores() if threads is None else threads
-        if wanted < 1:
+        if threads is not None and threads < 1:
             raise UsageError("--threads must be at least 1", fix="leave --threads out")
         needs, beside = needs or Needs.of_ranks(vocabulary_size), _REMOTE if is_remote else 0
-        while threads is None and wanted > 1:
-            if floor_bytes(wanted, needs) + beside <= budget:
-                break
-            wanted -= 1
+        served = available_cores()
+        while served > 1 and roomy_bytes(served, needs) + beside > budget:
+            served -= 1
+        wanted = served if threads is None else threads
         need = floor_bytes(wanted, needs) + beside
         if need > budget:
             raise UsageError(
@@ -97,7 +108,24 @@ class Budget:
                 why=f"{wanted} threads with this tokenizer need at least {format_bytes(need)}",
                 fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
             )
-        return cls(budget, wanted, need, needs.factor, budget)
+        return cls(budget, wanted, need, needs.factor, budget, served)
+
+    @property
+    def is_cramped(self) -> bool:
+        """Are there more threads than the memory has caches for, so that these are dropped again
+        and again?"""
+        has_caches = self.factor <= _USUAL_FACTOR
+        spare = self.total - self.floor
+        return has_caches and self.threads > self.served and spare < self.threads * _CRAMPED
+
+    def seconds_dropping(self, text_bytes: int) -> float:
+        """What dropping caches, and filling them again, takes on that much text, about; in a run
+        whose parent has its part of the memory, as on the command line."""
+        share = max(1, (self.total - self.floor - _IN_FLIGHT) // self.threads)
+        if self.factor > _USUAL_FACTOR or share >= _CACHES:
+            return 0.0
+        between = max(self.call_bytes, share * share // _BYTES_A_DROP_UNIT)
+        return _SECONDS_A_DROP * text_bytes / between / min(self.threads, available_cores())
 
     def shrunk(self, times: int, beside: int) -> Budget:
         """Two thirds of it, so many times over, less what a process beside this one needs; but
@@ -131,7 +159,7 @@ class Budget:
 
     @property
     def _is_roomy(self) -> bool:
-        return self.total - self.floor > self.threads * 96 * MIB
+        return self.total - self.floor >= self.threads * _CACHES
 
     def is_near(self, resident: int, baseline: int) -> bool:
         """Should caches be dropped now?
@@ -190,6 +218,13 @@ def check_vocabulary_file(size: int, total: int | None) -> None:
             why=f"to load its file of {format_bytes(size)} needs at least {format_bytes(need)}",
             fix=f"--memory {-(-need // 10**6)}MB or more",
         )
+
+
+def roomy_bytes(threads: int, needs: Needs) -> int:
+    """The least ``--memory`` that serves so many threads well, in bytes: an engine that takes much
+    memory for its text keeps no caches of words."""
+    caches = 0 if needs.factor > _USUAL_FACTOR else _CACHES
+    return floor_bytes(threads, needs) + threads * caches
 
 
 def default_budget() -> int:

@@ -22,7 +22,13 @@ from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.heads import check_heads
 from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
-from tokenmill.memory import Budget, check_vocabulary_file, return_free_memory
+from tokenmill.memory import (
+    Budget,
+    available_cores,
+    check_vocabulary_file,
+    return_free_memory,
+    roomy_bytes,
+)
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes, format_count, format_files, format_seconds, numbered
 from tokenmill.sources import opened_ahead
@@ -196,17 +202,18 @@ class Plan:
     def make_estimate(self) -> Estimate:
         """Encode a small sample from all over the inputs."""
         at_once = 2 if self.budget.is_tight else SAMPLES
-        found = estimate_of(
+        sampled = estimate_of(
             samples_of(self.inputs, self._source_options(), at_once),
             max(1, self.input_bytes),
             len(self.inputs.files) if self._one_document_files() else None,
-            self.budget.threads,
+            min(self.budget.threads, available_cores()),
             make_engine(self.engine, self.vocabulary),
             self.spec.eot != "none",
             self.vocabulary.grown_bytes,
         )
         return_free_memory()  # what the sample took is none of the run's
-        return found
+        lost = self.budget.seconds_dropping(sampled.text_bytes)
+        return replace(sampled, first_seconds=sampled.first_seconds + lost)
 
     def _one_document_files(self) -> bool:
         kinds = {file.kind for file in self.inputs.files}
@@ -263,8 +270,21 @@ class Plan:
         found = [] if out is None else self.disk_warnings(out, is_passing, freed)
         assert self.estimate is not None
         layout = self.layout()
+        found += self._memory_warnings()
         others = self._split_warnings(layout) + self.spec.layout.warnings(layout)
         return found + [f"warning: {each}" for each in others]
+
+    def _memory_warnings(self) -> list[str]:
+        budget = self.budget
+        if not budget.is_cramped:
+            return []
+        threads = numbered(budget.threads, "thread")
+        roomy = roomy_bytes(budget.threads, self.choice.needs)
+        return [
+            f"warning: {format_bytes(budget.asked)} is too little for {threads} to keep their "
+            "caches of words: these are dropped again and again, and the run may take many times "
+            f"as long; fix: --threads {budget.served}, or --memory {-(-roomy // 10**6)}MB"
+        ]
 
     def _split_warnings(self, layout: Layout) -> list[str]:
         """What is wrong with the validation split, as far as the estimate tells."""
