@@ -22,6 +22,8 @@ DEFAULT_MAXIMUM = 2 * 1024 * MIB
 _BASE = 92 * MIB
 _IN_FLIGHT = 16 * MIB
 _READERS = 48 * MIB
+SMALL_READER = 10 * MIB
+"""A file may take so much while it is read without its being asked for: a part of ``_READERS``."""
 _RECORD_FACTOR = 10
 _REMOTE = 48 * MIB
 """Measured: urllib3 takes 15 MB, the Hub's client 14; the rest is for what is fetched ahead."""
@@ -57,13 +59,15 @@ class Budget:
     """How much memory a run may use, and for how many threads that is enough.
 
     ``floor`` is what the run needs whatever the input: libraries, one engine a thread, and the
-    blocks in flight. The rest is for the engines' caches.
+    blocks in flight. The rest is for the engines' caches. ``reserved`` of the floor is for what
+    the inputs take while they are read: the footers of parquet files, windows of decompressors.
     """
 
     total: int
     threads: int
     floor: int
     factor: int = _USUAL_FACTOR
+    reserved: int = 0
 
     @classmethod
     def of(
@@ -73,6 +77,7 @@ class Budget:
         vocabulary_size: int = 50257,
         needs: Needs | None = None,
         is_remote: bool = False,
+        reserved: int = 0,
     ) -> Budget:
         """The budget for the options as given; None stands for the default of each: of ``needs``,
         what gigatoken needs for a ``.tiktoken`` vocabulary of that size.
@@ -83,7 +88,8 @@ class Budget:
         wanted = available_cores() if threads is None else threads
         if wanted < 1:
             raise UsageError("--threads must be at least 1", fix="leave --threads out")
-        needs, beside = needs or Needs.of_ranks(vocabulary_size), _REMOTE if is_remote else 0
+        needs = needs or Needs.of_ranks(vocabulary_size)
+        beside = reserved + (_REMOTE if is_remote else 0)
         while threads is None and wanted > 1:
             if floor_bytes(wanted, needs) + beside <= budget:
                 break
@@ -95,7 +101,7 @@ class Budget:
                 why=f"{wanted} threads with this tokenizer need at least {format_bytes(need)}",
                 fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
             )
-        return cls(budget, wanted, need, needs.factor)
+        return cls(budget, wanted, need, needs.factor, reserved)
 
     def shrunk(self, times: int, beside: int) -> Budget:
         """Two thirds of it, so many times over, less what a process beside this one needs; but
@@ -107,7 +113,8 @@ class Budget:
         """Is no more left than what the blocks in flight may take?"""
         spare = self.total - self.floor
         growth = 0 if self._is_roomy else max(0, spare - 32 * MIB) // 3
-        return resident + self.threads * _IN_FLIGHT + _READERS // 2 + growth > self.total
+        in_flight = self.threads * _IN_FLIGHT + _READERS // 2 + self.reserved
+        return resident + in_flight + growth > self.total
 
     @property
     def call_bytes(self) -> int:
@@ -140,13 +147,18 @@ class Budget:
         """
         in_flight = self.threads * _IN_FLIGHT
         caches = max(0, resident - baseline - in_flight - _READERS)
-        return resident + caches + in_flight > self.total
+        return resident + caches + in_flight + self.reserved > self.total
 
     @property
     def record_bytes(self) -> int:
         """The largest record that may be held whole: a JSON line, a parquet cell, a run that
         cannot be cut. Measured: about ten bytes of memory for each byte of such a record."""
         return max(4 * MIB, (self.total - self.floor) // _RECORD_FACTOR)
+
+    @property
+    def reader_bytes(self) -> int:
+        """What a file may take while it is read, beside its text: a footer, a window."""
+        return SMALL_READER + self.reserved + max(0, self.total - self.floor)
 
     @property
     def fetch_bytes(self) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -44,11 +45,13 @@ from tokenmill.sources.block import (
     State,
     bad_record,
     damage_block,
+    opened,
     record_too_large,
     resumed,
 )
+from tokenmill.sources.columns import divided, values_of
 from tokenmill.sources.text import BYTE_ORDER_MARK
-from tokenmill.textstream import ByteStream, Excerpt, open_stream
+from tokenmill.textstream import ByteStream, Excerpt
 
 _STEP = 64 * 1024
 _MOST_RECORDS = 1000
@@ -111,7 +114,7 @@ class JsonlBlock(Block):
             return None
         try:
             records = self.source.decoder.decode_lines(text)
-            documents = [record.text.encode() for record in records]
+            documents = [self.source.text_of(record).encode() for record in records]
         except Exception:  # noqa: BLE001  whatever it is, the line-by-line path names it
             return None
         refused = self.source.options.refused_when_kept
@@ -138,7 +141,7 @@ class JsonlBlock(Block):
 
     def _decode_line(self, line: bytes, counts: Counts) -> bytes | None:
         try:
-            text = self.source.decoder.decode(line).text
+            text = self.source.text_of(self.source.decoder.decode(line))
             document = None if text is None else text.encode()
         except Exception:  # noqa: BLE001  whatever it is, the reference decides
             document = self._decode_slowly(line, counts)
@@ -146,6 +149,14 @@ class JsonlBlock(Block):
         if document and refused and refused in document:
             raise BadLine(SPECIAL_TEXT, f"the text contains {refused.decode()}")
         return document
+
+    def check_text(self, line: bytes, offset: int, number: int) -> None:
+        """Raise InputError when a line is JSON that has no text in its place."""
+        try:
+            self._decode_line(line, Counts())
+        except BadLine as bad:
+            if bad.reason == NO_TEXT:
+                raise self._error(bad, offset, number) from None
 
     def _decode_slowly(self, line: bytes, counts: Counts) -> bytes | None:
         # Bytes that are not UTF-8 matter only where they are in the text itself: the fast
@@ -176,12 +187,15 @@ class JsonlBlock(Block):
         key = self.source.text_key
         if not isinstance(value, dict):
             raise NoText(f"the line holds {_noun(value)}, not an object")
-        if key not in value:
+        values = values_of(value, key)
+        if not values:
             keys = ", ".join(map(repr, list(value)[:8])) or "none"
             raise NoText(f"there is no field {key!r}; the fields are {keys}")
-        if value[key] is not None and not isinstance(value[key], str):
-            raise NoText(f"the field {key!r} holds {_noun(value[key])}, not a string")
-        text: str | None = value[key]
+        if len(values) > 1:
+            raise NoText(f"there are {len(values)} fields that {key!r} may mean")
+        if values[0] is not None and not isinstance(values[0], str):
+            raise NoText(f"the field {key!r} holds {_noun(values[0])}, not a string")
+        text: str | None = values[0]
         return text
 
     def _line_number(self, number: int) -> int:
@@ -287,21 +301,36 @@ class JsonlSource:
     def __init__(self, file: InputFile, options: SourceOptions) -> None:
         self.file = file
         self.text_key = options.text_key
-        self.decoder = _decoder(options.text_key)
+        self.decoder, self.text_of = _decoder(options.text_key)
         self.options = options
         self._stream: ByteStream | None = None
 
     def fetch(self, state: State | None) -> None:
         if self._stream is None:
-            self._stream = open_stream(self.file, self.options.quarantines, self.options.ahead)
+            self._stream = opened(self.file, self.options, self.options.ahead)
             if state is None or "ended" not in state:
                 self._stream.begin(state.get("position", 0) if state else 0)
+
+    def check_first_line(self) -> None:
+        """Raise InputError when the file's first line has no text: then few of its lines have one.
+        What else may be wrong with it is seen in its turn, and so is a line of more than a step."""
+        text = opened(self.file, self.options).peek(0, _STEP)
+        offset = len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0
+        lines = _lines(text[offset:])
+        for number, line in enumerate(lines):
+            if line.strip(b" \t\r\n") and (line.endswith(b"\n") or len(text) < _STEP):
+                block = JsonlBlock(
+                    source=self, excerpt=Excerpt(0, 0, None, b""), lines_before=0, size=0, after={}
+                )
+                block.check_text(line, offset, number)
+                return
+            offset += len(line)
 
     def line_number(self, start: int, lines_before: int | None) -> int:
         """The number, from 1, of the line that begins at byte ``start``."""
         if lines_before is not None:
             return lines_before + 1
-        stream, step = open_stream(self.file), 4 * 1024 * 1024
+        stream, step = opened(self.file, self.options), 4 * 1024 * 1024
         pieces = (stream.peek(low, min(low + step, start)) for low in range(0, start, step))
         return sum(piece.count(b"\n") for piece in pieces) + 1
 
@@ -402,7 +431,7 @@ class JsonlSource:
         )
 
     def sample(self, position: float, size: int) -> Sample:
-        stream = open_stream(self.file, self.options.quarantines)
+        stream = opened(self.file, self.options)
         start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
         text = stream.peek(start, start + size)
         while b"\n" not in text[:-1] and len(text) == size and size < _LARGEST_SAMPLE:
@@ -417,22 +446,49 @@ class JsonlSource:
         documents = []
         for line in lines:
             with contextlib.suppress(Exception):  # the run itself reports bad lines
-                documents.append((self.decoder.decode(line).text or "").encode())
+                documents.append((self.text_of(self.decoder.decode(line)) or "").encode())
         share = stream.disk_position(len(text)) / max(1, len(text)) if start == 0 else 1.0
         return Sample(documents, sum(map(len, lines)) * share, begun, len(text) * share)
 
 
-def _decoder(text_key: str) -> Any:
-    """msgspec's decoder of records that have nothing but a text."""
+def _decoder(text_key: str) -> tuple[Any, Callable[[Any], Any]]:
+    """msgspec's decoder of records that have nothing but a text, and what takes it out of them.
+
+    Of a key with dots, it knows the field as it is written, and one way into what is nested; a
+    line of any other shape is refused by it, and then decided by the reference.
+    """
     import msgspec
 
-    fields = [("text", str | None)]
+    def record(fields: list[Any], names: dict[str, str]) -> Any:
+        return msgspec.defstruct("Record", fields, rename=names, gc=False)
+
+    ways = list(divided(text_key))
     try:
-        record = msgspec.defstruct("Record", fields, rename={"text": text_key}, gc=False)
+        if not ways:
+            kind = record([("text", str | None)], {"text": text_key})
+            return msgspec.json.Decoder(kind), operator.attrgetter("text")
+        if len(ways) > 1:
+            return msgspec.json.Decoder(), lambda value: _only_text(value, text_key)
+        outer, inner = ways[0]
+        nested = record([("text", str | None)], {"text": inner})
+        fields: list[Any] = [
+            ("text", str | None | msgspec.UnsetType, msgspec.UNSET),
+            ("nested", nested | None | msgspec.UnsetType, msgspec.UNSET),
+        ]
+        kind = record(fields, {"text": text_key, "nested": outer})
     except ValueError as error:
         raise UsageError(
             f"--text-key {text_key!r} cannot be a field",
             why=str(error),
             fix="give the name of the text's field as it stands in the lines",
         ) from None
-    return msgspec.json.Decoder(record)
+    unset = msgspec.UNSET
+    return msgspec.json.Decoder(kind), lambda r: r.nested.text if r.text is unset else r.text
+
+
+def _only_text(record: Any, key: str) -> Any:
+    """The one value that a key names. Raises ValueError for anything else."""
+    (value,) = values_of(record, key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(key)
+    return value
