@@ -32,7 +32,8 @@ from corpora import CORPORA, default_shared
 from tokenmill.cuts import NOWHERE
 from tokenmill.errors import TokenmillError
 from tokenmill.tokenizers import Choice, Vocabulary, choose, load_vocabulary, make_engine
-from tokenmill.tokenizers.tokenizer_json import LLAMA3_SPLIT, QWEN_SPLIT
+from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
+from tokenmill.tokenizers.ranks import PATTERNS
 
 CALL_BYTES = 2 * 1024 * 1024
 TRAINED_TOKENS = 16_000
@@ -77,9 +78,7 @@ def byte_level(shared: Path, ranks_name: str, split: str | None, nfc: bool) -> s
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers
     from tokenizers import pre_tokenizers as pre
 
-    from tokenmill.tokenizers.tokenizer_json import _BYTES
-
-    letters = {byte: letter for letter, byte in _BYTES.items()}
+    letters = {byte: letter for letter, byte in BYTE_LETTERS.items()}
 
     def written(token: bytes) -> str:
         return "".join(map(letters.__getitem__, token))
@@ -169,10 +168,10 @@ def makers(shared: Path) -> dict[str, tuple[str, Callable[[Path], object]]]:
             "gpt2.json", text(lambda: byte_level(shared, "gpt2", None, False))
         ),
         "byte-level BPE, Llama 3's pattern": (
-            "llama3.json", text(lambda: byte_level(shared, cl100k, LLAMA3_SPLIT, False))
+            "llama3.json", text(lambda: byte_level(shared, cl100k, PATTERNS["llama3"], False))
         ),
         "byte-level BPE, Qwen's pattern, NFC": (
-            "qwen.json", text(lambda: byte_level(shared, cl100k, QWEN_SPLIT, True))
+            "qwen.json", text(lambda: byte_level(shared, cl100k, PATTERNS["qwen2"], True))
         ),
         "BPE with byte fallback": ("fallback.json", text(lambda: trained(shared, "bpe"))),
         "Unigram": ("unigram.json", text(lambda: trained(shared, "unigram"))),

@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import tokenmill
 from tests import corpora, oracles, test_positions, texts
 from tokenmill import batches, cuts, reading, utf8
 from tokenmill.batches import BadRecord, Counts
@@ -542,7 +543,7 @@ def test_a_damaged_footer_is_the_whole_file(kept: int, tmp_path: Path) -> None:
 def test_a_missing_column_stays_an_error(tmp_path: Path) -> None:
     path = corpora.write_parquet(tmp_path / "c.parquet", ["a"], key="content")
     with pytest.raises(TokenmillError, match="no column"):
-        read(path, **QUARANTINE)
+        tokenmill.plan(path, on_bad="quarantine")
 
 
 def damaged_group(path: Path, rows: list[str], group: int, row_group: int) -> None:

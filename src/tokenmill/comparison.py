@@ -152,7 +152,7 @@ class Comparison:
         vocabulary = vocabulary_of(dataset)
         choice = choose("auto", vocabulary)
         budget = Budget.of(None, 1, vocabulary.largest_id + 1, choice.needs, inputs.are_remote)
-        split = position_split_of(spec, inputs.files, choice.cuts)
+        split = position_split_of(spec, inputs.files, choice.cuts, budget.reader_bytes)
         engine = make_engine(vocabulary.reference, vocabulary)
         self._plan = Plan(
             spec, inputs, arguments, vocabulary, choice, manifest.dtype, budget, split

@@ -20,7 +20,7 @@ from tokenmill.inputs import InputList
 from tokenmill.places import InputFile
 from tokenmill.readahead import in_background
 from tokenmill.sources import open_source
-from tokenmill.sources.block import Sample, SourceOptions
+from tokenmill.sources.block import Sample, Source, SourceOptions
 from tokenmill.tokenizers import Engine
 
 SAMPLES = 12
@@ -104,8 +104,17 @@ def samples_of(inputs: InputList, options: SourceOptions, at_once: int) -> Itera
     once passed a budget of 512 MB before the run had begun.
     """
 
+    opened: list[tuple[InputFile, Source]] = []
+
     def take(file: InputFile, position: float) -> Sample:
-        return open_source(file, options).sample(position, SAMPLE_BYTES)
+        # Places come in the order of the files: to open one may mean to parse megabytes of a
+        # footer, which is done once for all places in it, and not held longer.
+        if file.place.is_remote:
+            return open_source(file, options).sample(position, SAMPLE_BYTES)
+        if not opened or opened[0][0] is not file:
+            opened.clear()
+            opened.append((file, open_source(file, options)))
+        return opened[0][1].sample(position, SAMPLE_BYTES)
 
     count = SAMPLES
     if inputs.are_remote:

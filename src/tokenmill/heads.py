@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from tokenmill.compression import COMPRESSIONS
+from tokenmill.compression import COMPRESSIONS, WINDOW_BYTES
 from tokenmill.content import COMPRESSED, HEAD_BYTES, Content, contradiction, is_lines
 from tokenmill.errors import InputError
 from tokenmill.inputs import InputList
@@ -74,7 +74,7 @@ def head_of(file: InputFile) -> Head | None:
         return Head(stored, len(stored) == file.size)
     if not stored.startswith(COMPRESSED[file.compression]):
         return None
-    member = COMPRESSIONS[file.compression]()
+    member = COMPRESSIONS[file.compression](WINDOW_BYTES)
     try:
         text = member.decompress(stored, HEAD_BYTES)
     except Exception:  # noqa: BLE001  each library has its own errors

@@ -22,6 +22,8 @@ DEFAULT_MAXIMUM = 2 * 1024 * MIB
 _BASE = 92 * MIB
 _IN_FLIGHT = 16 * MIB
 _READERS = 48 * MIB
+SMALL_READER = 10 * MIB
+"""A file may take so much while it is read without its being asked for: a part of ``_READERS``."""
 _RECORD_FACTOR = 10
 _REMOTE = 48 * MIB
 """Measured: urllib3 takes 15 MB, the Hub's client 14; the rest is for what is fetched ahead."""
@@ -66,7 +68,8 @@ class Budget:
     """How much memory a run may use, and for how many threads that is enough.
 
     ``floor`` is what the run needs whatever the input: libraries, one engine a thread, and the
-    blocks in flight. The rest is for the engines' caches.
+    blocks in flight. The rest is for the engines' caches. ``reserved`` of the floor is for what
+    the inputs take while they are read: the footers of parquet files, windows of decompressors.
     """
 
     total: int
@@ -77,6 +80,7 @@ class Budget:
     """What was asked for, and is told; ``total`` is what a worker beside its parent has of it."""
     served: int = 0
     """Of the cores there are, the most threads that this memory serves well."""
+    reserved: int = 0
 
     @classmethod
     def of(
@@ -86,6 +90,7 @@ class Budget:
         vocabulary_size: int = 50257,
         needs: Needs | None = None,
         is_remote: bool = False,
+        reserved: int = 0,
     ) -> Budget:
         """The budget for the options as given; None stands for the default of each: of ``needs``,
         what gigatoken needs for a ``.tiktoken`` vocabulary of that size; of ``threads``, as many as
@@ -96,7 +101,8 @@ class Budget:
         budget = default_budget() if total is None else total
         if threads is not None and threads < 1:
             raise UsageError("--threads must be at least 1", fix="leave --threads out")
-        needs, beside = needs or Needs.of_ranks(vocabulary_size), _REMOTE if is_remote else 0
+        needs = needs or Needs.of_ranks(vocabulary_size)
+        beside = reserved + (_REMOTE if is_remote else 0)
         served = available_cores()
         while served > 1 and roomy_bytes(served, needs) + beside > budget:
             served -= 1
@@ -108,7 +114,7 @@ class Budget:
                 why=f"{wanted} threads with this tokenizer need at least {format_bytes(need)}",
                 fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
             )
-        return cls(budget, wanted, need, needs.factor, budget, served)
+        return cls(budget, wanted, need, needs.factor, budget, served, reserved)
 
     @property
     def is_cramped(self) -> bool:
@@ -137,7 +143,8 @@ class Budget:
         """Is no more left than what the blocks in flight may take?"""
         spare = self.total - self.floor
         growth = 0 if self._is_roomy else max(0, spare - 32 * MIB) // 3
-        return resident + self.threads * _IN_FLIGHT + _READERS // 2 + growth > self.total
+        in_flight = self.threads * _IN_FLIGHT + _READERS // 2 + self.reserved
+        return resident + in_flight + growth > self.total
 
     @property
     def call_bytes(self) -> int:
@@ -170,13 +177,18 @@ class Budget:
         """
         in_flight = self.threads * _IN_FLIGHT
         caches = max(0, resident - baseline - in_flight - _READERS)
-        return resident + caches + in_flight > self.total
+        return resident + caches + in_flight + self.reserved > self.total
 
     @property
     def record_bytes(self) -> int:
         """The largest record that may be held whole: a JSON line, a parquet cell, a run that
         cannot be cut. Measured: about ten bytes of memory for each byte of such a record."""
         return max(4 * MIB, (self.total - self.floor) // _RECORD_FACTOR)
+
+    @property
+    def reader_bytes(self) -> int:
+        """What a file may take while it is read, beside its text: a footer, a window."""
+        return SMALL_READER + self.reserved + max(0, self.total - self.floor)
 
     @property
     def fetch_bytes(self) -> int:

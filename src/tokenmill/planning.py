@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tokenmill.formats.format import item_bytes
 from tokenmill.heads import check_heads
 from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
 from tokenmill.memory import (
+    SMALL_READER,
     Budget,
     available_cores,
     check_vocabulary_file,
@@ -33,6 +35,7 @@ from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes, format_count, format_files, format_seconds, numbered
 from tokenmill.sources import opened_ahead
 from tokenmill.sources.block import START, Block, Position, SourceOptions
+from tokenmill.sources.heads import heads_of, needs_at_once, refuse_unusable
 from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.storage import free_bytes
@@ -128,7 +131,7 @@ class Plan:
 
     def blocks(self, start: Position = START) -> Iterator[Block]:
         """All blocks of all inputs from ``start`` on, in order."""
-        options = self._source_options()
+        options = self.source_options()
         files = self.inputs.files[start.file :]
         states = [start.state, *[None] * len(files)]
         sources = opened_ahead(zip(files, states, strict=False), options)
@@ -159,7 +162,8 @@ class Plan:
             grown_bytes=vocabulary.grown_bytes,
         )
 
-    def _source_options(self) -> SourceOptions:
+    def source_options(self) -> SourceOptions:
+        """What the sources need to know."""
         seams: list[SeamEngine] = []
 
         def seam_encoder() -> SeamEngine:
@@ -181,6 +185,8 @@ class Plan:
             Ahead(self.budget.fetch_bytes, FETCHES),
             self.choice.cuts,
             self.vocabulary.describe()["name"] == "gpt2",
+            self.budget.reader_bytes,
+            self.budget.total,
         )
 
     def engine_name(self) -> str:
@@ -203,7 +209,7 @@ class Plan:
         """Encode a small sample from all over the inputs."""
         at_once = 2 if self.budget.is_tight else SAMPLES
         sampled = estimate_of(
-            samples_of(self.inputs, self._source_options(), at_once),
+            samples_of(self.inputs, self.source_options(), at_once),
             max(1, self.input_bytes),
             len(self.inputs.files) if self._one_document_files() else None,
             min(self.budget.threads, available_cores()),
@@ -418,27 +424,51 @@ def make_plan(
     inputs = find_inputs(arguments, selection)
     check_heads(inputs, arguments, selection, spec.text_key)
     choice = choose(engine, vocabulary)
-    return Plan(
-        spec,
-        inputs,
-        arguments,
-        vocabulary,
-        choice,
-        dtype,
-        Budget.of(
-            memory,
-            threads,
-            vocabulary.largest_id + 1,
-            choice.needs,
-            inputs.are_remote or is_stored,
-        ),
-        position_split_of(spec, inputs.files, choice.cuts),
+    budget = partial(
+        Budget.of,
+        memory,
+        vocabulary_size=vocabulary.largest_id + 1,
+        needs=choice.needs,
+        is_remote=inputs.are_remote or is_stored,
     )
+    found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, budget(threads=threads), None)
+    found.budget = _with_room_for_files(found, partial(budget, threads=threads), threads)
+    most = found.budget.reader_bytes
+    found.position_split = position_split_of(spec, inputs.files, choice.cuts, most)
+    return found
 
 
-def position_split_of(spec: Spec, files: list[InputFile], cuts: CutRule) -> int | None:
+def _with_room_for_files(plan: Plan, budget: Callable[..., Budget], threads: int | None) -> Budget:
+    """The budget with what the files take while they are read, by their footers and headers.
+
+    Fewer threads leave more for a file, where their number was not asked for (``threads`` None).
+    Raises the errors of all files that cannot be read, unless they are to be left out.
+    """
+    least = budget(threads=1) if threads is None else plan.budget
+    options = replace(plan.source_options(), reader_bytes=least.reader_bytes)
+    heads = heads_of(plan.inputs.files, options)
+    refuse_unusable(heads, options.quarantines)
+    return_free_memory()
+    window = plan.budget.window
+    while True:
+        need = needs_at_once(heads, window, least.reader_bytes)
+        if need <= SMALL_READER:
+            return plan.budget
+        try:
+            found = budget(reserved=need - SMALL_READER)
+        except UsageError as error:
+            if window == 1:
+                why = f"{error.why}, {format_bytes(need)} of it to hold what the files need"
+                raise UsageError(error.what, error.where, why, error.fix) from None
+        else:
+            if found.window <= window:
+                return found
+        window -= 1
+
+
+def position_split_of(spec: Spec, files: list[InputFile], cuts: CutRule, memory: int) -> int | None:
     """Where train ends when the corpus is one document: a hash cannot divide it, and neither can
-    this where documents are never cut."""
+    this where documents are never cut. To decompress it may take ``memory`` bytes of memory."""
     one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
     if not one or not spec.val_fraction or cuts == NOWHERE:
         return None
@@ -451,13 +481,13 @@ def position_split_of(spec: Spec, files: list[InputFile], cuts: CutRule) -> int 
         )
     size = files[0].size
     if files[0].compression is not None:
-        size = _text_size(files[0], spec.on_bad == "quarantine")
+        size = _text_size(files[0], spec.on_bad == "quarantine", memory)
     return max(1, size - round(size * spec.val_fraction))
 
 
-def _text_size(file: InputFile, keeps_damaged: bool) -> int:
+def _text_size(file: InputFile, keeps_damaged: bool, memory: int) -> int:
     """Bytes of a compressed text, by decompressing it once."""
-    stream, position, step = open_stream(file, keeps_damaged), 0, 4 * 1024 * 1024
+    stream, position, step = open_stream(file, keeps_damaged, None, memory), 0, 4 * 1024 * 1024
     while length := len(stream.peek(position, position + step)):
         position += length
         stream.release(position)

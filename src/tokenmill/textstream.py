@@ -10,7 +10,14 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from tokenmill.compression import READ_BYTES, Damage, DecompressedFile
+from tokenmill.compression import (
+    READ_BYTES,
+    WINDOW_BYTES,
+    Damage,
+    DecompressedFile,
+    MemberNeeds,
+    first_needs,
+)
 from tokenmill.errors import WrongContent
 from tokenmill.network import GATE
 from tokenmill.places import Content, InputFile
@@ -225,22 +232,33 @@ class SequentialStream:
 
 
 def open_stream(
-    file: InputFile, keeps_damaged: bool = False, ahead: Ahead | None = None
+    file: InputFile,
+    keeps_damaged: bool = False,
+    ahead: Ahead | None = None,
+    memory: int = WINDOW_BYTES,
 ) -> ByteStream:
     """The file's text, decompressed where it is compressed.
 
     With ``keeps_damaged`` the text of a damaged file ends where the damage begins. ``ahead`` is
-    for a remote file that is going to be read through.
+    for a remote file that is going to be read through. A compressed file may take ``memory`` bytes
+    of memory for its window.
     """
     if isinstance(file.place, Pipe):
         return SequentialStream(file.place, None)
     if file.compression is None:
         return PlainStream(file, ahead)
     stored = StoredBytes(file, ahead)
-    text = DecompressedFile(file.path, stored, file.compression, keeps_damaged)
+    text = DecompressedFile(file.path, stored, file.compression, keeps_damaged, memory)
     return SequentialStream(text, stored)
 
 
 def read_head(file: InputFile, start: int, size: int) -> bytes:
     """At most ``size`` bytes of the file as stored, from ``start`` on."""
     return StoredBytes(file, None).read(start, start + size)
+
+
+def window_needs(file: InputFile) -> MemberNeeds:
+    """What it takes to decompress a file, as its first header tells."""
+    if file.compression is None or isinstance(file.place, Pipe):
+        return MemberNeeds()
+    return first_needs(StoredBytes(file, None), file.compression)

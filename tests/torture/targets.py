@@ -255,7 +255,7 @@ def check_reading(case: Case, path: Path, oracle: Oracle) -> None:
         after = [*found.steps, (len(found.documents), len(found.bad))][index + 1]
         if rest.documents != found.documents[after[0] :] or rest.bad != found.bad[after[1] :]:
             raise Broken("going on from a block's end gives something else")
-    source = open_source(plan.inputs.files[0], plan._source_options())
+    source = open_source(plan.inputs.files[0], plan.source_options())
     source.sample(case.rng.random(), 4096)
 
 

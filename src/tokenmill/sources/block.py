@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tokenmill import utf8
-from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, BadRecord, DocumentBatch
+from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, TOO_LARGE, BadRecord, DocumentBatch
 from tokenmill.charset import SAMPLE_BYTES, advice
+from tokenmill.compression import WINDOW_BYTES
 from tokenmill.cuts import EVERYWHERE, CutRule, SeamEncoder
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes
-from tokenmill.textstream import Ahead, ByteStream, read_head
+from tokenmill.textstream import Ahead, ByteStream, open_stream, read_head
 
 BLOCK_BYTES = 2 * 1024 * 1024
 """Text in one block, about. Measured: from 1 to 2 MiB is fastest, for the text and its ids then
@@ -33,7 +34,8 @@ class SourceOptions:
     ``replaces`` is ``--invalid-utf8 replace``; ``refused`` is the special text that makes a
     document bad, ``ahead`` how much of a remote file is fetched before it is read. ``cuts`` says
     where a document may be cut, ``asks_told`` whether it matters how many GPT-2 tokens a dataset
-    says that it has.
+    says that it has. ``reader_bytes`` is what a file may take while it is read, beside its text:
+    the footer of parquet, the window of a decompressor; ``budget_bytes`` is the whole budget.
     """
 
     documents: str
@@ -48,6 +50,8 @@ class SourceOptions:
     ahead: Ahead | None = None
     cuts: CutRule = EVERYWHERE
     asks_told: bool = False
+    reader_bytes: int = WINDOW_BYTES
+    budget_bytes: int = 0
 
     @property
     def refused_when_kept(self) -> bytes | None:
@@ -178,6 +182,11 @@ class Source(Protocol):
         """A few documents or pieces near ``position`` (0 to 1), about ``size`` bytes of text."""
 
 
+def opened(file: InputFile, options: SourceOptions, ahead: Ahead | None = None) -> ByteStream:
+    """The text of a file, as the options say; ``ahead`` where it is going to be read through."""
+    return open_stream(file, options.quarantines, ahead, options.reader_bytes)
+
+
 def record_too_large(
     file: InputFile, where: str, size: int, noun: str, factor: int = 10
 ) -> InputError:
@@ -232,13 +241,14 @@ def damage_block(
     damage = stream.damage
     if damage is None:
         return None
+    reason = TOO_LARGE if damage.needs else CORRUPT_COMPRESSION
     detail = (
         f"{damage.what} ({damage.why}): bytes {damage.offset} to {file.size} of the compressed "
         f"file on disk gave no text; the {damage.text_bytes} bytes of text before were read"
     )
     record = bad_record(
         file,
-        CORRUPT_COMPRESSION,
+        reason,
         detail,
         read_head(file, damage.offset, RAW_BYTES),
         offset=damage.offset,

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import operator
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -50,11 +51,13 @@ from tokenmill.sources.block import (
     State,
     bad_record,
     damage_block,
+    opened,
     record_too_large,
     resumed,
 )
+from tokenmill.sources.columns import divided, values_of
 from tokenmill.sources.text import BYTE_ORDER_MARK
-from tokenmill.textstream import ByteStream, Excerpt, open_stream
+from tokenmill.textstream import ByteStream, Excerpt
 
 _STEP = 64 * 1024
 _MOST_RECORDS = 1000
@@ -124,7 +127,7 @@ class JsonlBlock(Block):
             return None
         try:
             records = self.source.decoder.decode_lines(text)
-            documents = [record.text.encode() for record in records]
+            documents = [self.source.text_of(record).encode() for record in records]
         except Exception:  # noqa: BLE001  whatever it is, the line-by-line path names it
             return None
         refused = self.source.options.refused_when_kept
@@ -154,7 +157,7 @@ class JsonlBlock(Block):
 
     def _decode_line(self, line: bytes, counts: Counts) -> bytes | None:
         try:
-            text = self.source.decoder.decode(line).text
+            text = self.source.text_of(self.source.decoder.decode(line))
             document = None if text is None else text.encode()
         except Exception:  # noqa: BLE001  whatever it is, the reference decides
             document = self._decode_slowly(line, counts)
@@ -162,6 +165,14 @@ class JsonlBlock(Block):
         if document and refused and refused in document:
             raise BadLine(SPECIAL_TEXT, f"the text contains {refused.decode()}")
         return document
+
+    def check_text(self, line: bytes, offset: int, number: int) -> None:
+        """Raise InputError when a line is JSON that has no text in its place."""
+        try:
+            self._decode_line(line, Counts())
+        except BadLine as bad:
+            if bad.reason == NO_TEXT:
+                raise self._error(bad, offset, number) from None
 
     def _decode_slowly(self, line: bytes, counts: Counts) -> bytes | None:
         # Bytes that are not UTF-8 matter only where they are in the text itself: the fast
@@ -186,8 +197,7 @@ class JsonlBlock(Block):
     def _slow_text(self, line: bytes) -> str | None:
         """The text with half a surrogate pair for what is not UTF-8 in it."""
         try:
-            found = self.source.raw_decoder.decode(line).text
-            value = None if found is None else bytes(found)
+            value = self.source.raw_text(line)
             if value is not None and value.startswith(b'"'):
                 text: str = json.loads(utf8.repair(value, _HALF))
                 return text
@@ -244,13 +254,16 @@ class JsonlBlock(Block):
         key = self.source.text_key
         if not isinstance(value, dict):
             raise NoText(f"the line holds {_noun(value)}, not an object")
-        if key not in value:
+        values = values_of(value, key)
+        if not values:
             shown = itertools.islice(value, 8)
             keys = ", ".join(repr(name[:_KEY_SHOWN]) for name in shown) or "none"
             raise NoText(f"there is no field {key!r}; the fields are {keys}")
-        if value[key] is not None and not isinstance(value[key], str):
-            raise NoText(f"the field {key!r} holds {_noun(value[key])}, not a string")
-        text: str | None = value[key]
+        if len(values) > 1:
+            raise NoText(f"there are {len(values)} fields that {key!r} may mean")
+        if values[0] is not None and not isinstance(values[0], str):
+            raise NoText(f"the field {key!r} holds {_noun(values[0])}, not a string")
+        text: str | None = values[0]
         return text
 
     def _line_number(self, number: int) -> int:
@@ -433,21 +446,43 @@ class JsonlSource:
     def __init__(self, file: InputFile, options: SourceOptions) -> None:
         self.file = file
         self.text_key = options.text_key
-        self.decoder, self.raw_decoder = _decoders(options.text_key)
+        self.decoder, self.text_of = _decoder(options.text_key)
+        self._raw_decoder, self._raw_of = _raw_decoder(options.text_key)
         self.options = options
         self._stream: ByteStream | None = None
 
+    def raw_text(self, line: bytes) -> bytes | None:
+        """The text's JSON as it stands in a line; None where it is missing. Raises what msgspec
+        raises, and ValueError where that alone cannot tell."""
+        found = self._raw_of(self._raw_decoder.decode(line))
+        return None if found is None else bytes(found)
+
     def fetch(self, state: State | None) -> None:
         if self._stream is None:
-            self._stream = open_stream(self.file, self.options.quarantines, self.options.ahead)
+            self._stream = opened(self.file, self.options, self.options.ahead)
             if state is None or "ended" not in state:
                 self._stream.begin(state.get("position", 0) if state else 0)
+
+    def check_first_line(self) -> None:
+        """Raise InputError when the file's first line has no text: then few of its lines have one.
+        What else may be wrong with it is seen in its turn, and so is a line of more than a step."""
+        text = opened(self.file, self.options).peek(0, _STEP)
+        offset = len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0
+        lines = _lines(text[offset:])
+        for number, line in enumerate(lines):
+            if line.strip(b" \t\r\n") and (line.endswith(b"\n") or len(text) < _STEP):
+                block = JsonlBlock(
+                    source=self, excerpt=Excerpt(0, 0, None, b""), lines_before=0, size=0, after={}
+                )
+                block.check_text(line, offset, number)
+                return
+            offset += len(line)
 
     def line_number(self, start: int, lines_before: int | None) -> int:
         """The number, from 1, of the line that begins at byte ``start``."""
         if lines_before is not None:
             return lines_before + 1
-        stream, step = open_stream(self.file), 4 * 1024 * 1024
+        stream, step = opened(self.file, self.options), 4 * 1024 * 1024
         pieces = (stream.peek(low, min(low + step, start)) for low in range(0, start, step))
         return sum(piece.count(b"\n") for piece in pieces) + 1
 
@@ -548,7 +583,7 @@ class JsonlSource:
         )
 
     def sample(self, position: float, size: int) -> Sample:
-        stream = open_stream(self.file, self.options.quarantines)
+        stream = opened(self.file, self.options)
         start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
         text = stream.peek(start, start + size)
         while b"\n" not in text[:-1] and len(text) == size and size < _LARGEST_SAMPLE:
@@ -563,31 +598,77 @@ class JsonlSource:
         documents = []
         for line in lines:
             with contextlib.suppress(Exception):  # the run itself reports bad lines
-                documents.append((self.decoder.decode(line).text or "").encode())
+                documents.append((self.text_of(self.decoder.decode(line)) or "").encode())
         share = stream.disk_position(len(text)) / max(1, len(text)) if start == 0 else 1.0
         return Sample(documents, sum(map(len, lines)) * share, begun, len(text) * share)
 
 
-def _decoders(text_key: str) -> tuple[Any, Any]:
-    """msgspec's decoders of records that have nothing but a text: as a string, and as it stands
-    in the line (None where it is missing)."""
+def _decoder(text_key: str) -> tuple[Any, Callable[[Any], Any]]:
+    """msgspec's decoder of records that have nothing but a text, and what takes it out of them.
+
+    Of a key with dots, it knows the field as it is written, and one way into what is nested; a
+    line of any other shape is refused by it, and then decided by the reference.
+    """
     import msgspec
 
-    kinds: list[tuple[Any, dict[str, Any]]] = [(str | None, {}), (msgspec.Raw, {"default": None})]
+    ways = list(divided(text_key))
     try:
-        first, second = (
-            msgspec.defstruct(
-                "Record",
-                [("text", kind, *([msgspec.field(**more)] if more else []))],
-                rename={"text": text_key},
-                gc=False,
-            )
-            for kind, more in kinds
-        )
+        if not ways:
+            kind = _record_kind([("text", str | None)], {"text": text_key})
+            return msgspec.json.Decoder(kind), operator.attrgetter("text")
+        if len(ways) > 1:
+            return msgspec.json.Decoder(), lambda value: _only_text(value, text_key)
+        outer, inner = ways[0]
+        nested = _record_kind([("text", str | None)], {"text": inner})
+        fields: list[Any] = [
+            ("text", str | None | msgspec.UnsetType, msgspec.UNSET),
+            ("nested", nested | None | msgspec.UnsetType, msgspec.UNSET),
+        ]
+        kind = _record_kind(fields, {"text": text_key, "nested": outer})
     except ValueError as error:
         raise UsageError(
             f"--text-key {text_key!r} cannot be a field",
             why=str(error),
             fix="give the name of the text's field as it stands in the lines",
         ) from None
-    return msgspec.json.Decoder(first), msgspec.json.Decoder(second)
+    unset = msgspec.UNSET
+    return msgspec.json.Decoder(kind), lambda r: r.nested.text if r.text is unset else r.text
+
+
+def _record_kind(fields: list[Any], names: dict[str, str]) -> Any:
+    import msgspec
+
+    return msgspec.defstruct("Record", fields, rename=names, gc=False)
+
+
+def _raw_decoder(text_key: str) -> tuple[Any, Callable[[Any], Any]]:
+    """The same of records whose text is taken as it stands in the line (None: it is missing),
+    without a look into it; a key that can be read in several ways is left to the reference."""
+    import msgspec
+
+    ways = list(divided(text_key))
+    raw: list[Any] = [("text", msgspec.Raw, msgspec.field(default=None))]
+    if not ways:
+        kind = _record_kind(raw, {"text": text_key})
+        return msgspec.json.Decoder(kind), operator.attrgetter("text")
+    outer, inner = ways[0]
+    nested = _record_kind(raw, {"text": inner})
+    fields = [*raw, ("nested", nested | None, None)]
+    kind = _record_kind(fields, {"text": text_key, "nested": outer})
+
+    def taken(record: Any) -> Any:
+        if record.text is not None:
+            return record.text
+        if len(ways) > 1:
+            raise ValueError(text_key)
+        return record.nested and record.nested.text
+
+    return msgspec.json.Decoder(kind), taken
+
+
+def _only_text(record: Any, key: str) -> Any:
+    """The one value that a key names. Raises ValueError for anything else."""
+    (value,) = values_of(record, key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(key)
+    return value

@@ -32,10 +32,11 @@ from tokenmill.sources.block import (
     bad_record,
     check_utf8,
     damage_block,
+    opened,
     record_too_large,
     resumed,
 )
-from tokenmill.textstream import ByteStream, Excerpt, open_stream
+from tokenmill.textstream import ByteStream, Excerpt
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HASHED_BYTES = 1024 * 1024
@@ -194,7 +195,7 @@ class TextSource:
 
     def fetch(self, state: State | None) -> None:
         if self._stream is None:
-            self._stream = open_stream(self.file, self._options.quarantines, self._options.ahead)
+            self._stream = opened(self.file, self._options, self._options.ahead)
             if state is None or "ended" not in state:
                 self._stream.begin(state.get("position", 0) if state else 0)
 
@@ -386,7 +387,7 @@ class TextSource:
 
     def sample(self, position: float, size: int) -> Sample:
         start = 0 if self.file.compression else int(position * max(0, self.file.size - size))
-        stream = open_stream(self.file, self._options.quarantines)
+        stream = opened(self.file, self._options)
         text = stream.peek(start, start + size)
         share = stream.disk_position(len(text)) / max(1, len(text)) if start == 0 else 1.0
         documents = [text.decode("utf-8", "ignore").encode()]
