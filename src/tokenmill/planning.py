@@ -139,7 +139,7 @@ class Plan:
 
         def seam_encoder() -> Engine:
             if not seams:
-                seams.append(make_engine(self.engine, self.vocabulary))
+                seams.append(make_engine(self.engine, self.vocabulary, self.choice.cuts))
             seams[0].drop_caches()
             return seams[0]
 
@@ -176,7 +176,7 @@ class Plan:
             max(1, self.input_bytes),
             len(self.inputs.files) if self._one_document_files() else None,
             self.budget.threads,
-            make_engine(self.engine, self.vocabulary),
+            make_engine(self.engine, self.vocabulary, self.choice.cuts),
             self.spec.eot != "none",
         )
         return_free_memory()  # what the sample took is none of the run's

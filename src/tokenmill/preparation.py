@@ -426,7 +426,7 @@ class Preparation:
         reference = Reference(self.plan.vocabulary)
 
         def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
-            engine = make_engine(self.plan.engine, self.plan.vocabulary)
+            engine = make_engine(self.plan.engine, self.plan.vocabulary, rules.cuts)
             encoder = BlockEncoder(rules, engine, reference, self._caches.look)
             self._caches.watch(encoder)
             encode: Callable[[Block], TokenBatch] = encoder.encode

@@ -8,14 +8,17 @@ on it by themselves. To add a kind of tokenizer file: a subclass of ``Vocabulary
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tokenmill.cuts import CutRule
+from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.memory import Needs, return_free_memory
+from tokenmill.tokenizers.differences import different
 from tokenmill.tokenizers.engine import Engine, Tokens
 from tokenmill.tokenizers.gigatoken import GigatokenEngine
+from tokenmill.tokenizers.guarded import GuardedEngine
 from tokenmill.tokenizers.huggingface import HuggingFaceEngine
 from tokenmill.tokenizers.loading import load_vocabulary
 from tokenmill.tokenizers.ranks import Ranks
@@ -36,6 +39,7 @@ __all__ = [
     "identity",
     "load_vocabulary",
     "make_engine",
+    "shared_reference",
 ]
 
 ENGINES: dict[str, Callable[[Vocabulary], Engine]] = {
@@ -121,6 +125,31 @@ def _added_texts(vocabulary: Vocabulary) -> list[str]:
     return []
 
 
-def make_engine(name: str, vocabulary: Vocabulary) -> Engine:
-    """An engine of its own, for one thread."""
+def make_engine(name: str, vocabulary: Vocabulary, cuts: CutRule = NOWHERE) -> Engine:
+    """An engine of its own, for one thread: exact, whatever tables of Unicode it has.
+
+    ``cuts`` is where it may cut a long document of which only a part is the reference's.
+    """
+    engine = _plain_engine(name, vocabulary)
+    ranges = different(name, vocabulary, _plain_engine)
+    if not ranges:
+        return engine
+    end_of_text = vocabulary.end_of_text
+    return GuardedEngine(engine, ranges, lambda: shared_reference(vocabulary), end_of_text, cuts)
+
+
+def _plain_engine(name: str, vocabulary: Vocabulary) -> Engine:
     return ENGINES[name](vocabulary)
+
+
+_making = threading.Lock()
+
+
+def shared_reference(vocabulary: Vocabulary) -> Engine:
+    """The vocabulary's reference, one for all threads, made when it is first asked for."""
+    kept = vars(vocabulary)
+    with _making:
+        if "_reference" not in kept:
+            kept["_reference"] = _plain_engine(vocabulary.reference, vocabulary)
+    engine: Engine = kept["_reference"]
+    return engine
