@@ -59,10 +59,11 @@ class CutRule:
     """Where a text may be cut for one tokenizer.
 
     ``provable`` and ``seams`` allow the two kinds of cut. With ``is_stable`` only characters count
-    whose category is the same in Unicode 3.2 and in this Python's tables: for tokenizers whose
-    tables are of another version. With ``is_nfc`` only those count that NFC leaves as they are and
-    that join nothing before them: for tokenizers that normalize so. ``unbreakable`` strings are
-    never cut in two: tokens that are looked for in the text before it is split.
+    whose category is the same in Unicode 3.2 and in this Python's tables, for a tokenizer's tables
+    are of another version than both: a letter of Unicode 16 is no letter to Python 3.11, and a run
+    that it begins is not what it looks like. With ``is_nfc`` only those count that NFC leaves as
+    they are and that join nothing before them: for tokenizers that normalize so. ``unbreakable``
+    strings are never cut in two: tokens that are looked for in the text before it is split.
     """
 
     provable: bool = True
@@ -86,8 +87,8 @@ class CutRule:
         return not self.is_nfc or _is_inert(character, category)
 
 
-EVERYWHERE = CutRule()
-"""For the split patterns of GPT-2, cl100k_base and o200k_base, with Unicode tables of today."""
+EVERYWHERE = CutRule(is_stable=True)
+"""For the split patterns of GPT-2, cl100k_base, o200k_base, Llama 3 and Qwen."""
 NOWHERE = CutRule(provable=False, seams=False)
 
 

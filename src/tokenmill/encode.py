@@ -7,7 +7,6 @@ the speed only), so blocks may be encoded by any number of threads, in any order
 from __future__ import annotations
 
 import random
-import threading
 import time
 from array import array
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from tokenmill.errors import EngineMismatch, InputError
 from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import Block
 from tokenmill.sources.text import HASHED_BYTES
-from tokenmill.tokenizers import Engine, Tokens, Vocabulary, make_engine
+from tokenmill.tokenizers import Engine, Tokens, Vocabulary, shared_reference
 from tokenmill.tokenizers.vocabulary import END_OF_TEXT
 
 if TYPE_CHECKING:
@@ -386,15 +385,10 @@ class Reference:
     def __init__(self, vocabulary: Vocabulary, is_due: bool = False) -> None:
         self.is_due = is_due
         self._vocabulary = vocabulary
-        self._engine: Engine | None = None
-        self._lock = threading.Lock()
 
     def encode(self, text: bytes) -> list[int]:
         """The reference's ids of one text."""
-        with self._lock:
-            if self._engine is None:
-                self._engine = make_engine(self._vocabulary.reference, self._vocabulary)
-        return self._engine.encode_piece(text)
+        return shared_reference(self._vocabulary).encode_piece(text)
 
 
 def drawn(pieces: list[bytes], share: float, seed: str) -> list[int]:

@@ -168,7 +168,8 @@ class Plan:
 
         def seam_encoder() -> SeamEngine:
             if not seams:
-                seams.append(SeamEngine(make_engine(self.engine, self.vocabulary)))
+                engine = make_engine(self.engine, self.vocabulary, self.choice.cuts)
+                seams.append(SeamEngine(engine))
             return seams[0]
 
         special = self.vocabulary.special_text.encode()
@@ -213,7 +214,7 @@ class Plan:
             max(1, self.input_bytes),
             len(self.inputs.files) if self._one_document_files() else None,
             min(self.budget.threads, available_cores()),
-            make_engine(self.engine, self.vocabulary),
+            make_engine(self.engine, self.vocabulary, self.choice.cuts),
             self.spec.eot != "none",
             self.vocabulary.grown_bytes,
         )

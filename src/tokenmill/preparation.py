@@ -476,7 +476,7 @@ class Preparation:
         reference = self._reference
 
         def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
-            engine = make_engine(self.plan.engine, self.plan.vocabulary)
+            engine = make_engine(self.plan.engine, self.plan.vocabulary, rules.cuts)
             encoder = BlockEncoder(rules, engine, reference, self._caches.look)
             self._caches.watch(encoder)
             encode: Callable[[Block], TokenBatch] = encoder.encode

@@ -184,7 +184,7 @@ class _Rebuilding:
         caches = CacheGovernor(plan.budget)
 
         def make_function() -> Callable[[Block], TokenBatch]:
-            engine = make_engine(plan.engine, plan.vocabulary)
+            engine = make_engine(plan.engine, plan.vocabulary, rules.cuts)
             encoder = BlockEncoder(rules, engine, reference, caches.look)
             caches.watch(encoder)
             return encoder.encode

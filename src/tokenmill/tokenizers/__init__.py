@@ -8,15 +8,18 @@ on it by themselves. To add a kind of tokenizer file: a subclass of ``Vocabulary
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tokenmill.cuts import CutRule
+from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.errors import TokenmillError, UsageError, choose_from
 from tokenmill.memory import Needs, return_free_memory
+from tokenmill.tokenizers.differences import different
 from tokenmill.tokenizers.engine import Engine, Tokens
 from tokenmill.tokenizers.gigatoken import GigatokenEngine
 from tokenmill.tokenizers.gigatoken_limits import refusal
+from tokenmill.tokenizers.guarded import GuardedEngine
 from tokenmill.tokenizers.huggingface import HuggingFaceEngine
 from tokenmill.tokenizers.loading import load_vocabulary
 from tokenmill.tokenizers.ranks import Ranks
@@ -38,6 +41,8 @@ __all__ = [
     "identity",
     "load_vocabulary",
     "make_engine",
+    "plain_engine",
+    "shared_reference",
 ]
 
 ENGINES: dict[str, Callable[[Vocabulary], Engine]] = {
@@ -142,6 +147,32 @@ def _own_texts(vocabulary: Vocabulary) -> list[str]:
     return [text for text in texts if text]
 
 
-def make_engine(name: str, vocabulary: Vocabulary) -> Engine:
-    """An engine of its own, for one thread."""
+def make_engine(name: str, vocabulary: Vocabulary, cuts: CutRule = NOWHERE) -> Engine:
+    """An engine of its own, for one thread: exact, whatever tables of Unicode it has.
+
+    ``cuts`` is where it may cut a long document of which only a part is the reference's.
+    """
+    engine = plain_engine(name, vocabulary)
+    ranges = different(name, vocabulary, plain_engine)
+    if not ranges:
+        return engine
+    end_of_text = vocabulary.end_of_text
+    return GuardedEngine(engine, ranges, lambda: shared_reference(vocabulary), end_of_text, cuts)
+
+
+def plain_engine(name: str, vocabulary: Vocabulary) -> Engine:
+    """An engine as its library is, with its own tables of Unicode."""
     return ENGINES[name](vocabulary)
+
+
+_making = threading.Lock()
+
+
+def shared_reference(vocabulary: Vocabulary) -> Engine:
+    """The vocabulary's reference, one for all threads, made when it is first asked for."""
+    kept = vars(vocabulary)
+    with _making:
+        if "_reference" not in kept:
+            kept["_reference"] = plain_engine(vocabulary.reference, vocabulary)
+    engine: Engine = kept["_reference"]
+    return engine

@@ -197,6 +197,18 @@ class Ranks(Vocabulary):
         table.setdefault(self.end_of_text, (self.special_text or END_OF_TEXT).encode())
         return table
 
+    @property
+    def tables(self) -> str:
+        return self.pattern
+
+    def probe(self) -> Ranks:
+        from tokenmill.tokenizers.differences import probe_tokens
+
+        tokens = probe_tokens()
+        lines = (base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
+        content, fingerprint = b"".join(lines), f"probe of {self.pattern}"
+        return Ranks("probe", content, fingerprint, self.pattern, len(tokens), len(tokens))
+
     def needs(self, engine: str) -> Needs:
         return Needs.of_ranks(self.largest_id + 1)
 

@@ -85,6 +85,7 @@ class TokenizerJson(Vocabulary):
         self.pattern = _KNOWN_SPLITS.get(_split(settings) or "", "other")
         self._is_byte_level = _is_byte_level(settings)
         self._normalizers = _normalizers(settings)
+        self._normalizer_steps, self._split_steps = _table_steps(settings)
         self.cuts, self.why_cuts = self._cut_rule()
         # Parsed, a file takes ten times its size: only its text around the added tokens is kept.
         mark = {"added_tokens": hashlib.sha256(content).hexdigest()}
@@ -135,6 +136,18 @@ class TokenizerJson(Vocabulary):
         if self._is_byte_level:
             return super().decode(ids)
         return str(self.library.decode(ids))
+
+    @property
+    def tables(self) -> str:
+        parts = (self._normalizer_steps, self._split_steps)
+        if self.pattern != "other" and not self._normalizer_steps:
+            return self.pattern
+        if self.pattern != "other" and self._normalizers == ["NFC"]:
+            return f"NFC, {self.pattern}"
+        return json.dumps(parts, sort_keys=True) if any(parts) else ""
+
+    def probe(self) -> TokenizerJson:
+        return TokenizerJson("probe", _probe(self._normalizer_steps, self._split_steps), {})
 
     def needs(self, engine: str) -> Needs:
         # Measured with 0.23 of tokenizers and 0.10 of gigatoken; the library keeps each token's
@@ -273,6 +286,44 @@ def _is_byte_level(settings: dict[str, Any]) -> bool:
     vocabulary = plain(model.get("vocab"))
     is_last = last.get("type") == "ByteLevel" and not last.get("add_prefix_space", True)
     return is_last and all(letter in vocabulary for letter in BYTE_LETTERS)
+
+
+def _table_steps(settings: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """The normalizers and pre-tokenizers that may ask which class a character is of."""
+    fixed = ("Prepend", "Replace", "Metaspace")
+    both = (
+        steps_of(settings.get("normalizer"), "normalizers"),
+        steps_of(settings.get("pre_tokenizer"), "pretokenizers"),
+    )
+    normalizers, splits = ([s for s in steps if s.get("type") not in fixed] for steps in both)
+    return normalizers, splits
+
+
+def _probe(normalizers: list[Any], splits: list[Any]) -> bytes:
+    """A ``tokenizer.json`` with these steps, whose tokens are those of a probe."""
+    from tokenmill.tokenizers.differences import probe_tokens
+
+    letters = {byte: letter for letter, byte in BYTE_LETTERS.items()}
+    texts = ["".join(map(letters.__getitem__, token)) for token in probe_tokens()]
+    merges = [[text[:1], text[1:]] for text in texts if len(text) == 2]
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    end = {"id": len(texts), "content": END_OF_TEXT, "special": True, **flags}
+    if not splits or splits[-1].get("type") != "ByteLevel":
+        whole = {"add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+        splits = [*splits, {"type": "ByteLevel", **whole}]
+    model = {"vocab": {text: token for token, text in enumerate(texts)}, "merges": merges}
+    settings = {
+        "version": "1.0",
+        "added_tokens": [end],
+        "normalizer": _sequence(normalizers, "normalizers"),
+        "pre_tokenizer": _sequence(splits, "pretokenizers"),
+        "model": {"type": "BPE", **model},
+    }
+    return json.dumps(settings).encode()
+
+
+def _sequence(steps: list[Any], key: str) -> Any:
+    return {"type": "Sequence", key: steps} if len(steps) > 1 else (steps or [None])[0]
 
 
 def _split(settings: dict[str, Any]) -> str | None:

@@ -78,6 +78,16 @@ class Vocabulary(ABC):
         }
         return {key: value for key, value in about.items() if value is not None}
 
+    @property
+    def tables(self) -> str:
+        """Which classes of characters decide its ids, as text; empty where none does."""
+        return ""
+
+    def probe(self) -> Vocabulary:
+        """A small vocabulary that splits and normalizes as this one does, and whose tokens show
+        where (``differences.probe_tokens``). Only asked for where there are ``tables``."""
+        raise NotImplementedError
+
     @abstractmethod
     def needs(self, engine: str) -> Needs:
         """The memory that it takes with that engine."""
