@@ -1,7 +1,7 @@
 """Writes `tokenizers/differences.json` for the installed releases.
 
-Run `python -m tests.make_differences` when a release of an engine or of a reference joins those that tokenmill is tested with, and
-keep the entries of the others.
+Run `python -m tests.make_differences` when a release of an engine or of a reference joins those
+that tokenmill is tested with, and keep the entries of the others.
 """
 
 from __future__ import annotations

@@ -245,18 +245,17 @@ def _model(draw: random.Random) -> tuple[Any, Any]:
             show_progress=False, limit_alphabet=400, **extra,
         )  # fmt: skip
         return m.BPE(**options), trainer
-    common = {"special_tokens": specials, "show_progress": False, "vocab_size": size}
+    unk: dict[str, Any] = {"unk_token": "<unk>"} if unknown else {}
+    common: dict[str, Any] = {
+        "special_tokens": specials,
+        "show_progress": False,
+        "vocab_size": size,
+    }
     if chance < 0.9:
-        return m.WordPiece(**({"unk_token": "<unk>"} if unknown else {})), (
-            T.trainers.WordPieceTrainer(**common)
-        )
+        return m.WordPiece(**unk), (T.trainers.WordPieceTrainer(**common))
     if chance < 0.94:
-        return m.WordLevel(**({"unk_token": "<unk>"} if unknown else {})), (
-            T.trainers.WordLevelTrainer(**common)
-        )
-    return m.Unigram(), T.trainers.UnigramTrainer(
-        **common, **({"unk_token": "<unk>"} if unknown else {})
-    )
+        return m.WordLevel(**unk), (T.trainers.WordLevelTrainer(**common))
+    return m.Unigram(), T.trainers.UnigramTrainer(**common, **unk)
 
 
 def _edited(draw: random.Random, plain: dict[str, Any]) -> str:

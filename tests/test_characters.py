@@ -64,10 +64,10 @@ def test_the_same_of_tokenizer_json_with_and_without_nfc(kind: str) -> None:
     assert found(place, documents) == expected(place, documents)
 
 
-def test_one_such_letter_in_a_long_document(tmp_path: Path) -> None:
+def test_such_letters_in_a_long_document() -> None:
     """Only its surroundings are the reference's, and the whole is what the reference gives."""
     plain = "the quick brown fox jumps over the lazy dog, 12 times; " * 2000
-    text = plain + "a\U000323b0b" + plain + "x\u088fy"
+    text = plain + " ".join(hostile()) + plain + "x\u088fy"
     assert found("gpt2", [text, "a", text]) == expected("gpt2", [text, "a", text])
 
 
@@ -77,8 +77,9 @@ def test_a_letter_that_python_does_not_know_before_a_run(tmp_path: Path) -> None
     name = tokenizer_argument("o200k_base")
     text = "\u1c8a" + "\u65e0\u7801" * 700_000 + "AVAVAVb"
     (tmp_path / "one.txt").write_text(text)
-    options = {"tokenizer": name, "format": "llm.c", "val_fraction": 0, "eot": "after"}
-    manifest = tokenmill.prepare(tmp_path / "one.txt", out=tmp_path / "out", **options)
+    manifest = tokenmill.prepare(
+        tmp_path / "one.txt", out=tmp_path / "out", tokenizer=name, format="llm.c", val_fraction=0
+    )
     assert manifest.counts["tokens"] - 1 == len(expected(name, [text])[0]) == 700_007
 
 

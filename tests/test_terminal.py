@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,7 +179,8 @@ def test_stderr_in_a_file(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_colours_and_none(corpus: Path, tmp_path: Path) -> None:
-    for env, has_colours in (({}, True), ({"NO_COLOR": "1"}, False)):
+    both: list[tuple[dict[str, Any], bool]] = [({}, True), ({"NO_COLOR": "1"}, False)]
+    for env, has_colours in both:
         shown = command(corpus, tmp_path / f"out{has_colours}")
         with at_terminal(shown, 80, environment(**env)) as terminal:
             terminal.wait_for(is_drawn)

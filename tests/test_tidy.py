@@ -25,7 +25,7 @@ LAYERS: list[dict[str, set[str]]] = [
             "errors", "quantities", "batches", "cuts", "memory", "storage", "inputs", "compression",
             "supervision", "utf8", "reading", "streams", "places", "readahead", "rangefile",
             "textstream", "network", "staging", "claims", "charset", "content", "heads",
-            "extras", "system",
+            "extras", "system", "side_files",
         }
     },
     {

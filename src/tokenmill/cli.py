@@ -19,7 +19,7 @@ import click
 from tokenmill import __version__
 from tokenmill.errors import Interrupted, TokenmillError, UsageError, choose_from, nearest
 from tokenmill.quantities import numbered
-from tokenmill.staging import working_folder
+from tokenmill.staging import output_place, working_folder
 from tokenmill.streams import last_words, one_line, print_line, print_or_forget, to_json
 from tokenmill.system import check_system
 
@@ -198,6 +198,7 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     tokenmill prepare train_fineweb.txt --out data/fineweb
     tokenmill prepare corpus/ --format llm.c --out fineweb10B --memory 4GB
     """
+    out = output_place(out)
     attempt = _supervised(working_folder(out, options["staging"]), options)
     from tokenmill.preparation import PastTrouble, Preparation, plan_run
     from tokenmill.supervision import AGAIN
@@ -438,7 +439,7 @@ def _supervised(out: Path, options: dict[str, Any]) -> Attempt:
 
 def _progress(out: Path) -> str:
     """Something that differs when a checkpoint came in between; cheap where there is none."""
-    if not (out / ".tokenmill" / "journal").exists():
+    if not os.path.exists(out / ".tokenmill" / "journal"):
         return ""
     from tokenmill.journal import read_journal
 

@@ -19,7 +19,7 @@ from typing import Any
 from tokenmill import __version__
 from tokenmill.batches import TRAIN, VAL, Counts
 from tokenmill.claims import Claims, is_own
-from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError
+from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError, UsageError
 from tokenmill.formats.format import item_bytes
 from tokenmill.journal import JOURNAL, Checkpoint, Log, RunBegun, read_journal
 from tokenmill.journal import VERSION as JOURNAL_VERSION
@@ -35,10 +35,12 @@ from tokenmill.manifest import (
     load_manifest,
 )
 from tokenmill.places import InputFile
+from tokenmill.places.local import LocalPlace
 from tokenmill.places.standard_input import Pipe
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes, format_files
 from tokenmill.reading import read_small
+from tokenmill.side_files import side_files_in
 from tokenmill.spec import Spec
 from tokenmill.storage import (
     PARTIAL,
@@ -285,6 +287,21 @@ class OutputFolder:
             why,
             "choose another --out, or move them away",
         )
+
+    def check_inputs(self) -> None:
+        """Raise UsageError where an input is a file that a run into this folder writes."""
+        here, spec = os.path.realpath(self.path), self._plan.spec
+        for file in self._plan.inputs.files:
+            if not isinstance(file.place, LocalPlace):
+                continue
+            folder, name = os.path.split(os.path.realpath(file.path))
+            if folder == here and (would_write(spec, name) or name in side_files_in(here)):
+                raise UsageError(
+                    "an input is a file of the output",
+                    file.path,
+                    f"a run into {self.path} writes {name}",
+                    "leave it out of the inputs, or choose another --out",
+                )
 
     def is_begun(self) -> bool:
         """Did a run leave a journal here?"""

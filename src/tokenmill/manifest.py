@@ -20,10 +20,26 @@ from tokenmill.batches import TRAIN, VAL
 from tokenmill.errors import DamageFound
 from tokenmill.quantities import numbered
 from tokenmill.reading import read_small
+from tokenmill.side_files import MANIFEST, QUARANTINE, SHA256SUMS
 
-MANIFEST = "manifest.json"
-SHA256SUMS = "SHA256SUMS"
-QUARANTINE = "quarantine.jsonl"
+__all__ = [
+    "MANIFEST",
+    "QUARANTINE",
+    "SHA256SUMS",
+    "VERSION",
+    "Count",
+    "Input",
+    "Manifest",
+    "Origin",
+    "Quarantine",
+    "Shard",
+    "has_foreign_manifest",
+    "is_from_tokenmill",
+    "is_plain_name",
+    "load_manifest",
+    "parse_manifest",
+]
+
 VERSION = 1
 _COUNTED = ("documents", "tokens", "quarantined")
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]

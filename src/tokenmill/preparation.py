@@ -66,7 +66,7 @@ from tokenmill.repair import repair
 from tokenmill.signature import checked, command_words, described, path_of, paths_of
 from tokenmill.sources.block import BLOCK_BYTES, START, Block, Position
 from tokenmill.spec import Spec, SpecOptions
-from tokenmill.staging import is_store, working_folder
+from tokenmill.staging import is_store, output_place, working_folder
 from tokenmill.storage import (
     STATE_FOLDER,
     free_bytes,
@@ -105,7 +105,7 @@ def prepare(
     that holds the finished dataset already is left as it is, an interrupted run is gone on with.
     What the command line tells goes to the logger ``tokenmill``. Raises TokenmillError.
     """
-    where, paths, given = path_of("out", out), paths_of(inputs), checked(options)
+    where, paths, given = output_place(path_of("out", out)), paths_of(inputs), checked(options)
     display = script_display(given.get("progress"))
     run, spec = divided(given, display, command_words(paths, where, given))
     return Preparation(plan_run(paths, run, spec, where), where, run).run()
@@ -206,6 +206,7 @@ class Preparation:
         with locked(self.out, self.options.tell):
             folder = self.folder
             try:
+                folder.check_inputs()
                 folder.take_stock()
                 is_new, log = self._log()
                 if log is None:
@@ -216,6 +217,7 @@ class Preparation:
                 # Nothing is removed before all that can be known of the new run is.
                 self._announce(log, folder.removable_bytes() if is_new else 0)
                 if is_new:
+                    self._refuse_to_replace_with_nothing()
                     for line in folder.overwrite():
                         self.options.tell(f"overwrite: {line}")
                 manifest = self._work(log)
@@ -246,6 +248,17 @@ class Preparation:
             return False, Log(self._begun())
         folder.refuse_foreign()
         return False, log
+
+    def _refuse_to_replace_with_nothing(self) -> None:
+        """A dataset is not removed for inputs in which no document was found so far."""
+        estimate = self.plan.estimate
+        if estimate is not None and not estimate.documents and self.folder.removable_bytes():
+            raise InputError(
+                "no document was found in samples of the inputs: nothing was removed",
+                ", ".join(self.plan.arguments),
+                "the new dataset would be empty",
+                "check the inputs, --text-key and --documents; or remove the old dataset yourself",
+            )
 
     def _has_begun_anew(self) -> bool:
         """Has a worker before this one, which died, removed what was to be overwritten?"""

@@ -6,9 +6,12 @@ shards that wait for their upload.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
+
+from tokenmill.errors import UsageError
 
 STORES = ("s3://", "gs://", "az://")
 
@@ -16,6 +19,31 @@ STORES = ("s3://", "gs://", "az://")
 def is_store(out: str) -> bool:
     """Does ``--out`` name a place in an object store?"""
     return out.startswith(STORES)
+
+
+def output_place(out: str) -> str:
+    """``--out`` as it is meant: ``~`` in quotes is what the shell would have made of it. Raises
+    UsageError where it names nothing."""
+    if not out.strip():
+        raise UsageError(
+            "--out is empty",
+            None,
+            "a variable in the command may not be set",
+            "name a folder; the one you are in is --out .",
+        )
+    is_home = out.startswith("~") and not os.path.lexists(out)
+    place = os.path.expanduser(out) if is_home else out
+    try:
+        os.lstat(place)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise UsageError(
+                "the name of the output folder is too long",
+                f"{place[:60]}...",
+                f"{len(os.fsencode(place))} bytes, of which a file system takes 255 for each name",
+                "choose a shorter --out",
+            ) from error
+    return place
 
 
 def working_folder(out: str, staging: str | None = None) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,16 @@ def status_of(folder: Path) -> dict[str, Any]:
     Raises DamageFound when there is nothing of tokenmill's, or nothing that can be read.
     """
     holder = lock_holder(folder)
-    if (folder / MANIFEST).exists():
+    if os.path.exists(folder / MANIFEST):
         return {"state": "finished", "holder": holder, **_finished(folder, load_manifest(folder))}
     log = read_journal(folder)
-    if (folder / MANIFEST).exists():  # it became so just now
+    if os.path.exists(folder / MANIFEST):  # it became so just now
         return status_of(folder)
     if log is None and holder is None:
         raise DamageFound(
             "there is no run and no dataset in this folder",
             str(folder),
-            None if folder.is_dir() else "it is no folder",
+            None if os.path.isdir(folder) else "it is no folder",
             "name the folder that prepare was given as --out",
         )
     state = "stopped" if holder is None else "running"

@@ -20,6 +20,7 @@ from tokenmill.errors import InputError, unreadable
 from tokenmill.places import standard_input
 from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
 from tokenmill.reading import read_patiently
+from tokenmill.side_files import SIDE_FILES, side_files_in
 
 _PROBE = 64 * 1024
 
@@ -92,7 +93,15 @@ LOCAL = LocalPlace()
 def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     """The files that a path, folder or glob stands for."""
     found = Found()
+    written: dict[str, tuple[str, ...]] = {}
     for path, named in _paths(argument):
+        folder, name = os.path.split(path)
+        if not named and name in SIDE_FILES:
+            if folder not in written:
+                written[folder] = side_files_in(folder)
+            if name in written[folder]:
+                found.notes.append(f"passed over: {path}, which tokenmill wrote")
+                continue
         if named and stat.S_ISFIFO(_mode(path)):
             return standard_input.expand(argument, selection)
         entry = _input_file(path, selection)
@@ -106,7 +115,10 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
 
 
 def _paths(argument: str) -> list[tuple[Path, bool]]:
-    """The files an argument stands for, and whether each was named itself."""
+    """The files an argument stands for, and whether each was named itself. ``~`` in quotes is what
+    the shell would have made of it, where there is no file of that name."""
+    if argument.startswith("~") and not os.path.lexists(argument):
+        argument = os.path.expanduser(argument)
     path = Path(argument)
     # os.path answers "no" where pathlib raises: a name too long, a folder closed to us.
     if os.path.isdir(argument):
