@@ -34,11 +34,20 @@ def run_with(folder: Path, budget: int, *arguments: str) -> tuple[int, int, str]
     """(exit code, peak of the worker in bytes, stderr) of ``prepare``."""
     command = [sys.executable, "-m", "tokenmill", "prepare", *arguments, "--threads", "1"]
     command += ["--out", str(folder / "out"), "--memory", f"{budget}MB"]
-    with (folder / "stderr").open("w") as stderr:
-        process = subprocess.Popen(command, stderr=stderr, env=command_environment())
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss * 1024, (folder / "stderr").read_text()
+    # By a process of its own: until it becomes the command, a child has its parent's memory.
+    code = (
+        "import resource, subprocess, sys\n"
+        "done = subprocess.run(sys.argv[1:])\n"
+        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code, *command],
+        env=command_environment(),
+        capture_output=True,
+        text=True,
+    )
+    exit_code, peak = map(int, done.stdout.splitlines()[-1].split())
+    return exit_code, peak * 1024, done.stderr
 
 
 @pytest.mark.parametrize("name", RECORDS)

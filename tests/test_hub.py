@@ -162,8 +162,8 @@ def test_only_the_column_of_the_text_travels(
     metadata = pq.read_metadata(path)
     groups = range(metadata.num_row_groups)
     needed = sum(metadata.row_group(g).column(1).total_compressed_size for g in groups)
-    # Footers, and what the estimate reads.
-    assert fake.moved(".parquet") < 3 * 65536 + 1.2 * needed < path.stat().st_size / 2
+    # Footers, before the run and in it, and what the estimate reads.
+    assert fake.moved(".parquet") < 5 * 65536 + 1.2 * needed < path.stat().st_size / 2
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz", ".jsonl.zst", ".txt"])
@@ -328,10 +328,10 @@ def test_offline_means_offline(
 
 def test_a_missing_client_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(UsageError, match=r"tokenmill\[hub\]"):
+    with pytest.raises(UsageError, match=r"pip install 'huggingface-hub>="):
         find("org/name")
     monkeypatch.setitem(sys.modules, "urllib3", None)
-    with pytest.raises(UsageError, match=r"tokenmill\[web\]"):
+    with pytest.raises(UsageError, match=r"pip install 'urllib3>="):
         find("https://127.0.0.1/x.txt")
 
 
@@ -509,7 +509,8 @@ def test_a_server_that_is_asked_too_often_gets_time(
             times.append(time.monotonic())
             return True
 
-        faults = [Fault(noted, ".parquet"), Fault(let_pass, ".parquet")]
+        one = "001_00000.parquet"  # others are asked for at the same time
+        faults = [Fault(noted, one), Fault(let_pass, one)]
         with fake.trouble(faults[0]), fake.trouble(faults[1]):
             assert fetch(tmp_path / str(number), network_patience=20) == expected
         assert len(times) == 2 and times[1] - times[0] > 0.9

@@ -139,7 +139,8 @@ def contradiction(kind: str, head: bytes, is_whole: bool) -> Content | None:
     found = recognize(head, is_whole)
     if found is not None:
         # A damaged parquet file is for its reader to name: binary is what it ought to be.
-        return None if kind == "parquet" and found is _BINARY else found
+        is_json = kind == "jsonl" and head.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] == b"{"
+        return None if found is _BINARY and (kind == "parquet" or is_json) else found
     if kind == "text":
         return None
     if (

@@ -26,7 +26,7 @@ from tokenmill.manifest import (
     load_manifest,
 )
 from tokenmill.reading import read_small
-from tokenmill.storage import STATE_FOLDER, lock_holder
+from tokenmill.storage import FOUND_FOLDER, STATE_FOLDER, lock_holder
 
 _STEP = 1024 * 1024
 
@@ -214,7 +214,7 @@ def _link_problem(path: Path) -> Problem | None:
 
 def strays(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     """What the manifest does not know."""
-    known = {MANIFEST, SHA256SUMS} | {shard.name for shard in manifest.shards}
+    known = {MANIFEST, SHA256SUMS, FOUND_FOLDER} | {shard.name for shard in manifest.shards}
     if manifest.quarantine.sha256 is not None:
         known.add(QUARANTINE)
     for path in sorted(folder.iterdir()):

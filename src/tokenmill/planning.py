@@ -408,6 +408,7 @@ def make_plan(
     selection: Selection = NO_MORE,
     commit: str | None = None,
     is_stored: bool = False,
+    deadline: float | None = None,
 ) -> Plan:
     """Decide everything but the bytes; ``commit`` is that of a tokenizer on the Hub, where a run
     goes on, ``is_stored``: the output goes to an object store. Raises InputError or UsageError;
@@ -433,13 +434,15 @@ def make_plan(
         is_remote=inputs.are_remote or is_stored,
     )
     found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, budget(threads=threads), None)
-    found.budget = _with_room_for_files(found, partial(budget, threads=threads), threads)
+    found.budget = _with_room_for_files(found, partial(budget, threads=threads), threads, deadline)
     most = found.budget.reader_bytes
     found.position_split = position_split_of(spec, inputs.files, choice.cuts, most)
     return found
 
 
-def _with_room_for_files(plan: Plan, budget: Callable[..., Budget], threads: int | None) -> Budget:
+def _with_room_for_files(
+    plan: Plan, budget: Callable[..., Budget], threads: int | None, deadline: float | None
+) -> Budget:
     """The budget with what the files take while they are read, by their footers and headers.
 
     Fewer threads leave more for a file, where their number was not asked for (``threads`` None).
@@ -447,7 +450,7 @@ def _with_room_for_files(plan: Plan, budget: Callable[..., Budget], threads: int
     """
     least = budget(threads=1) if threads is None else plan.budget
     options = replace(plan.source_options(), reader_bytes=least.reader_bytes)
-    heads = heads_of(plan.inputs.files, options)
+    heads = heads_of(plan.inputs.files, options, deadline)
     refuse_unusable(heads, options.quarantines)
     return_free_memory()
     window = plan.budget.window

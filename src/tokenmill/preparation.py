@@ -161,7 +161,18 @@ def plan_run(
         commit = recorded_commit(out, spec.tokenizer)
         selection = Selection(run.config, revisions_of(out))
     is_stored = where is not None and is_store(where)
-    found = make_plan(paths, spec, run.engine, total, threads, selection, commit, is_stored)
+    seconds = None if run.max_time is None else parse_seconds(run.max_time)
+    found = make_plan(
+        paths,
+        spec,
+        run.engine,
+        total,
+        threads,
+        selection,
+        commit,
+        is_stored,
+        None if seconds is None else time.monotonic() + seconds,
+    )
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     if found.inputs.are_remote and found.budget.is_tight:
         give_back_large_buffers()

@@ -39,6 +39,7 @@ from tokenmill.storage import (
     publish,
     remove_own,
     remove_state,
+    set_aside,
     write_durably,
 )
 from tokenmill.tokenizers import make_engine
@@ -70,7 +71,7 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
             problem = shard_problem(out, manifest, shard, quick=False)
             if problem is not None:
                 tell(f"damaged: {problem}")
-                _Rebuilding(plan, out, shard).run()
+                _Rebuilding(plan, out, shard, tell).run()
                 tell(f"repaired: {shard.name}, {format_bytes(shard.bytes)}")
             remove_own(out / (shard.name + PARTIAL))  # of a repair that was killed
         if sums:
@@ -121,7 +122,8 @@ def _refuse_damaged_quarantine(out: Path, manifest: Manifest) -> None:
 class _Rebuilding:
     """One shard, made again."""
 
-    def __init__(self, plan: Plan, out: Path, shard: Shard) -> None:
+    def __init__(self, plan: Plan, out: Path, shard: Shard, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self._plan = plan
         self._out = out
         self._shard = shard
@@ -142,20 +144,24 @@ class _Rebuilding:
                     f"made from the same inputs, its SHA-256 is {sha256}, not {shard.sha256}",
                     "run verify --against with the inputs, or prepare again with --overwrite",
                 )
-            self._refuse_foreign(staged.path, len(header))
+            self._keep_foreign(staged.path, len(header))
             publish(self._out, [shard.name], replaces=True)
         finally:
             staged.discard()
 
-    def _refuse_foreign(self, made: Path, header: int) -> None:
-        """Raise TokenmillError where what has the shard's name is no damaged shard: damage leaves
-        some bytes as they were, or none at all. A link has no bytes of its own."""
+    def _keep_foreign(self, made: Path, header: int) -> None:
+        """Set aside what has the shard's name and nothing in common with it: damage mostly leaves
+        some bytes as they were, and the file may be somebody's. A link has no bytes of its own."""
         there = self._out / self._shard.name
         if not os.path.lexists(there) or there.is_symlink():
             return
         with explained(there):
-            if not shares_a_stretch(made, there, header):
+            if there.is_dir():
                 raise foreign(there)
+            is_ours = shares_a_stretch(made, there, header)
+        if not is_ours:
+            aside = set_aside(there)
+            self._tell(f"set aside: {there} has nothing of the shard, and is {aside} now")
 
     def _parts(self) -> Iterator[NDArray[Any]]:
         """Its tokens, from its origin on; as many as can be had."""

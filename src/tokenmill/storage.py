@@ -26,6 +26,7 @@ from tokenmill.errors import NoSpace, OutputInUse, TokenmillError, too_many_file
 from tokenmill.quantities import format_bytes
 
 __all__ = ["PARTIAL", "STATE_FOLDER"]
+FOUND_FOLDER = ".tokenmill-found"
 _WRITE_BACK = 16 * 1024 * 1024
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
@@ -250,6 +251,22 @@ def publish(folder: Path, names: list[str], replaces: bool = False) -> None:
             if partial.exists() or not (folder / name).exists():
                 os.replace(partial, folder / name)
         sync_folder(folder)
+
+
+def set_aside(path: Path) -> Path:
+    """Move a file that may be somebody's out of the way; where to. Nothing is lost.
+
+    Into a folder of its own: build-nanogpt's loader takes every name that has ``train`` in it.
+    """
+    folder, number = path.parent / FOUND_FOLDER, 1
+    with explained(path):
+        folder.mkdir(exist_ok=True)
+        while os.path.lexists(aside := folder / f"{path.name}.{number}"):
+            number += 1
+        os.rename(path, aside)
+        sync_folder(folder)
+        sync_folder(path.parent)
+    return aside
 
 
 def write_durably(path: Path, content: bytes, replaces: bool = False) -> None:

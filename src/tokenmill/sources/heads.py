@@ -8,14 +8,16 @@ nothing of them is kept but numbers.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from functools import partial
 
 from tokenmill.compression import too_large
-from tokenmill.errors import InputError, TokenmillError, UsageError
+from tokenmill.errors import InputError, LimitReached, TokenmillError, UsageError
 from tokenmill.places import InputFile
 from tokenmill.places.standard_input import Pipe
 from tokenmill.readahead import in_background
@@ -37,27 +39,30 @@ class Head:
     fault: TokenmillError | None = None
 
 
-def heads_of(files: list[InputFile], options: SourceOptions) -> list[Head]:
-    """The heads of all files, in their order. Raises what is no fault of a file: of the network."""
-    return list(_looked_at(files, partial(_head_of, options=options)))
+def heads_of(
+    files: list[InputFile], options: SourceOptions, deadline: float | None = None
+) -> list[Head]:
+    """The heads of all files, in their order. Raises what is no fault of a file: of the network;
+    and LimitReached at ``deadline``, of the monotonic clock."""
+    return list(_looked_at(files, partial(_head_of, options=options), deadline))
 
 
 def refuse_unusable(heads: list[Head], quarantines: bool) -> None:
-    """Raise UsageError for all files that cannot be read: each is counted, the first few are named
-    (a corpus of one file is its own error, InputError where it is damaged).
+    """Raise UsageError for all files that cannot be read, or InputError where the first of them is
+    damaged or cannot be had: each is counted, the first few are named.
+
     Those that are going to be left out are none, unless no file would be left: then it is not the
     files that are at fault but what is looked for in them."""
     faults = [head.fault for head in heads if head.fault is not None]
     if not faults or (quarantines and len(faults) < len(heads)):
         return
     if len(faults) == 1:
-        if len(heads) == 1:
-            raise faults[0]
-        raise UsageError(faults[0].what, faults[0].where, faults[0].why, faults[0].fix)
+        raise faults[0]
     shown = [f"{fault.where}: {fault.what}" for fault in faults[:_SHOWN]]
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
     first = faults[0].fix or "correct them"
-    raise UsageError(
+    kind = InputError if isinstance(faults[0], InputError) else UsageError
+    raise kind(
         f"{len(faults)} of {len(heads)} input files cannot be read as they are",
         "; ".join(shown) + more,
         faults[0].why,
@@ -86,12 +91,24 @@ def needs_at_once(heads: list[Head], window: int, most: int) -> int:
     return largest
 
 
-def _looked_at(files: Iterable[InputFile], look: Callable[[InputFile], Head]) -> Iterator[Head]:
+def _looked_at(
+    files: Iterable[InputFile], look: Callable[[InputFile], Head], deadline: float | None
+) -> Iterator[Head]:
     waiting: deque[Future[Head] | Head] = deque()
 
     def first() -> Head:
         head = waiting.popleft()
-        return head.result() if isinstance(head, Future) else head
+        if not isinstance(head, Future):
+            return head
+        try:
+            return head.result(None if deadline is None else max(0, deadline - time.monotonic()))
+        except NotYet:
+            raise LimitReached(
+                "--max-time is over",
+                None,
+                "the network was waited for, before anything began",
+                "run the same command again, with more time",
+            ) from None
 
     for file in files:
         remote = file.place.is_remote
