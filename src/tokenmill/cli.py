@@ -340,8 +340,8 @@ def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_jso
         return
     _show(f"{about['format']}, {about['tokenizer']}, end-of-text {about['delimiter']}")
     _show(f"validation split: {about['split']}")
-    counts = about["counts"].items()
-    _show(", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in counts if value))
+    counts = [(value, name.replace("_", " ")) for name, value in about["counts"].items() if value]
+    _show(", ".join(f"{n:,} {name.removesuffix('s') if n == 1 else name}" for n, name in counts))
     for shard in about["shards"]:
         _show(
             f"{shard['name']}: {numbered(shard['tokens'], 'token')} of {shard['dtype']} after "
