@@ -30,70 +30,13 @@ from tokenmill.tokenizers.ranks import PATTERNS
 
 TEXTS = 20
 T = tokenizers
-_WORDS = [
-    "the",
-    "quick",
-    "brown",
-    "fox",
-    "jumps",
-    "over",
-    "lazy",
-    "dog",
-    "don't",
-    "it's",
-    "WE'LL",
-    "HTTPServer",
-    "x1",
-    "42",
-    "1234567",
-    "3.14",
-    "naïve",
-    "café",
-    "straße",
-    "Привет",
-    "мир",
-    "Ελληνικά",
-    "日本語",
-    "テキスト",
-    "漢字",
-    "한국어",
-    "ไทย",
-    "हिन्दी",
-    "العربية",
-    "aaa",
-    "aaaa",
-    "abab",
-    "ababa",
-    "---",
-    "----",
-    "====",
-    "'tis",
-    "rock'n'roll",
-    "<b>",
-    "</b>",
-    "<|x|>",
-    "[INST]",
-    "snake_case",
-    "é",
-    "é",
-    "ﬁne",
-    "Å",
-    "①",
-    "²",
-    "½",
-    "\xad",
-    "\u200b",
-    "😀",
-    "👨\u200d👩",
-    "▁",
-    "▁▁",
-    "Ġ",
-    "##",
-    "<unk>",
-    "<s>",
-    "</s>",
-    "<0x41>",
-]
+_TEXT = """
+the quick brown fox jumps over lazy dog don't it's WE'LL HTTPServer x1 42 1234567 3.14 naïve café
+straße Привет мир Ελληνικά 日本語 テキスト 漢字 한국어 ไทย हिन्दी العربية aaa aaaa abab ababa --- ----
+==== 'tis rock'n'roll <b> </b> <|x|> [INST] snake_case é e\u0301 ﬁne Å ① ² ½ \u00ad \u200b ▁ ▁▁ Ġ
+## <unk> <s> </s> <0x41> \U0001f600 \U0001f468\u200d\U0001f469 a
+"""
+_WORDS = [*_TEXT.split(), "", "\u2028", "\x85", "\x00", "\x1c\x1d\x1e\x1f"]
 _BLANKS = ("", "", " ", " ", " ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", " \n", "\xa0", "\u3000")
 _SYMBOLS = (
     "<sep>", "[A]", "<|x|>", "qx", "<tool>", "the", "é", "日本", "\n\n", "ab", "#", "q", "<a",
@@ -297,10 +240,39 @@ def _edited(draw: random.Random, plain: dict[str, Any]) -> str:
     return "all splits"
 
 
+def _usual(draw: random.Random) -> tuple[Any, Any]:
+    """A byte-level BPE, or one with byte fallback, much as they are published."""
+    p, n, size = T.pre_tokenizers, T.normalizers, draw.choice([300, 400, 600])
+    if draw.random() < 0.5:
+        made = T.Tokenizer(T.models.BPE(ignore_merges=draw.random() < 0.3))
+        made.normalizer = draw.choice([None, None, n.NFC()])
+        last = p.ByteLevel(add_prefix_space=False, use_regex=False)
+        split = p.Split(T.Regex(draw.choice(sorted(PATTERNS.values()))), "isolated")
+        alone = p.ByteLevel(add_prefix_space=draw.random() < 0.2)
+        made.pre_tokenizer = alone if draw.random() < 0.3 else p.Sequence([split, last])
+        options: dict[str, Any] = {"initial_alphabet": p.ByteLevel.alphabet()}
+        specials = ["</s>"]
+    else:
+        made = T.Tokenizer(T.models.BPE(byte_fallback=True, unk_token="<unk>", fuse_unk=True))
+        space = n.Replace(" ", "▁")
+        made.normalizer = draw.choice([None, space, n.Sequence([n.Prepend("▁"), space])])
+        if made.normalizer is None:
+            scheme = draw.choice(["always", "never", "first"])
+            made.pre_tokenizer = p.Metaspace(prepend_scheme=scheme, split=draw.random() < 0.7)
+        specials = ["<unk>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+        options = {"limit_alphabet": draw.choice([60, 300])}
+    return made, T.trainers.BpeTrainer(
+        vocab_size=size + len(specials), special_tokens=specials, show_progress=False, **options
+    )
+
+
 def _json(draw: random.Random, folder: Path, corpus: list[str]) -> Made:
-    model, trainer = _model(draw)
-    made = T.Tokenizer(model)
-    made.normalizer, made.pre_tokenizer = _normalizer(draw), _pre_tokenizer(draw)
+    if draw.random() < 0.5:
+        made, trainer = _usual(draw)
+    else:
+        model, trainer = _model(draw)
+        made = T.Tokenizer(model)
+        made.normalizer, made.pre_tokenizer = _normalizer(draw), _pre_tokenizer(draw)
     made.train_from_iterator(corpus, trainer)
     symbols = []
     many = draw.choice([0, 0, 1, 2, 3, 5, 230])
