@@ -50,6 +50,7 @@ def manifest_of(plan: Plan, shards: list[Shard], encoded: Encoded, share: float)
         quarantine=quarantine,
         warnings=[],
         revisions=plan.inputs.revisions,
+        libraries=plan.libraries(),
     )
     layout = Layout(manifest.shard_tokens(), plan.vocabulary.end_of_text, exact=True)
     manifest.warnings = _empty_split(manifest, plan.spec) + plan.spec.layout.warnings(layout)

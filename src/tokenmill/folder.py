@@ -55,6 +55,8 @@ from tokenmill.storage import (
     write_durably,
 )
 from tokenmill.tokenizers import identity
+from tokenmill.tokenizers.libraries import advice
+from tokenmill.tokenizers.libraries import differences as library_differences
 from tokenmill.uploads import Uploads
 
 _STEP = 1024 * 1024
@@ -120,6 +122,15 @@ class OutputFolder:
                 "; ".join(found),
                 "choose another --out, or --overwrite to replace it",
             )
+        now = self._plan.libraries()
+        if found := library_differences(now, manifest.libraries):
+            raise SpecMismatch(
+                "the folder holds the dataset of another release of a library",
+                self.where,
+                "; ".join(found),
+                "it is whole, and can be used as it is; to make it anew: --overwrite; to have that "
+                f"release again: {advice(now, manifest.libraries)}",
+            )
         return manifest
 
     def _load(self) -> Manifest | None:
@@ -148,6 +159,7 @@ class OutputFolder:
             found.append(f"its journal has version {run.journal_version}, not {JOURNAL_VERSION}")
         if run.fingerprint not in (self._plan.fingerprint(), self._before_quarantine()):
             found += self._differences(run.spec, run.tokenizer, run.inputs)
+        found += library_differences(self._plan.libraries(), run.libraries)
         if found:
             raise SpecMismatch(
                 "the folder holds an unfinished run of another kind",

@@ -104,6 +104,7 @@ class Manifest(msgspec.Struct):
     """Everything known of a finished dataset.
 
     ``revisions``: for each moving revision of a dataset on the Hub that was asked for, its commit.
+    ``libraries``: release and Unicode level of each that can encode with the tokenizer.
     """
 
     manifest_version: int
@@ -122,6 +123,7 @@ class Manifest(msgspec.Struct):
     quarantine: Quarantine
     warnings: list[str]
     revisions: dict[str, str] = {}
+    libraries: dict[str, dict[str, str]] = {}
 
     def __repr__(self) -> str:
         tokens = ", ".join(

@@ -50,6 +50,7 @@ from tokenmill.tokenizers import (
     load_vocabulary,
     make_engine,
 )
+from tokenmill.tokenizers.libraries import library
 
 FETCHES = 4
 """Requests under way, or fetched and not yet read, of each remote file."""
@@ -112,6 +113,12 @@ class Plan:
         """SHA-256 over all that decides the bytes; with another spec in this one's place."""
         tokenizer = identity(self.vocabulary.describe())
         return fingerprint(spec or self.spec, tokenizer, self.identities())
+
+    def libraries(self) -> dict[str, dict[str, str]]:
+        """The libraries that can encode with its tokenizer, as they are installed."""
+        names = dict.fromkeys([*self.vocabulary.engines, self.vocabulary.reference])
+        found = {name: library(name) for name in names}
+        return {name: dict(entry) for name, entry in found.items() if entry is not None}
 
     def split_rule(self) -> str:
         """How the validation split is drawn, in words, for the manifest."""

@@ -332,6 +332,7 @@ class Preparation:
             self.options.arguments,
             datetime.now(timezone.utc).isoformat(timespec="seconds"),
             plan.inputs.revisions,
+            plan.libraries(),
         )
 
     def _announce(self, log: Log, freed: int) -> None:
