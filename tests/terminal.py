@@ -42,8 +42,8 @@ class Terminal:
         self.rc: int | None = None
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
-            for number in (signal.SIGINT, signal.SIGHUP):
-                signal.signal(number, signal.SIG_DFL)
+            for heard in (signal.SIGINT, signal.SIGHUP):
+                signal.signal(heard, signal.SIG_DFL)
             for number, path in (redirect or {}).items():
                 os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
             _set_size(0, columns, rows)

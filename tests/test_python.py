@@ -50,7 +50,7 @@ def test_dir_shows_what_there_is() -> None:
 @pytest.mark.parametrize("name", ["prepare", "plan"])
 def test_help_shows_every_option(name: str) -> None:
     function = getattr(tokenmill, name)
-    shown = pydoc.render_doc(function, renderer=pydoc.plaintext)
+    shown = pydoc.render_doc(function, renderer=pydoc.plaintext)  # type: ignore[attr-defined]
     parameters = inspect.signature(function).parameters
     assert list(parameters)[:2] == ["inputs", "out"]
     for option in PrepareOptions.__annotations__:
@@ -242,7 +242,9 @@ def test_the_log_hears_of_the_disk(
 ) -> None:
     from tokenmill import planning
 
-    need = tokenmill.plan(corpus).estimate.output_bytes("uint16")
+    estimate = tokenmill.plan(corpus).estimate
+    assert estimate is not None
+    need = estimate.output_bytes("uint16")
     monkeypatch.setattr(planning, "free_bytes", lambda place: need)
     getattr(tokenmill, name)(corpus, out=tmp_path / "out")
     warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]

@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,14 +46,18 @@ def environment(pause: float = PAUSE, **more: str) -> dict[str, str]:
 
 
 def is_drawn(terminal: Terminal) -> bool:
-    """Is there a block, with some of the work done?"""
+    """Is there a whole block, with some of the work done? Once all of it has come, the cursor is
+    back on its bar."""
+    row = terminal.screen.display[terminal.screen.cursor.y].rstrip()
+    if terminal.screen.cursor.x or not re.fullmatch("[#-]+", row):
+        return False
     return any(re.match(r"tokens +[1-9]", row) for row in terminal.lines())
 
 
 def has_bar(width: int, terminal: Terminal) -> bool:
     """Is there a bar that wide, with all the rows below it?"""
     bars = [row for row in terminal.lines() if len(row) == width and set(row) <= set("#-")]
-    return bool(bars) and "bottleneck" in terminal.text()
+    return bool(bars) and is_drawn(terminal)
 
 
 def assert_whole_block(terminal: Terminal, columns: int) -> None:
@@ -178,7 +183,8 @@ def test_stderr_in_a_file(corpus: Path, tmp_path: Path) -> None:
 
 
 def test_colours_and_none(corpus: Path, tmp_path: Path) -> None:
-    for env, has_colours in (({}, True), ({"NO_COLOR": "1"}, False)):
+    both: list[tuple[dict[str, Any], bool]] = [({}, True), ({"NO_COLOR": "1"}, False)]
+    for env, has_colours in both:
         shown = command(corpus, tmp_path / f"out{has_colours}")
         with at_terminal(shown, 80, environment(**env)) as terminal:
             terminal.wait_for(is_drawn)
