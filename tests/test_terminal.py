@@ -46,14 +46,18 @@ def environment(pause: float = PAUSE, **more: str) -> dict[str, str]:
 
 
 def is_drawn(terminal: Terminal) -> bool:
-    """Is there a block, with some of the work done?"""
+    """Is there a whole block, with some of the work done? Once all of it has come, the cursor is
+    back on its bar."""
+    row = terminal.screen.display[terminal.screen.cursor.y].rstrip()
+    if terminal.screen.cursor.x or not re.fullmatch("[#-]+", row):
+        return False
     return any(re.match(r"tokens +[1-9]", row) for row in terminal.lines())
 
 
 def has_bar(width: int, terminal: Terminal) -> bool:
     """Is there a bar that wide, with all the rows below it?"""
     bars = [row for row in terminal.lines() if len(row) == width and set(row) <= set("#-")]
-    return bool(bars) and "bottleneck" in terminal.text()
+    return bool(bars) and is_drawn(terminal)
 
 
 def assert_whole_block(terminal: Terminal, columns: int) -> None:
