@@ -33,8 +33,8 @@ T = tokenizers
 _TEXT = """
 the quick brown fox jumps over lazy dog don't it's WE'LL HTTPServer x1 42 1234567 3.14 naïve café
 straße Привет мир Ελληνικά 日本語 テキスト 漢字 한국어 ไทย हिन्दी العربية aaa aaaa abab ababa ---
----- ==== 'tis rock'n'roll <b> </b> <|x|> [INST] snake_case é e\u0301 ﬁne Å ① ² ½ \u00ad \u200b ▁ ▁▁ Ġ
-## <unk> <s> </s> <0x41> \U0001f600 \U0001f468\u200d\U0001f469 a
+---- ==== 'tis rock'n'roll <b> </b> <|x|> [INST] snake_case é e\u0301 ﬁne Å ① ² ½ \u00ad \u200b ▁ ▁▁
+Ġ ## <unk> <s> </s> <0x41> \U0001f600 \U0001f468\u200d\U0001f469 a
 """
 _WORDS = [*_TEXT.split(), "", "\u2028", "\x85", "\x00", "\x1c\x1d\x1e\x1f"]
 _BLANKS = ("", "", " ", " ", " ", "  ", "   ", "\n", "\n\n", "\r\n", "\t", " \n", "\xa0", "\u3000")
