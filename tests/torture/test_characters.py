@@ -1,0 +1,49 @@
+"""Every code point, in every neighbourhood, by the engine that a run takes and by the reference.
+
+Counted: code points times neighbourhoods. A document of 256 of them is compared at once, and where
+it differs, each by itself, so that a failure names the characters.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import trained
+from tests.make_differences import PLACE, computed, probes
+from tests.shared import tokenizer_argument
+from tests.test_characters import NEIGHBOURHOODS, expected, found
+
+GROUP = 256
+EVERY = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+
+
+def place_of(name: str) -> str:
+    return str(trained.path(name)) if name in ("llama3", "qwen") else tokenizer_argument(name)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "cl100k_base", "o200k_base", "llama3", "qwen"])
+def test_every_code_point_in_every_neighbourhood(name: str) -> None:
+    place, differing, tried = place_of(name), [], 0
+    for low in range(0, len(EVERY), 64 * GROUP):
+        codes = EVERY[low : low + 64 * GROUP]
+        groups = [codes[at : at + GROUP] for at in range(0, len(codes), GROUP)]
+        documents = [
+            "\n".join(around.format(chr(code)) for code in group for around in NEIGHBOURHOODS)
+            for group in groups
+        ]
+        tried += len(codes) * len(NEIGHBOURHOODS)
+        pairs = zip(found(place, documents), expected(place, documents), groups, strict=True)
+        differing += [code for mine, theirs, group in pairs if mine != theirs for code in group]
+    alone = [around.format(chr(code)) for code in differing for around in NEIGHBOURHOODS]
+    mine, theirs = found(place, alone or ["a"]), expected(place, alone or ["a"])
+    wrong = [text for text, a, b in zip(alone, mine, theirs, strict=False) if a != b]
+    print(f"{name}: {tried:,} code points times neighbourhoods, {len(wrong)} differences")
+    assert not differing, [ascii(text) for text in wrong[:20]] or differing[:20]
+
+
+def test_the_known_differences_are_those_of_all_code_points() -> None:
+    import json
+
+    known = {each["tables"]: each["ranges"] for each in json.loads(PLACE.read_text())}
+    for tables, probe in probes():
+        assert [list(pair) for pair in computed(probe)] == known[tables], tables
