@@ -507,3 +507,9 @@ def is_refused_or_exact(seed: int, folder: Path) -> bool:
         return choose("gigatoken", vocabulary).engine == "gigatoken"
     except UsageError as error:
         return bool(error.fix)
+
+
+def sample_texts(seed: int, count: int) -> list[str]:
+    """Some random texts."""
+    draw = random.Random(seed)
+    return [random_text(draw, []) for _ in range(count)]
