@@ -75,7 +75,7 @@ REFUSED: list[tuple[str, Callable[[Settings], object], str]] = [
     ("llama3", added("\x1d"), "cannot be told from what divides documents"),
     (
         "llama3",
-        model(continuing_subword_prefix="##", unk_token="!"),
+        model(continuing_subword_prefix="##", unk_token="!", merges=[]),
         "has a continuing_subword_prefix",
     ),
     ("llama3", model(end_of_word_suffix="</w>", unk_token="!"), "has a end_of_word_suffix"),
