@@ -168,7 +168,7 @@ def test_control_pieces_are_never_given_for_text(tmp_path: Path) -> None:
     """Their text can be put together of other pieces; the library does not do it."""
     path = tmp_path / "tokenizer.model"
     trained.spm.SentencePieceTrainer.train(
-        sentence_iterator=iter(["the [INST] of [IN ST] and ST] [IN"] * 50),
+        sentence_iterator=iter(["x[INST a[INST b", "c] d", "oth e th f"] * 50),
         model_prefix=str(path.with_suffix("")), vocab_size=330, model_type="bpe", minloglevel=2,
         byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
         hard_vocab_limit=False, control_symbols=["[INST]", "the"],
