@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import tokenmill
+from tests.conftest import Run
 from tests.shared import BOOKS
 from tokenmill.errors import SpecMismatch
 from tokenmill.manifest import load_manifest
@@ -55,3 +56,9 @@ def test_a_manifest_of_before_says_nothing_and_passes(tmp_path: Path) -> None:
     del told["libraries"]
     path.write_text(json.dumps(told))
     assert tokenmill.prepare(BOOKS, out=out, val_fraction=0.1).libraries == {}
+
+
+def test_doctor_tells_the_level_of_unicode(tokenmill: Run) -> None:
+    found = tokenmill("doctor", "--json").lines[0]["libraries"]
+    assert "(Unicode " in found["tiktoken"]
+    assert "(Unicode " in found["tokenizers"]

@@ -17,6 +17,7 @@ from tokenmill.memory import available_cores, default_budget, memory_limit_and_p
 from tokenmill.quantities import format_bytes
 from tokenmill.storage import StagedFile, free_bytes
 from tokenmill.tokenizers import ENGINES, load_vocabulary, make_engine
+from tokenmill.tokenizers.libraries import library, told
 
 _LIBRARIES = (
     "gigatoken", "tiktoken", "tokenizers", "sentencepiece", "huggingface_hub", "pyarrow", "numpy",
@@ -75,6 +76,9 @@ def _processor() -> str:
 
 
 def _version(name: str) -> str:
+    if name in ENGINES:
+        found = library(name)
+        return "missing" if found is None else told(name, found).partition(" ")[2]
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
