@@ -8,6 +8,7 @@ changed, so a journal cut off anywhere is still one, of an earlier moment.
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from tokenmill.storage import STATE_FOLDER, AppendedFile
 
 JOURNAL = "journal"
 VERSION = 1
+_CHECKSUM = 17
+"""Bytes of a line before its JSON: sixteen digits and a space."""
 
 
 class RunBegun(msgspec.Struct, tag="run"):
@@ -157,10 +160,15 @@ class Journal:
         self._file.close()
 
 
-def to_line(entry: Entry) -> bytes:
+def to_line(entry: Entry) -> bytes | bytearray:
     """An entry as it stands in a journal."""
-    text = msgspec.json.encode(entry)
-    return f"{xxhash.xxh3_64_hexdigest(text)} ".encode() + text + b"\n"
+    line = bytearray(_CHECKSUM)  # one copy: with a million inputs the first has 300 MB
+    msgspec.json.Encoder().encode_into(entry, line, _CHECKSUM)
+    with memoryview(line) as whole, whole[_CHECKSUM:] as text:
+        checksum = xxhash.xxh3_64_hexdigest(text)
+    line[:_CHECKSUM] = f"{checksum} ".encode()
+    line += b"\n"
+    return line
 
 
 def continuing_command(arguments: list[str]) -> str:
@@ -193,7 +201,7 @@ def parse_journal(content: bytes, where: str) -> Log | None:
     """The same of a journal's content, found at ``where``."""
     log: Log | None = None
     size = 0
-    for line in content.splitlines(keepends=True):
+    for line in _lines(content):
         entry = _parse(line)
         if entry is None:
             break
@@ -214,9 +222,19 @@ def parse_journal(content: bytes, where: str) -> Log | None:
     return log
 
 
-def _parse(line: bytes) -> Entry | None:
-    checksum, _, text = line.rstrip(b"\n").partition(b" ")
-    if not line.endswith(b"\n") or checksum != xxhash.xxh3_64_hexdigest(text).encode():
+def _lines(content: bytes) -> Iterator[memoryview]:
+    """The lines, the torn one at the end too; without a copy, for the first may be large."""
+    start, whole = 0, memoryview(content)
+    while start < len(content):
+        stop = content.find(b"\n", start) + 1 or len(content)
+        yield whole[start:stop]
+        start = stop
+
+
+def _parse(line: memoryview) -> Entry | None:
+    checksum, text = bytes(line[:_CHECKSUM]), line[_CHECKSUM:-1]
+    wanted = f"{xxhash.xxh3_64_hexdigest(text)} ".encode()
+    if bytes(line[-1:]) != b"\n" or checksum != wanted:
         return None
     try:
         entry: Entry = msgspec.json.decode(text, type=Entry)

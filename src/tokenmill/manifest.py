@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 VERSION = 1
+_INPUTS_A_PIECE = 1000
 _COUNTED = ("documents", "tokens", "quarantined")
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 """How many of something: what is read from a file is refused when it cannot be."""
@@ -148,8 +150,24 @@ class Manifest(msgspec.Struct):
 
     def to_json(self) -> bytes:
         """The file's content."""
-        plain = msgspec.to_builtins(self)
-        return json.dumps(plain, indent=2, ensure_ascii=False).encode() + b"\n"
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """The file's content, in pieces: with a million inputs it is hundreds of megabytes.
+
+        It is what ``json.dumps`` writes with an indent of 2, which makes objects of all of it; the
+        inputs, which hold no fractions, msgspec writes the same.
+        """
+        plain = msgspec.to_builtins(msgspec.structs.replace(self, inputs=[]))
+        text = json.dumps(plain, indent=2, ensure_ascii=False)
+        head, sign, tail = text.partition('\n  "inputs": [')  # in no string is a line end
+        yield (head + sign).encode()
+        for start in range(0, len(self.inputs), _INPUTS_A_PIECE):
+            some = self.inputs[start : start + _INPUTS_A_PIECE]
+            listed = msgspec.json.format(msgspec.json.encode(some), indent=2)
+            listed = listed.removeprefix(b"[").removesuffix(b"\n]").replace(b"\n", b"\n  ")
+            yield (b"," if start else b"") + listed
+        yield ("\n  " if self.inputs else "").encode() + tail.encode() + b"\n"
 
     def sha256sums(self) -> bytes:
         """The content of SHA256SUMS, for plain ``sha256sum -c``: this manifest is in it too, so
@@ -157,7 +175,10 @@ class Manifest(msgspec.Struct):
         hashes = [(shard.sha256, shard.name) for shard in self.shards]
         if self.quarantine.sha256 is not None:
             hashes.append((self.quarantine.sha256, QUARANTINE))
-        hashes.append((hashlib.sha256(self.to_json()).hexdigest(), MANIFEST))
+        mine = hashlib.sha256()
+        for piece in self.pieces():
+            mine.update(piece)
+        hashes.append((mine.hexdigest(), MANIFEST))
         return "".join(f"{digest}  {name}\n" for digest, name in hashes).encode()
 
 

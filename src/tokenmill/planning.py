@@ -28,6 +28,7 @@ from tokenmill.memory import (
     Budget,
     available_cores,
     check_vocabulary_file,
+    listed_bytes,
     return_free_memory,
     roomy_bytes,
 )
@@ -95,10 +96,10 @@ class Plan:
         """Bytes of all inputs on disk."""
         return sum(file.size for file in self.inputs.files)
 
-    def identities(self) -> list[dict[str, Any]]:
-        """What identifies the inputs."""
-        return [
-            {
+    def identities(self) -> Iterator[dict[str, Any]]:
+        """What identifies the inputs, one by one: there may be a million."""
+        for file in self.inputs.files:
+            yield {
                 "path": file.path,
                 "kind": file.kind,
                 "compression": file.compression,
@@ -106,8 +107,6 @@ class Plan:
                 "modified": file.modified,
                 "probe": file.probe,
             }
-            for file in self.inputs.files
-        ]
 
     def fingerprint(self, spec: Spec | None = None) -> str:
         """SHA-256 over all that decides the bytes; with another spec in this one's place."""
@@ -334,7 +333,7 @@ class Plan:
         assert self.estimate is not None
         estimate = self.estimate
         return {
-            "inputs": self.identities(),
+            "inputs": list(self.identities()),
             "ignored": self.inputs.ignored,
             "repeated": self.inputs.repeated,
             "documents": estimate.documents,
@@ -439,6 +438,7 @@ def make_plan(
         vocabulary_size=vocabulary.largest_id + 1,
         needs=choice.needs,
         is_remote=inputs.are_remote or is_stored,
+        listed=listed_bytes([file.path for file in inputs.files]),
     )
     found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, budget(threads=threads), None)
     found.budget = _with_room_for_files(found, partial(budget, threads=threads), threads, deadline)

@@ -10,10 +10,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tokenmill.memory import memory_limit
+
 TRIES = 3
 PAUSE_SECONDS = 0.2
-MOST_BYTES = 256 * 1024 * 1024
-"""Far more than the manifest or the journal of the largest dataset."""
+MOST_BYTES = max(256 * 1024 * 1024, memory_limit() // 4)
+"""More is no manifest or journal, or none that can be held: they name all inputs, 200 to 400 bytes
+each, of which there may be millions."""
 
 
 def read_patiently(read: Callable[[], bytes]) -> bytes:
@@ -43,4 +46,4 @@ def read_small(path: Path) -> bytes:
             raise OSError(errno.EINVAL, "not a regular file")
         if status.st_size > MOST_BYTES:
             raise OSError(errno.EFBIG, f"larger than {MOST_BYTES} bytes")
-        return file.read(MOST_BYTES)
+        return file.read(status.st_size)

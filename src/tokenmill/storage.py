@@ -198,12 +198,12 @@ class AppendedFile:
             os.fsync(self._fd)
             sync_folder(path.parent)
 
-    def append(self, line: bytes) -> None:
+    def append(self, line: bytes | bytearray) -> None:
         """Add one line, durably."""
         with explained(self._path):
-            done = 0
+            done, whole = 0, memoryview(line)
             while done < len(line):
-                done += os.write(self._fd, line[done:])
+                done += os.write(self._fd, whole[done:])
             _sync_data(self._fd)
 
     def close(self) -> None:

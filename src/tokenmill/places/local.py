@@ -108,13 +108,13 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
         if entry is not None:
             found.files.append(entry)
         elif named:
-            raise unknown_kind(str(path), _head(path))
+            raise unknown_kind(path, _head(path))
         else:
-            found.ignored.append(str(path))
+            found.ignored.append(path)
     return found
 
 
-def _paths(argument: str) -> list[tuple[Path, bool]]:
+def _paths(argument: str) -> list[tuple[str, bool]]:
     """The files an argument stands for, and whether each was named itself. ``~`` in quotes is what
     the shell would have made of it, where there is no file of that name."""
     if argument.startswith("~") and not os.path.lexists(argument):
@@ -124,7 +124,7 @@ def _paths(argument: str) -> list[tuple[Path, bool]]:
     if os.path.isdir(argument):
         return [(file, False) for file in _files_below(path)]
     if os.path.lexists(argument):
-        return [(path, True)]
+        return [(str(path), True)]
     if glob.has_magic(argument):
         matches = sorted(glob.glob(argument, recursive=True), key=os.fsencode)
         below = [
@@ -133,7 +133,7 @@ def _paths(argument: str) -> list[tuple[Path, bool]]:
             for pair in (
                 [(file, False) for file in _files_below(Path(match))]
                 if os.path.isdir(match)
-                else [(Path(match), False)]
+                else [(str(Path(match)), False)]
             )
         ]
         if below:
@@ -142,9 +142,9 @@ def _paths(argument: str) -> list[tuple[Path, bool]]:
     raise InputError("no such file or folder", argument, None, "check the path")
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _files_below(folder: Path) -> list[str]:
     """All files below a folder, hidden ones left out, links followed but never in circles."""
-    found: list[Path] = []
+    found: list[str] = []
     visited: set[tuple[int, int]] = set()
 
     def refuse(error: OSError) -> None:
@@ -161,63 +161,69 @@ def _files_below(folder: Path) -> list[Path]:
         visited.add(identity)
         shown = [name for name in folders if not name.startswith(".")]
         folders[:] = sorted(shown, key=os.fsencode)
-        found += [Path(root, name) for name in names if not name.startswith(".")]
+        # As pathlib writes it; but an object of it for each file is slow, and large.
+        place = str(Path(root))
+        shown = [name for name in names if not name.startswith(".")]
+        found += shown if place == "." else [os.path.join(place, name) for name in shown]
     return sorted(found, key=os.fsencode)
 
 
-def _mode(path: Path) -> int:
+def _mode(path: str) -> int:
     try:
-        return path.stat().st_mode
+        return os.stat(path).st_mode
     except OSError:
         return 0
 
 
-def _head(path: Path) -> bytes:
+def _head(path: str) -> bytes:
     """How the content of a file begins, for the error that names it."""
     try:
-        if not path.is_file():
+        if not os.path.isfile(path):
             return b""
-        with path.open("rb", buffering=0) as file:
+        with open(path, "rb", buffering=0) as file:
             return file.read(HEAD_BYTES)
     except OSError:
         return b""
 
 
-def _input_file(path: Path, selection: Selection) -> InputFile | None:
+def _input_file(path: str, selection: Selection) -> InputFile | None:
     try:
-        str(path).encode()
+        path.encode()
     except UnicodeEncodeError:
         raise InputError(
             "a file's name is not UTF-8", repr(os.fsencode(path)), None, "rename the file"
         ) from None
-    known = selection.kind_of(str(path))
+    known = selection.kind_of(path)
     if known is None:
         return None
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError as error:
-        raise unreadable(str(path), error) from error
+        raise unreadable(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(
             "the input is not a regular file",
-            str(path),
+            path,
             "pipes and devices have no size",
             "write what comes out of it to a file first",
         )
     if not os.access(path, os.R_OK):
-        raise unreadable(str(path), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+        raise unreadable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
     probe = _probe(path, status.st_size)
-    return InputFile(str(path), *known, status.st_size, status.st_mtime_ns, probe, LOCAL)
+    return InputFile(path, *known, status.st_size, status.st_mtime_ns, probe, LOCAL)
 
 
-def _probe(path: Path, size: int) -> str:
+def _probe(path: str, size: int) -> str:
     """A hash of the beginning, the middle and the end: cheap, and more than the time can tell."""
     digest = xxhash.xxh3_64()
     try:
-        with path.open("rb", buffering=0) as file:
+        fd = os.open(path, os.O_RDONLY)
+        try:
             for place in (0, max(0, size // 2 - _PROBE // 2), max(0, size - _PROBE)):
-                file.seek(place)
-                digest.update(file.read(_PROBE))
+                # Of a small file no buffer of 64 KiB: making it took longer than reading.
+                digest.update(os.pread(fd, min(_PROBE, size - place + 1), place))
+        finally:
+            os.close(fd)
     except OSError as error:
-        raise unreadable(str(path), error) from error
+        raise unreadable(path, error) from error
     return digest.hexdigest()

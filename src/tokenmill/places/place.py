@@ -70,7 +70,7 @@ class KindRule:
         return fnmatchcase(os.path.basename(path), self.glob)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class InputFile:
     """One file of the corpus.
 
