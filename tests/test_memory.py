@@ -19,6 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tokenmill.errors import UsageError
+from tokenmill.memory import check_vocabulary_file
+
 BUDGET = 256_000_000
 TEXT_BYTES = 48_000_000
 
@@ -99,3 +102,19 @@ def test_peak_memory_stays_under_the_budget(write: object, text: str, tmp_path: 
     code, peak = peak_of([*command, str(tmp_path / "out"), *options])
     assert code == 0
     assert peak < budget, f"{peak / 1e6:.0f} MB resident of {budget / 1e6:.0f}"
+
+
+def test_a_vocabulary_costs_its_strings_and_not_its_blanks(tmp_path: Path) -> None:
+    """A file that is written over many lines takes hardly more than one that is not."""
+    strings = {f"w{number:06x}": number for number in range(100_000)}
+    place = tmp_path / "tokenizer.json"
+    place.write_text(json.dumps(strings))
+    with pytest.raises(UsageError) as caught:
+        check_vocabulary_file(str(place), 80_000_000)
+    assert "--memory" in (caught.value.fix or "")
+    check_vocabulary_file(str(place), 110_000_000)
+    place.write_text(json.dumps(strings, indent=4))
+    check_vocabulary_file(str(place), 110_000_000)
+    ranks = tmp_path / "ranks.tiktoken"
+    ranks.write_bytes(b"IQ== 0\n" * 500_000)
+    check_vocabulary_file(str(ranks), 80_000_000)

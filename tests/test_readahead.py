@@ -7,6 +7,8 @@ import gzip
 import json
 import random
 import threading
+import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import texts
-from tokenmill.errors import InputError
+from tokenmill.errors import InputError, LimitReached
 from tokenmill.inputs import find_inputs
 from tokenmill.places import InputFile
 from tokenmill.places.local import LocalContent, LocalPlace
-from tokenmill.readahead import MOST_WASTE, ReadAhead
+from tokenmill.readahead import MOST_WASTE, ReadAhead, result_by
 from tokenmill.sources import open_source, opened_ahead
 from tokenmill.sources.block import SourceOptions
 from tokenmill.textstream import Ahead
@@ -209,3 +211,18 @@ def test_the_next_files_are_opened_ahead_and_come_in_order(tmp_path: Path) -> No
     for source, state in opened_ahead(files, options(Ahead(1000, 2))):
         found += [block.read().documents for block in source.blocks(state)]
     assert found == [[b"text %d" % number] for number in range(20)]
+
+
+def test_what_is_waited_for_ends_with_the_runs_time() -> None:
+    """By hand: without the deadline it is waited for, for ever."""
+    never: Future[int] = Future()
+    began = time.monotonic()
+    with pytest.raises(LimitReached, match="--max-time is over"):
+        result_by(never, began + 0.05)
+    assert time.monotonic() - began < 5
+    never.set_result(3)
+    assert result_by(never, began) == result_by(never, None) == 3
+    failed: Future[int] = Future()
+    failed.set_exception(TimeoutError("of the call itself"))
+    with pytest.raises(TimeoutError, match="of the call itself"):
+        result_by(failed, time.monotonic() + 1)

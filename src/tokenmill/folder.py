@@ -81,6 +81,8 @@ def recorded_commit(folder: Path, tokenizer: str) -> str | None:
 class OutputFolder:
     """The folder of one run, looked at under its lock."""
 
+    _holds = "the folder holds files"
+
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
         self.where = str(path)
@@ -135,7 +137,7 @@ class OutputFolder:
 
     def _load(self) -> Manifest | None:
         if has_foreign_manifest(self.path):
-            raise self._in_the_way([MANIFEST], "tokenmill did not write them")
+            raise self._in_the_way([MANIFEST])
         return load_manifest(self.path) if os.path.lexists(self.path / MANIFEST) else None
 
     def _is_whole(self, shard: Shard) -> bool:
@@ -231,7 +233,7 @@ class OutputFolder:
         """Learn which files are this run's. Raises TokenmillError where a foreign file has the
         journal's name.
 
-        Releases before 0.4 made no claims: their journal and their names tell what is theirs.
+        The first release made no claims: its journal and its names tell what is its own.
         """
         journal = self.path / STATE_FOLDER / JOURNAL
         with explained(journal):
@@ -282,9 +284,7 @@ class OutputFolder:
             if self._needs(path.name.removesuffix(PARTIAL)) and path not in but and not is_own(path)
         ]
         if taken:
-            raise self._in_the_way(
-                taken, f"they belong to no dataset of tokenmill's (there is no {MANIFEST})"
-            )
+            raise self._in_the_way(taken)
 
     def _needs(self, name: str) -> bool:
         side = {MANIFEST, SHA256SUMS}
@@ -292,11 +292,11 @@ class OutputFolder:
             side.add(QUARANTINE)
         return name in side or would_write(self._plan.spec, name)
 
-    def _in_the_way(self, names: list[str], why: str) -> TokenmillError:
+    def _in_the_way(self, names: Collection[str]) -> TokenmillError:
         return TokenmillError(
-            "the folder holds files that this run would replace",
-            f"{self.path}: {', '.join(sorted(names)[:5])}",
-            why,
+            f"{self._holds} that this run would replace",
+            f"{self.where}: {', '.join(sorted(names)[:5])}",
+            "tokenmill did not write them: they belong to no dataset of tokenmill's",
             "choose another --out, or move them away",
         )
 
@@ -378,7 +378,7 @@ class OutputFolder:
         """The files of a finished dataset, each with the question whether it is what was written.
         A damaged manifest does not tell its files, but SHA256SUMS does."""
         if has_foreign_manifest(self.path):
-            raise self._in_the_way([MANIFEST], "tokenmill did not write them")
+            raise self._in_the_way([MANIFEST])
         if not os.path.lexists(self.path / MANIFEST):
             return
         yield self.path / MANIFEST, _is_regular

@@ -20,7 +20,7 @@ from tokenmill.errors import InputError
 from tokenmill.inputs import InputList
 from tokenmill.places import InputFile, Selection
 from tokenmill.places.standard_input import Pipe
-from tokenmill.readahead import in_background
+from tokenmill.readahead import in_background, result_by
 from tokenmill.textstream import read_head
 
 _AT_ONCE = 16
@@ -39,13 +39,17 @@ class Head:
 
 
 def check_heads(
-    inputs: InputList, arguments: Iterable[str], selection: Selection, text_key: str
+    inputs: InputList,
+    arguments: Iterable[str],
+    selection: Selection,
+    text_key: str,
+    deadline: float | None = None,
 ) -> None:
     """Raise InputError for the first input that is not what it is taken for; those that are passed
-    over are taken off the list."""
+    over are taken off the list. Raises LimitReached at ``deadline``, of the monotonic clock."""
     patterns = [os.path.basename(argument) for argument in arguments]
     kept = []
-    for file, head in _heads(inputs.files):
+    for file, head in _heads(inputs.files, deadline):
         found = None if head is None else _speaks_against(file, head, selection)
         if _is_mere_json(file, patterns, selection):
             is_document = head is not None and not is_lines(head.text, text_key)
@@ -83,7 +87,9 @@ def head_of(file: InputFile) -> Head | None:
     return Head(text, is_whole) if text else None
 
 
-def _heads(files: list[InputFile]) -> Iterator[tuple[InputFile, Head | None]]:
+def _heads(
+    files: list[InputFile], deadline: float | None
+) -> Iterator[tuple[InputFile, Head | None]]:
     """Each file with its head, in order; remote ones are fetched ahead."""
     waiting: dict[int, Future[Head | None]] = {}
     following = 0
@@ -95,7 +101,7 @@ def _heads(files: list[InputFile]) -> Iterator[tuple[InputFile, Head | None]]:
                 break
             following += 1
         if number in waiting:
-            yield file, waiting.pop(number).result()
+            yield file, result_by(waiting.pop(number), deadline)
         else:
             yield file, head_of(file) if _is_looked_at(file) else None
 

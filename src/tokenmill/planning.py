@@ -417,20 +417,21 @@ def make_plan(
     deadline: float | None = None,
 ) -> Plan:
     """Decide everything but the bytes; ``commit`` is that of a tokenizer on the Hub, where a run
-    goes on, ``is_stored``: the output goes to an object store. Raises InputError or UsageError;
-    writes nothing."""
+    goes on, ``is_stored``: the output goes to an object store, ``deadline``: until when, by the
+    monotonic clock, inputs may be waited for. Raises InputError, UsageError or LimitReached; writes
+    nothing."""
     divider_of(spec.documents)
     check_engine(engine)
-    for file in (Path(spec.tokenizer), Path(spec.tokenizer) / "tokenizer.json"):
-        if os.path.isfile(file):
-            check_vocabulary_file(os.path.getsize(file), memory)
+    for place in (spec.tokenizer, os.path.join(spec.tokenizer, "tokenizer.json")):
+        if os.path.isfile(place):
+            check_vocabulary_file(place, memory)
     vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit)
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
     selection = replace(selection, kinds=spec.kind_rules)
     inputs = find_inputs(arguments, selection)
-    check_heads(inputs, arguments, selection, spec.text_key)
+    check_heads(inputs, arguments, selection, spec.text_key, deadline)
     choice = choose(engine, vocabulary)
     budget = partial(
         Budget.of,

@@ -47,6 +47,8 @@ _GOODBYE_SECONDS = 2.0
 class OutputPrefix(OutputFolder):
     """The prefix of one run, and the local folder it works in, looked at under its lock."""
 
+    _holds = "the prefix holds objects"
+
     def __init__(self, path: Path, plan: Plan, url: str, tell: Callable[[str], None]) -> None:
         super().__init__(path, plan)
         scheme, name, key = parse(url)
@@ -76,7 +78,7 @@ class OutputPrefix(OutputFolder):
         if found is None:
             return None
         if not is_from_tokenmill(found[0]):
-            raise self._in_the_way([MANIFEST], "tokenmill did not write them")
+            raise self._in_the_way([MANIFEST])
         return parse_manifest(found[0], self._bucket.url(key))
 
     def _is_whole(self, shard: Shard) -> bool:
@@ -183,17 +185,7 @@ class OutputPrefix(OutputFolder):
             return
         taken = [name for name in self._there() if self._needs(name)]
         if taken:
-            raise self._in_the_way(
-                taken, f"they belong to no dataset of tokenmill's (there is no {MANIFEST})"
-            )
-
-    def _in_the_way(self, names: list[str], why: str) -> TokenmillError:
-        return TokenmillError(
-            "the prefix holds objects that this run would replace",
-            f"{self.where}: {', '.join(sorted(names)[:5])}",
-            why,
-            "choose another --out, or move them away",
-        )
+            raise self._in_the_way(taken)
 
     def leave(self, keeps: bool = True) -> None:
         super().leave(keeps)
@@ -226,7 +218,7 @@ class OutputPrefix(OutputFolder):
             )
         self._names = names
         if taken := [name for name in there if self._needs(name) and name not in names]:
-            raise self._in_the_way(taken, "tokenmill did not write them")
+            raise self._in_the_way(taken)
         was_new, self._is_new = self._is_new, False  # what is there was looked at
         try:
             return super().removable_bytes()
@@ -241,7 +233,7 @@ class OutputPrefix(OutputFolder):
             found = self._bucket.fetch(self._prefix.at(MANIFEST))
             content = found[0] if found is not None else b""
             if not is_from_tokenmill(content):
-                raise self._in_the_way([MANIFEST], "tokenmill did not write them")
+                raise self._in_the_way([MANIFEST])
             sizes[MANIFEST] = len(content)
             with contextlib.suppress(DamageFound):
                 manifest = parse_manifest(content, self.where)

@@ -226,9 +226,10 @@ class Preparation:
                     self._tell_finished(manifest)
                     return manifest
                 # Nothing is removed before all that can be known of the new run is.
-                self._announce(log, folder.removable_bytes() if is_new else 0)
+                freed = folder.removable_bytes() if is_new else 0
+                self._announce(log, freed)
                 if is_new:
-                    self._refuse_to_replace_with_nothing()
+                    self._refuse_to_replace_with_nothing(freed)
                     for line in folder.overwrite():
                         self.options.tell(f"overwrite: {line}")
                 manifest = self._work(log)
@@ -260,10 +261,10 @@ class Preparation:
         folder.refuse_foreign()
         return False, log
 
-    def _refuse_to_replace_with_nothing(self) -> None:
+    def _refuse_to_replace_with_nothing(self, freed: int) -> None:
         """A dataset is not removed for inputs in which no document was found so far."""
         estimate = self.plan.estimate
-        if estimate is not None and not estimate.documents and self.folder.removable_bytes():
+        if estimate is not None and not estimate.documents and freed:
             raise InputError(
                 "no document was found in samples of the inputs: nothing was removed",
                 ", ".join(self.plan.arguments),

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import bisect
 import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
+
+from tokenmill.errors import LimitReached
 
 Range = tuple[int, int]
 Result = TypeVar("Result")
@@ -146,6 +150,22 @@ def in_background(call: Callable[[], Result]) -> Future[Result]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+def result_by(future: Future[Result], deadline: float | None) -> Result:
+    """What a call in the background returned or raised; LimitReached at ``deadline``, of the
+    monotonic clock (None: it is waited for)."""
+    try:
+        return future.result(None if deadline is None else max(0.0, deadline - time.monotonic()))
+    except NotYet:
+        if future.done():
+            raise  # it is what the call itself raised
+        raise LimitReached(
+            "--max-time is over",
+            None,
+            "the network was waited for, before anything began",
+            "run the same command again, with more time",
+        ) from None
 
 
 def _joined(ranges: Iterable[Range], chunk_bytes: int) -> list[_Chunk]:

@@ -8,19 +8,17 @@ nothing of them is kept but numbers.
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from functools import partial
 
 from tokenmill.compression import too_large
-from tokenmill.errors import InputError, LimitReached, TokenmillError, UsageError
+from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.places import InputFile
 from tokenmill.places.standard_input import Pipe
-from tokenmill.readahead import in_background
+from tokenmill.readahead import in_background, result_by
 from tokenmill.sources.block import BLOCK_BYTES, SourceOptions, opened
 from tokenmill.sources.jsonl import JsonlSource
 from tokenmill.sources.parquet import ParquetSource
@@ -98,17 +96,7 @@ def _looked_at(
 
     def first() -> Head:
         head = waiting.popleft()
-        if not isinstance(head, Future):
-            return head
-        try:
-            return head.result(None if deadline is None else max(0, deadline - time.monotonic()))
-        except NotYet:
-            raise LimitReached(
-                "--max-time is over",
-                None,
-                "the network was waited for, before anything began",
-                "run the same command again, with more time",
-            ) from None
+        return result_by(head, deadline) if isinstance(head, Future) else head
 
     for file in files:
         remote = file.place.is_remote

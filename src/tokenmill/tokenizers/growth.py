@@ -14,7 +14,7 @@ from tokenmill.tokenizers.vocabulary import plain
 
 MOST = 1024.0
 """A tokenizer whose rules may make more bytes of one is refused: not even its self-test would be
-sure to fit. Published ones come to 132 (NFKC, a Replace and a Prepend of U+2581)."""
+sure to fit. By these rules, NFKC with a Replace and a Prepend of U+2581 comes to 132."""
 _NORMALIZERS = {
     "NFKC": 11.0, "NFKD": 11.0, "Precompiled": 11.0, "NFC": 3.0, "NFD": 3.0, "Lowercase": 1.5,
     "BertNormalizer": 5.0, "ByteLevel": 2.0, "Strip": 1.0, "StripAccents": 1.0, "Nmt": 1.0,
