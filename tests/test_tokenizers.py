@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import json
 import random
+import re
 import shutil
 import tempfile
 import unicodedata
@@ -312,7 +313,7 @@ def test_random_text_cut_into_blocks(name: str, pieces: list[tuple[str, int]]) -
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "one.txt")
         path.write_bytes(text.encode())
-        outcome = run(path, Path(folder, "out"), name)
+        outcome = run(path, Path(folder, "out"), name, kind="text")  # it may look binary
         expected = trained.encode(text.removeprefix("\ufeff"), name)
         assert np.array_equal(outcome.tokens("train")[1:], expected)
 
@@ -576,7 +577,7 @@ def test_a_missing_library_is_named(
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(TokenmillError) as caught:
         load_vocabulary(path)
-    assert f"-m pip install '{module}>=" in str(caught.value)
+    assert re.search(rf"-m pip install '{module}[<>]", str(caught.value))
 
 
 def test_the_self_test_has_what_splitters_differ_on() -> None:
