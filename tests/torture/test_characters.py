@@ -1,10 +1,14 @@
 """Every code point, in every neighbourhood, by the engine that a run takes and by the reference.
 
+Every known vocabulary and pattern, and each pattern of a `tokenizer.json` also behind NFC and NFKC.
 Counted: code points times neighbourhoods. A document of 256 of them is compared at once, and where
 it differs, each by itself, so that a failure names the characters.
 """
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 import pytest
 
@@ -12,18 +16,33 @@ from tests import trained
 from tests.make_differences import PLACE, computed, probes
 from tests.shared import tokenizer_argument
 from tests.test_characters import NEIGHBOURHOODS, expected, found
+from tokenmill.tokenizers import choose, load_vocabulary
 
 GROUP = 256
 EVERY = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 
 
-def place_of(name: str) -> str:
-    return str(trained.path(name)) if name in ("llama3", "qwen") else tokenizer_argument(name)
+VOCABULARIES = ("gpt2", "cl100k_base", "o200k_base")
+KINDS = ("gpt2", "llama3", "qwen", "o200k")
+NORMALIZERS = ("none", "NFC", "NFKC")
+NAMES = [*VOCABULARIES, *(f"{kind}, {form}" for kind in KINDS for form in NORMALIZERS)]
 
 
-@pytest.mark.parametrize("name", ["gpt2", "cl100k_base", "o200k_base", "llama3", "qwen"])
-def test_every_code_point_in_every_neighbourhood(name: str) -> None:
-    place, differing, tried = place_of(name), [], 0
+def place_of(name: str, folder: Path) -> str:
+    """A known vocabulary, or a trained `tokenizer.json` with this normalizer and no other."""
+    kind, _, form = name.partition(", ")
+    if not form:
+        return tokenizer_argument(name)
+    plain = json.loads(trained.path(kind).read_text())
+    plain["normalizer"] = None if form == "none" else {"type": form}
+    path = folder / "tokenizer.json"
+    path.write_text(json.dumps(plain))
+    return str(path)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_code_point_in_every_neighbourhood(name: str, tmp_path: Path) -> None:
+    place, differing, tried = place_of(name, tmp_path), [], 0
     for low in range(0, len(EVERY), 64 * GROUP):
         codes = EVERY[low : low + 64 * GROUP]
         groups = [codes[at : at + GROUP] for at in range(0, len(codes), GROUP)]
@@ -37,13 +56,14 @@ def test_every_code_point_in_every_neighbourhood(name: str) -> None:
     alone = [around.format(chr(code)) for code in differing for around in NEIGHBOURHOODS]
     mine, theirs = found(place, alone or ["a"]), expected(place, alone or ["a"])
     wrong = [text for text, a, b in zip(alone, mine, theirs, strict=False) if a != b]
-    print(f"{name}: {tried:,} code points times neighbourhoods, {len(wrong)} differences")
+    engine = choose("auto", load_vocabulary(place)).engine
+    print(
+        f"{name}: {tried:,} code points times neighbourhoods by {engine}, {len(wrong)} differences"
+    )
     assert not differing, [ascii(text) for text in wrong[:20]] or differing[:20]
 
 
 def test_the_known_differences_are_those_of_all_code_points() -> None:
-    import json
-
     known = {each["tables"]: each["ranges"] for each in json.loads(PLACE.read_text())}
     for tables, probe in probes():
         assert [list(pair) for pair in computed(probe)] == known[tables], tables
