@@ -322,6 +322,7 @@ def test_published_files_have_their_own_delimiter(
     from tokenmill.tokenizers import ranks
 
     entry = next(entry for entry in ranks._FILES if entry.name == name)
+    assert ranks._BY_HASH[entry.sha256] is entry
     path = ranks_file(tmp_path / "tokenizer.model", [*BYTES, b"ab"])
     found = ranks._BY_HASH | {__import__("hashlib").sha256(path.read_bytes()).hexdigest(): entry}
     monkeypatch.setattr(ranks, "_BY_HASH", found)

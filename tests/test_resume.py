@@ -448,6 +448,22 @@ def test_another_release_is_refused_by_name(
         resume(inputs["jsonl"], out)
 
 
+@pytest.mark.usefixtures("in_small_blocks")
+def test_another_release_of_a_library_is_refused_by_name(
+    inputs: dict[str, corpora.Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the ids would be of one release, half of the other."""
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("tokenmill.planning.library", lambda name: {"version": "0.0.1"})
+        die_after(3, inputs["jsonl"], out)
+    before = snapshot(out)
+    with pytest.raises(SpecMismatch, match=r"they were of tiktoken 0\.0\.1") as caught:
+        resume(inputs["jsonl"], out)
+    assert caught.value.exit_code == 12
+    assert snapshot(out) == before, "nothing was touched"
+
+
 def test_overwrite_tells_what_it_removes_and_removes_nothing_foreign(
     inputs: dict[str, corpora.Corpus], undisturbed: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:
