@@ -7,8 +7,9 @@ same. So no kill between two steps can make a foreign file look like ours, or ou
 one: a note of names, before or after a file is made, leaves such a moment.
 
 In a folder that was copied the two are two files, and ours is what has the very content of its
-claim. File systems without hard links (exFAT, some shares) get a mark in the claim's place: there
-the name counts from the moment at which the mark is written.
+claim. File systems without hard links (FAT, exFAT, some shares) or without those between folders
+(AFS) get a mark in the claim's place: there the name counts from the moment at which the mark is
+written, and a file that another program puts under that name meanwhile is taken for ours.
 """
 
 from __future__ import annotations
@@ -25,8 +26,12 @@ PARTIAL = ".partial"
 STATE_FOLDER = ".tokenmill"
 _FOLDER = re.compile(r"claims-[0-9a-f]{32}")
 _MARK = b"this name is claimed by tokenmill"
-_NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 _STEP = 1024 * 1024
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM, 524}
+"""What a file system answers to what it does not have; 524 is the kernel's own ENOTSUPP, which some
+network file systems let out."""
+_NO_SYNC = UNSUPPORTED | {errno.EBADF, errno.EISDIR, errno.EACCES}
+"""Of ``fsync``, on folders most of all; any other failure is one of the disk."""
 
 
 class Claims:
@@ -63,19 +68,29 @@ class Claims:
         claim = self._claim(path)
         claim.unlink(missing_ok=True)  # of a file that is gone
         os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
-        _sync_if_possible(self._place)
+        sync_folder(self._place)
         try:
             self._link(claim, path)
         except FileExistsError:
             claim.unlink()
             raise
 
+    def can_link(self) -> bool:
+        """Has this file system hard links from one folder to another?"""
+        probe = self._place / f"lock-{uuid.uuid4().hex}"
+        try:
+            os.link(self._state / "lock", probe)
+        except OSError:
+            return False
+        probe.unlink()
+        return True
+
     def _link(self, claim: Path, path: Path) -> None:
         try:
             os.link(claim, path)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
+        except FileExistsError:
+            raise
+        except OSError as error:  # whatever it says: what is made instead fails where this must
             if os.path.lexists(path):
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from error
             claim.write_bytes(_MARK)
@@ -89,11 +104,9 @@ class Claims:
         claim.unlink(missing_ok=True)
         try:
             os.link(path, claim, follow_symlinks=False)
-        except OSError as error:
-            if error.errno not in _NO_LINKS:
-                raise
+        except OSError:
             claim.write_bytes(_MARK + _identity(path))
-        _sync_if_possible(self._place)
+        sync_folder(self._place)
 
     def owns(self, path: Path) -> bool:
         """Is the file under that name ours? No, where there is none. Raises OSError."""
@@ -223,13 +236,22 @@ def _are_equal(one: Path, other: Path) -> bool:
                 return True
 
 
-def _sync_if_possible(folder: Path) -> None:
-    """A claim that a power cut takes away makes a file of ours look foreign: a refusal, no loss."""
+def sync(fd: int, only_data: bool = False) -> bool:
+    """Make durable what is open; False where its file system cannot. Raises OSError where the disk
+    failed."""
+    try:
+        (getattr(os, "fdatasync", os.fsync) if only_data else os.fsync)(fd)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
+        return False
+    return True
+
+
+def sync_folder(folder: Path) -> bool:
+    """The same for the names in a folder."""
     fd = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno == errno.EIO:
-            raise
+        return sync(fd)
     finally:
         os.close(fd)

@@ -21,7 +21,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tokenmill.claims import PARTIAL, STATE_FOLDER, Claims, create_own, is_own
+from tokenmill import claims as ownership
+from tokenmill.claims import PARTIAL, STATE_FOLDER, UNSUPPORTED, Claims, create_own, is_own, sync
 from tokenmill.errors import NoSpace, OutputInUse, TokenmillError, too_many_files
 from tokenmill.quantities import format_bytes
 
@@ -29,10 +30,10 @@ __all__ = ["PARTIAL", "STATE_FOLDER"]
 FOUND_FOLDER = ".tokenmill-found"
 _WRITE_BACK = 16 * 1024 * 1024
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
+_NO_LOCKS = UNSUPPORTED | {errno.ENOLCK}
 """Of ``flock`` where a file system has none: Lustre without its option, NFS without its daemon."""
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF}
-"""Of ``fsync`` on a folder where a file system cannot; any other failure is one of the disk."""
+_HELD = {errno.EWOULDBLOCK, errno.EACCES}
+"""Of ``flock`` where another has the lock; the second from shares (SMB)."""
 _TEMPORARY_LOCK = re.compile(r"lock-[0-9a-f]{32}")
 _HOLDER = re.compile(rb"(\d+) on ([^\n]*)\n(?:started (\d+)\n)?")
 _JOURNAL = re.compile(rb'[0-9a-f]{16} \{"type":"run"')
@@ -129,7 +130,7 @@ class StagedFile:
     def _start_write_back(self) -> None:
         # Begins the disk's work now and lets clean pages go, so that the sync at the end is short
         # and the page cache is not filled with what nobody will read soon.
-        if hasattr(os, "posix_fadvise"):
+        with contextlib.suppress(AttributeError, OSError):  # a system or a file system without it
             os.posix_fadvise(self._fd, 0, self.size, os.POSIX_FADV_DONTNEED)
         self._flushed = self.size
 
@@ -141,7 +142,7 @@ class StagedFile:
     def sync(self) -> None:
         """Make what was written durable."""
         with explained(self.path):
-            _sync_data(self._fd)
+            sync(self._fd, only_data=True)
 
     def finish(self, header: bytes | None = None) -> str:
         """Sync and close, still as ``.partial``; returns the sha256 of the content.
@@ -160,7 +161,7 @@ class StagedFile:
                 os.lseek(self._fd, 0, os.SEEK_SET)
                 while chunk := os.read(self._fd, 1024 * 1024):
                     self._hash.update(chunk)
-            os.fsync(self._fd)
+            sync(self._fd)
             os.close(self._fd)
         self._fd = -1
         return self._hash.hexdigest()
@@ -195,7 +196,7 @@ class AppendedFile:
                 create_own(path)
             self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW)
             os.ftruncate(self._fd, size)
-            os.fsync(self._fd)
+            sync(self._fd)
             sync_folder(path.parent)
 
     def append(self, line: bytes | bytearray) -> None:
@@ -204,15 +205,11 @@ class AppendedFile:
             done, whole = 0, memoryview(line)
             while done < len(line):
                 done += os.write(self._fd, whole[done:])
-            _sync_data(self._fd)
+            sync(self._fd, only_data=True)
 
     def close(self) -> None:
         """Close it."""
         os.close(self._fd)
-
-
-def _sync_data(fd: int) -> None:
-    getattr(os, "fdatasync", os.fsync)(fd)
 
 
 def check_partial(final: Path, size: int, exact: bool = True) -> None:
@@ -313,21 +310,7 @@ def foreign(path: Path) -> TokenmillError:
 def sync_folder(folder: Path) -> None:
     """Make renames and new names in ``folder`` durable, where its file system can do that."""
     with explained(folder):
-        _try_to_sync(folder)
-
-
-def _try_to_sync(folder: Path) -> bool:
-    """Can folders be synced there? Raises OSError where the disk failed."""
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC:
-            raise
-        return False
-    finally:
-        os.close(fd)
-    return True
+        ownership.sync_folder(folder)
 
 
 def free_bytes(folder: Path) -> int:
@@ -371,17 +354,34 @@ def locked(folder: Path, tell: Callable[[str], None] = _silent) -> Iterator[None
     try:
         with explained(folder):
             _write_holder(fd)
-            if not _try_to_sync(folder):
-                tell(
-                    f"warning: the file system of {folder} cannot sync folders: a power cut may "
-                    "take away the names of files that were just written, and the run then begins "
-                    "anew; fix: none is needed, or an --out on a local disk"
-                )
-            Claims.begun(folder)
+            _tell_what_lacks(fd, folder, Claims.begun(folder), tell)
         yield
     finally:
         _remove_lone_lock(fd, folder)
         os.close(fd)
+
+
+def _tell_what_lacks(fd: int, folder: Path, claims: Claims, tell: Callable[[str], None]) -> None:
+    """Warn of what a power cut or another program may do there. Raises OSError."""
+    here = f"warning: the file system of {folder}"
+    if not sync(fd):
+        tell(
+            f"{here} cannot sync files: a power cut may take away what was just written, though "
+            "the run noted it, and then it begins anew; fix: after a power cut, tokenmill verify "
+            "tells whether a finished dataset is whole; or an --out on a local disk"
+        )
+    if not ownership.sync_folder(folder):
+        tell(
+            f"{here} cannot sync folders: a power cut may take away the names of files that were "
+            "just written, and the run then begins anew; fix: none is needed, or an --out on a "
+            "local disk"
+        )
+    if not claims.can_link():
+        tell(
+            f"{here} has no hard links: a file that another program puts under one of this run's "
+            "names, while the run is under way, is taken for its own and replaced; fix: let "
+            "nothing else write there until it is done"
+        )
 
 
 def _write_holder(fd: int) -> None:
@@ -424,18 +424,15 @@ def _lock(folder: Path, tell: Callable[[str], None] = _silent) -> int:
     while True:
         fd = _open_lock(folder)
         try:
-            has_locks = True
+            has_locks, is_held = True, None
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            is_held: OSError | None = error
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            has_locks = error.errno not in _NO_LOCKS
+            if has_locks and error.errno not in _HELD:
                 os.close(fd)
                 with explained(folder / STATE_FOLDER / "lock"):
                     raise
-            has_locks, is_held = False, error if _is_alive(fd) else None
-        else:
-            is_held = None
+            is_held = error if has_locks or _is_alive(fd) else None
         if is_held is not None:
             holder = holder_of(fd)
             os.close(fd)
@@ -485,10 +482,8 @@ def lock_holder(folder: Path) -> str | None:
         return None
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return holder_of(fd)
-    except OSError:
-        return holder_of(fd) if _is_alive(fd) else None
+    except OSError as error:
+        return holder_of(fd) if error.errno in _HELD or _is_alive(fd) else None
     finally:
         os.close(fd)
     return None
@@ -523,8 +518,11 @@ def _make_lock(state: Path) -> None:
             os.link(temporary, state / "lock")
         except FileExistsError:
             pass
-        except OSError:
-            os.replace(temporary, state / "lock")  # no hard links there
+        except OSError:  # no hard links there; a rename would take the place of another run's
+            with contextlib.suppress(FileExistsError):
+                fd = os.open(state / "lock", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                os.write(fd, _holder())
+                os.close(fd)
         temporary.unlink(missing_ok=True)
 
 
