@@ -214,12 +214,12 @@ class Budget:
         """A text of more bytes that cannot be cut is encoded while nothing else is: so much has
         room in each thread beside caches that are half of what they may be."""
         spare = (self.total - self.floor) // self.threads
-        return max(2 * _LEAST_DOCUMENT, (spare // 2 + self._in_flight) // self._run_factor)
+        return max(2 * _LEAST_DOCUMENT, (spare // 2 + self._for_text) // self._run_factor)
 
     @property
     def room_alone(self) -> Room:
         """For a text that cannot be cut, and an engine that encodes it while nothing else is."""
-        spare = self.total - self.floor + self.threads * self._in_flight
+        spare = self.total - self.floor + self.threads * self._for_text
         most = max(2 * _LEAST_DOCUMENT, spare // self._run_factor)
         return Room(most, self.asked, self._run_factor)
 
@@ -227,7 +227,7 @@ class Budget:
         """The same for the reference, which takes ``factor`` bytes for each byte of it, beside
         the other threads and caches that are half of what they may be."""
         spare = (self.total - self.floor) // self.threads
-        most = max(_IN_FLIGHT, spare // 2 + self._in_flight) // factor
+        most = max(_IN_FLIGHT // 2, spare // 2 + self._for_text) // factor
         return Room(most, self.asked, 2 * self.threads * factor)
 
     @property
@@ -235,9 +235,9 @@ class Budget:
         return self.factor if self.factor > _USUAL_FACTOR else _RUN_FACTOR
 
     @property
-    def _in_flight(self) -> int:
-        """What the floor has room for in each thread, for text."""
-        return _IN_FLIGHT + in_call(self.factor)
+    def _for_text(self) -> int:
+        """Of what the floor has for each thread's text, what is left while a block of it waits."""
+        return _IN_FLIGHT // 2 + in_call(self.factor)
 
     @property
     def _is_roomy(self) -> bool:
