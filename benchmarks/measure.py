@@ -45,6 +45,16 @@ PR_SET_CHILD_SUBREAPER = 36
 SECONDS_TO_END_ALONE = 10.0
 COLD_SHARE = 0.01
 KEPT_OUTPUT = 64 << 10
+REPORTING = """
+import os, sys
+descriptor = int(sys.argv[1])
+os.set_inheritable(descriptor, False)
+process = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(process, 0)
+os.write(descriptor, b"%d" % usage.ru_maxrss)
+code = os.waitstatus_to_exitcode(status)
+os._exit(code if code >= 0 else 128 - code)
+"""
 
 
 class CommandFailed(Exception):
@@ -126,12 +136,13 @@ class TreeMemory:
         self.seen = {root}
         """Every process that ever belonged."""
         self._judged: set[int] = set()
-        self._members: set[int] = set()
+        self.members: set[int] = set()
+        """Those that are alive."""
 
     def sample(self) -> None:
         self._find_members()
         resident = anonymous = 0
-        for pid in self._members:
+        for pid in self.members:
             try:
                 fields = Path(f"/proc/{pid}/statm").read_bytes().split()
             except OSError:  # it ended in between
@@ -145,7 +156,7 @@ class TreeMemory:
         alive = {int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit()}
         # What has ended is forgotten, for its number may come back as another process.
         self._judged &= alive
-        self._members &= alive
+        self.members &= alive
         for pid in sorted(alive - self._judged):
             try:
                 stat = Path(f"/proc/{pid}/stat").read_bytes()
@@ -155,9 +166,9 @@ class TreeMemory:
             fields = stat[stat.rindex(b")") + 2 :].split()
             parent, session = int(fields[1]), int(fields[3])
             self._judged.add(pid)
-            if session == self.root or parent in self._members:
-                self._members.add(pid)
-        self.seen |= self._members
+            if session == self.root or parent in self.members:
+                self.members.add(pid)
+        self.seen |= self.members
 
 
 def adopt_orphans() -> None:
@@ -222,6 +233,48 @@ def run(
         stdout=stdout,
         stderr=stderr,
     )
+
+
+class HighWater:
+    """Bounds the resident memory of several processes by their own high-water marks (`VmHWM`).
+
+    A mark tells every peak before it, however short, but for what comes after the last sample of a
+    process. The kernel's figure at the end (`ru_maxrss` of `REPORTING`) has that for the largest
+    process. Pages that two processes share count in both, and peaks of different moments are
+    summed: the true peak of the tree is at most this.
+    """
+
+    def __init__(self) -> None:
+        self.others = 0
+        """The most that all but the largest process had, together."""
+        self.largest = 0
+
+    def sample(self, pids: Iterable[int]) -> None:
+        """Reads the marks of the processes that are alive."""
+        marks = [high_water_mark(pid) for pid in pids]
+        largest = max(marks, default=0)
+        self.others = max(self.others, sum(marks) - largest)
+        self.largest = max(self.largest, largest)
+
+    def peak(self, reported: bytes) -> int:
+        """In bytes, with what `REPORTING` wrote of the largest process."""
+        return self.others + max(self.largest, int(reported or b"0") * 1024)
+
+
+def high_water_mark(pid: int) -> int:
+    """The most that a process had resident so far, in bytes; 0 when it is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/status", "rb") as status:
+        for line in status:
+            if line.startswith(b"VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def reporting(descriptor: int, command: Sequence[str]) -> list[str]:
+    """The command, run by a small process that then writes its `ru_maxrss` in KiB, or that of the
+    largest process below it, to the descriptor: a process's own begins with that of the one which
+    started it, and this harness may be large."""
+    return [sys.executable, "-I", "-S", "-c", REPORTING, str(descriptor), *command]
 
 
 def shell_exit_code(returncode: int) -> int:

@@ -9,11 +9,13 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+import measure
 from tests.conftest import command_environment
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
 from tokenmill import utf8
@@ -31,23 +33,40 @@ RECORDS = {
 
 
 def run_with(folder: Path, budget: int, *arguments: str) -> tuple[int, int, str]:
-    """(exit code, peak of the worker in bytes, stderr) of ``prepare``."""
+    """(exit code, peak of the processes together in bytes, stderr) of ``prepare``."""
     command = [sys.executable, "-m", "tokenmill", "prepare", *arguments, "--threads", "1"]
     command += ["--out", str(folder / "out"), "--memory", f"{budget}MB"]
-    # By a process of its own: until it becomes the command, a child has its parent's memory.
-    code = (
-        "import resource, subprocess, sys\n"
-        "done = subprocess.run(sys.argv[1:])\n"
-        "print(done.returncode, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code, *command],
-        env=command_environment(),
-        capture_output=True,
-        text=True,
-    )
-    exit_code, peak = map(int, done.stdout.splitlines()[-1].split())
-    return exit_code, peak * 1024, done.stderr
+    return peak_of(command)
+
+
+def peak_of(command: list[str]) -> tuple[int, int, str]:
+    """The same of any command."""
+    with tempfile.TemporaryFile() as report, tempfile.TemporaryFile() as said:
+        wrapper = subprocess.Popen(
+            measure.reporting(report.fileno(), command),
+            env=command_environment(),
+            stdout=said,
+            stderr=said,
+            pass_fds=[report.fileno()],
+            start_new_session=True,
+        )
+        tree, marks = measure.TreeMemory(wrapper.pid), measure.HighWater()
+
+        def sample() -> None:
+            tree.sample()
+            marks.sample(tree.members - {wrapper.pid})
+
+        measure.watch(wrapper.pid, 0.05, sample)
+        code = measure.shell_exit_code(wrapper.wait())
+        return code, marks.peak(os.pread(report.fileno(), 20, 0)), measure.last_text(said)
+
+
+def test_no_short_peak_is_missed() -> None:
+    child = "b'x' * 120_000_000; os._exit(0)"
+    code = f"import os, time\nif not os.fork(): time.sleep(0.2); {child}\nos.wait()"
+    exit_code, peak, said = peak_of([sys.executable, "-S", "-c", code])
+    assert exit_code == 0, said
+    assert 120 * MB < peak < 150 * MB
 
 
 @pytest.mark.parametrize("name", RECORDS)

@@ -26,8 +26,10 @@ from tokenmill.batches import (
     TokenBatch,
     TokenRun,
 )
+from tokenmill.calls import Calls
 from tokenmill.cuts import EVERYWHERE, NOWHERE, BytesView, CutRule, find_cut, provable_cut
 from tokenmill.errors import EngineMismatch, InputError
+from tokenmill.memory import TooLarge
 from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import Block
 from tokenmill.sources.text import HASHED_BYTES
@@ -39,7 +41,8 @@ if TYPE_CHECKING:
 
 CHECK_BYTES = 64 * 1024
 """Of a long document, the reference encodes about this much."""
-_LARGE_PIECE = 512 * 1024
+LARGE_PIECE = 512 * 1024
+"""Of a text, encoded at once: an engine's caches are dropped after it."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +87,21 @@ class BlockEncoder:
         engine: Engine,
         reference: Reference,
         after_call: Callable[[BlockEncoder], None] = lambda encoder: None,
+        calls: Calls | None = None,
     ) -> None:
         self._rules = rules
         self._after_call = after_call
         self._engine = engine
-        self._seams = SeamEngine(engine)
+        self._calls = calls or Calls()
+        self._calls.watch(self.drop_caches)
+        self._seams = SeamEngine(engine, self._calls)
         self._reference = reference
         # Every known pattern splits the letters inside from the signs around them, so that their
         # ids stand together wherever the text does. Looking for those ids is ten times faster
         # than looking for the bytes, which happens only when they are found.
         is_split = rules.special == END_OF_TEXT.encode() and rules.cuts == EVERYWHERE
-        self._special_ids = engine.encode_piece(b"endoftext") if is_split else []
+        with self._calls.usual():
+            self._special_ids = engine.encode_piece(b"endoftext") if is_split else []
         self.bytes_since_drop = 0
 
     def drop_caches(self) -> None:
@@ -109,6 +116,18 @@ class BlockEncoder:
         if self._rules.cuts == NOWHERE:
             self._leave_out_too_large(batch, block)
         was_read = time.perf_counter()
+        while True:
+            try:
+                result = self._encoded(batch, block)
+            except TooLarge as large:
+                self._leave_out(batch, block, large)
+            else:
+                break
+        result.seconds_reading = was_read - began
+        result.seconds_encoding = time.perf_counter() - was_read
+        return result
+
+    def _encoded(self, batch: DocumentBatch, block: Block) -> TokenBatch:
         counts = batch.counts
         documents = batch.documents
         counts.documents = len(documents) - (batch.continues and bool(documents))
@@ -117,9 +136,29 @@ class BlockEncoder:
         result = TokenBatch([], counts, block.size, bad=batch.bad)
         if documents:
             self._encode_into(result, batch, block)
-        result.seconds_reading = was_read - began
-        result.seconds_encoding = time.perf_counter() - was_read
         return result
+
+    def _leave_out(self, batch: DocumentBatch, block: Block, large: TooLarge) -> None:
+        """A document that is too large for memory where it cannot be cut is no document, or an
+        error."""
+        index = large.index
+        document = batch.documents[index]
+        what = f"a text of {format_bytes(large.size)} that cannot be cut"
+        what += f", in a document of {format_bytes(len(document))}," * (large.size < len(document))
+        what += " is too large for the memory budget"
+        where = f"{block.where}, document {index} from there"
+        if not self._rules.quarantines:
+            why = "the engine must have it as a whole, for its ids to be right"
+            raise InputError(what, where, why, f"{large.fix}, or divide the document")
+        detail = f"{what}; it needs {large.fix}"
+        raw = document[:RAW_BYTES]
+        batch.bad.append(BadRecord(TOO_LARGE, detail, where, None, None, index, len(document), raw))
+        is_head = index == 0 and batch.continues
+        is_tail = index == len(batch.documents) - 1 and batch.unfinished
+        # A part of a document that goes on in other blocks stays as an empty part.
+        batch.documents[index : index + 1] = [b""] if is_head or is_tail else []
+        block.seam_before = None if is_head else block.seam_before
+        block.seam_after = None if is_tail else block.seam_after
 
     def _leave_out_too_large(self, batch: DocumentBatch, block: Block) -> None:
         """What is never cut must fit into memory with all that the engine makes of it."""
@@ -150,7 +189,12 @@ class BlockEncoder:
 
     def _encode_into(self, result: TokenBatch, batch: DocumentBatch, block: Block) -> None:
         pieces, borders = self._pieces(batch.documents)
-        tokens = self.encode_pieces(pieces)
+        try:
+            tokens = self.encode_pieces(pieces)
+        except TooLarge as large:
+            index = large.index
+            index = index if borders is None else int(np.searchsorted(borders, index))
+            raise TooLarge(large.size, large.need, index) from None
         self._check_seams(tokens, block)
         if any(pieces):
             self._compare(result, pieces, tokens, block)
@@ -179,7 +223,7 @@ class BlockEncoder:
     def encode_pieces(self, pieces: list[bytes]) -> Tokens:
         """Encode in groups of bounded size, so that the engine's memory is bounded too."""
         large = 2 * self._rules.call_bytes
-        groups = list(_groups(pieces, self._rules.call_bytes))
+        groups, first = list(_groups(pieces, self._rules.call_bytes)), 0
         if len(groups) == 1 and len(pieces[0]) <= large:
             return self._call(pieces)
         ids: list[NDArray[np.uint32]] = []
@@ -191,21 +235,43 @@ class BlockEncoder:
                 ids.append(mark)
                 marks.append(np.array([length], np.int64))
                 length += 1
-            found = (
-                Tokens(self._encode_large(group[0]), np.empty(0, np.int64))
-                if len(group) == 1 and len(group[0]) > large
-                else self._call(group)
-            )
+            try:
+                found = (
+                    Tokens(self._encode_large(group[0]), np.empty(0, np.int64))
+                    if len(group) == 1 and len(group[0]) > large
+                    else self._call(group)
+                )
+            except TooLarge as piece:
+                raise TooLarge(piece.size, piece.need, piece.index + first) from None
+            first += len(group)
             ids.append(found.ids)
             marks.append(found.marks + length)
             length += len(found.ids)
         return Tokens(np.concatenate(ids), np.concatenate(marks))
 
     def _call(self, pieces: list[bytes]) -> Tokens:
-        """One call of the engine, then a look at the memory."""
-        tokens = self._engine.encode(pieces)
+        """One call of the engine, then a look at the memory. Raises TooLarge."""
+        tokens = self._alone(pieces)
+        if tokens is None:
+            with self._calls.usual():
+                tokens = self._engine.encode(pieces)
         self.bytes_since_drop += sum(map(len, pieces))
         self._after_call(self)
+        return tokens
+
+    def _alone(self, pieces: list[bytes]) -> Tokens | None:
+        """The tokens of pieces of which one is so large, and cannot be cut, that nothing else may
+        be under way; None where there is none."""
+        index = max(range(len(pieces)), key=lambda index: len(pieces[index]))
+        size = len(pieces[index])
+        if size <= self._calls.alone_above or _is_divisible(pieces[index], self._rules.cuts):
+            return None
+        try:
+            with self._calls.alone(size):
+                tokens = self._engine.encode(pieces)
+                self.drop_caches()  # 25 bytes for each byte of a word of megabytes
+        except TooLarge as large:
+            raise TooLarge(size, large.need, index) from None
         return tokens
 
     def _encode_large(self, document: bytes) -> NDArray[np.uint32]:
@@ -251,7 +317,9 @@ class BlockEncoder:
         cut = checked_part(piece, self._rules.cuts)
         if cut is None:  # never cut: its beginning, as a text of its own, says something, too
             piece = _head(piece)
-            found, expected = self._engine.encode_piece(piece), self._reference.encode(piece)
+            with self._calls.usual():
+                found = self._engine.encode_piece(piece)
+            expected = self._reference.encode(piece)
         else:
             expected = self._reference.encode(piece[:cut])
             start = int(tokens.marks[index - 1]) + 1 if index else 0
@@ -359,15 +427,18 @@ class SeamEngine:
     """An engine as the search for seams uses it: megabytes that cannot be cut, each byte a token,
     would take forty bytes for each of them in a list."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, calls: Calls | None = None) -> None:
         self._engine = engine
+        self._calls = calls or Calls()
 
     def encode_piece(self, text: bytes) -> array[int]:
-        """The ids of a text."""
-        ids = array("I")
-        ids.frombytes(self._engine.encode([text]).ids.astype(np.uint32).tobytes())
-        if len(text) > _LARGE_PIECE:
-            self._engine.drop_caches()  # 25 bytes for each byte of a word of megabytes
+        """The ids of a text. Raises TooLarge."""
+        ids, size = array("I"), len(text)
+        is_large = size > self._calls.seams_above
+        with self._calls.alone(size) if is_large else self._calls.usual():
+            ids.frombytes(self._engine.encode([text]).ids.astype(np.uint32).tobytes())
+            if size > LARGE_PIECE:
+                self._engine.drop_caches()
         return ids
 
     def token_bytes(self, token: int) -> bytes:
@@ -430,6 +501,17 @@ def _whole_empty(batch: DocumentBatch) -> int:
     if len(documents) > (1 if batch.continues else 0) and batch.unfinished and not documents[-1]:
         count -= 1
     return count
+
+
+def _is_divisible(piece: bytes, rule: CutRule) -> bool:
+    """Are there provable cuts all over a piece, a few hundred kilobytes apart at most?"""
+    low, step = 0, LARGE_PIECE // 2
+    while low + step < len(piece):
+        cut = provable_cut(piece, low + 1, low + step, rule)
+        if cut is None:
+            return False
+        low += step
+    return True
 
 
 def _groups(pieces: list[bytes], call_bytes: int) -> Iterator[list[bytes]]:

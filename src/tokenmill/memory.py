@@ -32,6 +32,9 @@ journaled and in the manifest. Measured: 100,000 with paths of 33 bytes took 100
 SMALL_READER = 10 * MIB
 """A file may take so much while it is read without its being asked for: a part of ``_READERS``."""
 _RECORD_FACTOR = 10
+_RUN_FACTOR = 30
+"""Bytes of memory for each byte of a text that an engine cannot divide. Measured with release 0.10
+of gigatoken: 21 to 27, for runs of any kind of character; the rest is for the text itself."""
 _REMOTE = 48 * MIB
 """Measured: urllib3 takes 15 MB, the Hub's client 14; the rest is for what is fetched ahead."""
 _USUAL_FACTOR = 40
@@ -47,6 +50,38 @@ this: 3.6 MB of English with 23 MB of memory, 33 MB with 44; of many languages a
 _LEAST_DOCUMENT = 256 * 1024
 """Of an engine that takes much memory for its text, a call's text, and the least document that can
 be encoded where none can be cut; the floor has room for two of it a thread."""
+
+
+class TooLarge(Exception):
+    """A text of ``size`` bytes that cannot be cut takes more memory than there is; a budget of
+    ``need`` bytes has it. ``index`` is its place among the texts of the call."""
+
+    def __init__(self, size: int, need: int, index: int = 0) -> None:
+        super().__init__(size, need, index)
+        self.size = size
+        self.need = need
+        self.index = index
+
+    @property
+    def fix(self) -> str:
+        """The budget to try."""
+        return f"--memory {-(-self.need // 10**6)}MB or more"
+
+
+@dataclass(frozen=True)
+class Room:
+    """How large a text that cannot be cut may be: ``most`` bytes with a budget of ``budget``, of
+    which each byte of text takes ``factor``."""
+
+    most: int = 1 << 62
+    budget: int = 0
+    factor: int = 0
+
+    def check(self, size: int, index: int = 0) -> None:
+        """Raises TooLarge for a text of more bytes, the one at ``index`` of a call."""
+        if size > self.most:
+            more = (size - self.most) * self.factor
+            raise TooLarge(size, self.budget + more + MIB, index)
 
 
 @dataclass(frozen=True)
@@ -67,7 +102,7 @@ class Needs:
     @property
     def in_call(self) -> int:
         """For the text of a thread's call, beyond what the blocks in flight have room for."""
-        return 2 * _LEAST_DOCUMENT * self.factor if self.factor > _USUAL_FACTOR else 0
+        return in_call(self.factor)
 
 
 @dataclass(frozen=True)
@@ -175,6 +210,36 @@ class Budget:
         return max(_LEAST_DOCUMENT, spare // self.factor)
 
     @property
+    def alone_bytes(self) -> int:
+        """A text of more bytes that cannot be cut is encoded while nothing else is: so much has
+        room in each thread beside caches that are half of what they may be."""
+        spare = (self.total - self.floor) // self.threads
+        return max(2 * _LEAST_DOCUMENT, (spare // 2 + self._for_text) // self._run_factor)
+
+    @property
+    def room_alone(self) -> Room:
+        """For a text that cannot be cut, and an engine that encodes it while nothing else is."""
+        spare = self.total - self.floor + self.threads * self._for_text
+        most = max(2 * _LEAST_DOCUMENT, spare // self._run_factor)
+        return Room(most, self.asked, self._run_factor)
+
+    def room_beside(self, factor: int) -> Room:
+        """The same for the reference, which takes ``factor`` bytes for each byte of it, beside
+        the other threads and caches that are half of what they may be."""
+        spare = (self.total - self.floor) // self.threads
+        most = max(_IN_FLIGHT // 2, spare // 2 + self._for_text) // factor
+        return Room(most, self.asked, 2 * self.threads * factor)
+
+    @property
+    def _run_factor(self) -> int:
+        return self.factor if self.factor > _USUAL_FACTOR else _RUN_FACTOR
+
+    @property
+    def _for_text(self) -> int:
+        """Of what the floor has for each thread's text, what is left while a block of it waits."""
+        return _IN_FLIGHT // 2 + in_call(self.factor)
+
+    @property
     def _is_roomy(self) -> bool:
         return self.total - self.floor >= self.threads * _CACHES
 
@@ -218,6 +283,11 @@ class Budget:
         if not self.is_tight:
             return 6 * self.threads + 4
         return 2 * self.threads + 4 if self._is_roomy else self.threads + 1
+
+
+def in_call(factor: int) -> int:
+    """What an engine that takes so much memory for each byte of text has for a call's."""
+    return 2 * _LEAST_DOCUMENT * factor if factor > _USUAL_FACTOR else 0
 
 
 def floor_bytes(threads: int, needs: Needs) -> int:

@@ -15,8 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokenmill.calls import Calls
 from tokenmill.cuts import NOWHERE, CutRule
-from tokenmill.encode import EncodingRules, SeamEngine
+from tokenmill.encode import LARGE_PIECE, EncodingRules, SeamEngine
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout
@@ -81,6 +82,7 @@ class Plan:
     estimate: Estimate | None = None
     told: list[str] = field(default_factory=list)
     """Warnings that were told before the run."""
+    _calls: Calls | None = None
 
     def __repr__(self) -> str:
         told = "not yet estimated" if self.estimate is None else self.summary()
@@ -168,6 +170,15 @@ class Plan:
             grown_bytes=vocabulary.grown_bytes,
         )
 
+    @property
+    def calls(self) -> Calls:
+        """Who may call an engine when, for all threads; made once the budget is settled."""
+        budget = self.budget
+        if self._calls is None or self._calls.room != budget.room_alone:
+            seams = LARGE_PIECE if budget.is_tight else budget.alone_bytes
+            self._calls = Calls(budget.alone_bytes, seams, budget.room_alone)
+        return self._calls
+
     def source_options(self) -> SourceOptions:
         """What the sources need to know."""
         seams: list[SeamEngine] = []
@@ -175,7 +186,7 @@ class Plan:
         def seam_encoder() -> SeamEngine:
             if not seams:
                 engine = make_engine(self.engine, self.vocabulary, self.choice.cuts)
-                seams.append(SeamEngine(engine))
+                seams.append(SeamEngine(engine, self.calls))
             return seams[0]
 
         special = self.vocabulary.special_text.encode()

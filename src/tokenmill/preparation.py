@@ -499,11 +499,11 @@ class Preparation:
 
     def _batches(self, start: Position) -> OrderedMap[Block, tuple[TokenBatch, Position]]:
         budget, rules = self.plan.budget, self.plan.rules(self._check)
-        reference = self._reference
+        reference, calls = self._reference, self.plan.calls
 
         def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
             engine = make_engine(self.plan.engine, self.plan.vocabulary, rules.cuts)
-            encoder = BlockEncoder(rules, engine, reference, self._caches.look)
+            encoder = BlockEncoder(rules, engine, reference, self._caches.look, calls)
             self._caches.watch(encoder)
             encode: Callable[[Block], TokenBatch] = encoder.encode
             if self.options.attempt.is_careful:

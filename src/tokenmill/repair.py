@@ -187,11 +187,11 @@ class _Rebuilding:
     def _batches(self, start: Position) -> OrderedMap[Block, TokenBatch]:
         plan = self._plan
         rules, reference = plan.rules(check=0), Reference(plan.vocabulary)
-        caches = CacheGovernor(plan.budget)
+        caches, calls = CacheGovernor(plan.budget), plan.calls
 
         def make_function() -> Callable[[Block], TokenBatch]:
             engine = make_engine(plan.engine, plan.vocabulary, rules.cuts)
-            encoder = BlockEncoder(rules, engine, reference, caches.look)
+            encoder = BlockEncoder(rules, engine, reference, caches.look, calls)
             caches.watch(encoder)
             return encoder.encode
 

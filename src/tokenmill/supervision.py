@@ -28,7 +28,7 @@ from tokenmill.streams import erase_leftover
 
 AGAIN = 97
 """Exit code of a careful worker that has come past the trouble: go on as usual."""
-PARENT_BYTES = 16 * 1024 * 1024
+PARENT_BYTES = 21 * 1024 * 1024
 """Resident memory of the parent, measured: of the budget, the worker has that much less."""
 MOST_DEATHS = 12
 """Without any progress between them."""

@@ -5,6 +5,10 @@ with ``prepare`` (some with ``plan``) at 200, 300 or 512 MB; the group's limit i
 ``ALLOWANCE``. It must end with a named exit, say what to do where that is no success, and never be
 killed; the peak of the process tree must be within the budget.
 
+The peak that is judged is the sum of the high-water marks (VmHWM, ru_maxrss) of all processes that
+were there at the same time, file pages and what they share included: see ``measure.HighWater``.
+Samples of anonymous memory, ten a second, were tried: peaks of a tenth of a second passed unseen.
+
 TOKENMILL_CASES (1000), TOKENMILL_SEED, TOKENMILL_AT_ONCE (2) and TOKENMILL_ONLY (a part of a
 generator's or a case's name) are environment variables.
 """
@@ -94,9 +98,9 @@ def run_case(case: Case, seed: int, folder: Path) -> Outcome:
         f"{case.name} [{'plan' if is_plan else 'prepare'} {' '.join(arguments[1:])}]",
         budget,
         done.exit_code,
-        done.peak_rss,
+        done.peak_tree,
         done.seconds,
-        faults_of(done.exit_code, done.oom_kills, done.peak_rss, budget, done.stderr),
+        faults_of(done.exit_code, done.oom_kills, done.peak_tree, budget, done.stderr),
         done.stderr,
     )
 

@@ -8,7 +8,7 @@ mark at the very start is dropped; every other byte is kept.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from tokenmill import utf8
@@ -21,8 +21,10 @@ from tokenmill.batches import (
     DocumentBatch,
 )
 from tokenmill.cuts import NOWHERE, Cut, UnbrokenRun, find_cut, whole_characters
-from tokenmill.errors import UsageError, choose_from
+from tokenmill.errors import InputError, UsageError, choose_from
+from tokenmill.memory import TooLarge
 from tokenmill.places import InputFile
+from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     Block,
@@ -42,6 +44,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HASHED_BYTES = 1024 * 1024
 """A document that goes on in the next block has at least this much in its first one."""
 _REACH = 1024 * 1024
+_RUN = "an unbroken run of text"
 _MOST_DOCUMENTS = 128 * 1024
 """Measured: ten million empty lines took 450 MB in blocks of two million of them."""
 _LEAST_BYTES = 64 * 1024
@@ -328,6 +331,18 @@ class TextSource:
             )
 
         try:
+            return self._found(find, stream, start)
+        except TooLarge as run:
+            what = f"{_RUN} of {format_bytes(run.size)} or more is too large for the memory budget"
+            where = f"{self.file.path}, byte {start}"
+            raise InputError(what, where, None, f"{run.fix}, or divide the text") from None
+
+    def _found(
+        self, find: Callable[[int], Cut | None], stream: ByteStream, start: int
+    ) -> Cut | None:
+        """What ``find`` finds within so many bytes. Raises TooLarge, InputError."""
+        options = self._options
+        try:
             return find(2 * BLOCK_BYTES)
         except UnbrokenRun as run:
             # No matter how much memory there is: what is taken out must not depend on it.
@@ -336,7 +351,7 @@ class TextSource:
             # To look for a seam costs 25 bytes of memory for each byte of half a run.
             return find(max(options.record_bytes * 2 // 3, 2 * BLOCK_BYTES))
         except UnbrokenRun as run:
-            noun = "a document" if options.cuts == NOWHERE else "an unbroken run of text"
+            noun = "a document" if options.cuts == NOWHERE else _RUN
             raise record_too_large(self.file, f"byte {run.start}", run.length, noun, 15) from None
 
     def _check_stretch(self, text: bytes, start: int) -> None:
