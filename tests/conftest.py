@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.forkserver import MODULE, Forkserver, hear_signals
+
 SECONDS = 120.0
 
 
@@ -55,13 +57,6 @@ def command_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     return env | (extra or {})
 
 
-def hear_signals() -> None:
-    """A shell's background jobs ignore Ctrl-C, and after nohup the end of the terminal, and so
-    would all that these tests start."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def start(*args: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:
     """The command as a process of its own group, to be watched or killed."""
     return subprocess.Popen(
@@ -84,6 +79,9 @@ def kill(process: subprocess.Popen[Any]) -> None:
     process.communicate()
 
 
+forkserver = Forkserver(command_environment)
+
+
 @pytest.fixture
 def tokenmill() -> Run:
     """`tokenmill(*args, cwd=, env=, timeout=)` runs `python -m tokenmill` to its end."""
@@ -94,6 +92,10 @@ def tokenmill() -> Run:
         env: dict[str, str] | None = None,
         timeout: float = SECONDS,
     ) -> Result:
+        command = [MODULE, *map(str, args)]
+        forked = forkserver.run(command, cwd, command_environment(env), timeout)
+        if forked is not None:
+            return Result(*forked)
         process = start(*args, cwd=cwd, env=env)
         try:
             stdout, stderr = process.communicate(timeout=timeout)
@@ -123,8 +125,13 @@ def no_child_left() -> Iterator[None]:
     """No test may leave a process behind."""
     before = _children()
     yield
-    left = _children() - before
+    left = {child for child in _children() - before if child[0] != forkserver.pid}
     assert not left, f"processes left behind: {sorted(left)}"
+
+
+def pytest_unconfigure() -> None:
+    """Nothing that was started outlives the tests."""
+    forkserver.close()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

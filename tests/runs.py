@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from tests import corpora, texts
-from tests.conftest import Result, command_environment, hear_signals, kill
+from tests.conftest import Result, command_environment, forkserver, kill
+from tests.forkserver import hear_signals
 from tests.shared import REPOSITORY
 from tokenmill.storage import lock_holder
 
@@ -56,6 +57,11 @@ def write_corpus(folder: Path, kind: str, count: int = 40) -> corpora.Corpus:
     return corpora.write(folder, kind, written)
 
 
+def environment(trouble: dict[str, Any]) -> dict[str, str]:
+    """Where `troubled.py` finds what it is to do."""
+    return command_environment({"TROUBLE": json.dumps(SMALL | trouble)})
+
+
 def start(
     *args: object,
     prefix: tuple[str, ...] = (),
@@ -65,7 +71,7 @@ def start(
     """The troubled command, as the leader of a group of its own."""
     return subprocess.Popen(
         [*prefix, sys.executable, str(TROUBLED), *map(str, args)],
-        env=command_environment({"TROUBLE": json.dumps(SMALL | trouble)} | (env or {})),
+        env=environment(trouble) | (env or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -85,9 +91,19 @@ def finish(process: subprocess.Popen[str], timeout: float = SECONDS) -> Result:
     return Result(process.returncode, stdout, stderr)
 
 
-def run(*args: object, prefix: tuple[str, ...] = (), **trouble: Any) -> Result:
+def run(
+    *args: object,
+    prefix: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+    **trouble: Any,
+) -> Result:
     """The troubled command, to its end."""
-    return finish(start(*args, prefix=prefix, **trouble))
+    if not prefix:
+        command = [str(TROUBLED), *map(str, args)]
+        forked = forkserver.run(command, None, environment(trouble) | (env or {}), SECONDS)
+        if forked is not None:
+            return Result(*forked)
+    return finish(start(*args, prefix=prefix, env=env, **trouble))
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests import runs
-from tests.conftest import Result, command_environment, hear_signals, kill
+from tests.conftest import Result, command_environment, kill
+from tests.forkserver import hear_signals
 from tests.outcome import Outcome
 from tokenmill.storage import PARTIAL
 
