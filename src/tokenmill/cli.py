@@ -163,7 +163,13 @@ def _run_options(command: _Command) -> _Command:
             help="Budget for the whole process, such as 512MB; default "
             "half of what there is, at most 2 GiB.",
         ),
-        click.option("--threads", type=int, help="Default: the cores this process may use."),
+        click.option(
+            "--workers",
+            type=int,
+            help="Threads that read and encode; default: as many as there are cores and the "
+            "memory serves well. Older name: --threads.",
+        ),
+        click.option("--threads", type=int, hidden=True),
         click.option(
             "--engine",
             default="auto",
@@ -420,7 +426,7 @@ def _spec(options: dict[str, Any]) -> Any:
 
 
 _RUN_NAMES = {
-    "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
+    "memory", "workers", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
     "checkpoint_seconds", "as_json", "quiet", "staging", "config", "network_patience",
 }  # fmt: skip
 
@@ -455,14 +461,14 @@ def _tell(line: str, is_quiet: bool) -> None:
 
 
 def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOptions:
-    from tokenmill.options import DEFAULT_MAX_BAD, RunOptions, StopRequest
+    from tokenmill.options import DEFAULT_MAX_BAD, RunOptions, StopRequest, workers_of
     from tokenmill.progress import command_display
     from tokenmill.supervision import Attempt
 
     quiet, max_bad = options["quiet"], options.get("max_bad")
     return RunOptions(
         memory=options["memory"],
-        threads=options["threads"],
+        workers=workers_of(options["workers"], options["threads"]),
         engine=options["engine"],
         check=options["check"],
         max_time=options.get("max_time"),

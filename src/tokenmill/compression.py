@@ -269,7 +269,7 @@ def too_large(suffix: str, need: int, memory: int, total: int = 0) -> Damaged:
         f"to decompress it takes {format_bytes(need)} of memory",
         f"its {'dictionary' if suffix == '.xz' else 'window'} is so large, and "
         f"{format_bytes(memory)} are left for that in this run",
-        f"{advice}, or fewer --threads",
+        f"{advice}, or fewer --workers",
         need,
     )
 

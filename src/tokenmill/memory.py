@@ -144,7 +144,7 @@ class Budget:
         """
         budget = default_budget() if total is None else total
         if threads is not None and threads < 1:
-            raise UsageError("--threads must be at least 1", fix="leave --threads out")
+            raise UsageError("--workers must be at least 1", fix="leave --workers out")
         needs = needs or Needs.of_ranks(vocabulary_size)
         beside = reserved + listed + (_REMOTE if is_remote else 0)
         served = available_cores()
@@ -153,11 +153,14 @@ class Budget:
         wanted = served if threads is None else threads
         need = floor_bytes(wanted, needs) + beside
         if need > budget:
+            who, fewer = "1 worker with this tokenizer needs", ""
+            if wanted > 1:
+                who, fewer = f"{wanted} workers with this tokenizer need", ", or fewer --workers"
             raise UsageError(
                 f"--memory {format_bytes(budget)} is too little for this run",
-                why=f"{wanted} threads with this tokenizer need at least {format_bytes(need)}"
+                why=f"{who} at least {format_bytes(need)}"
                 + (f", {format_bytes(listed)} of it for the list of input files" if listed else ""),
-                fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
+                fix=f"--memory {-(-need // 10**6)}MB{fewer}",
             )
         return cls(budget, wanted, need, needs.factor, budget, served, reserved)
 

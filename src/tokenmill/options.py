@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenmill.errors import Interrupted
+from tokenmill.errors import Interrupted, UsageError
 from tokenmill.journal import continuing_command
 from tokenmill.planning import Plan
 from tokenmill.progress import Display, Nothing, Progress
@@ -72,6 +72,7 @@ class PrepareOptions(SpecOptions, total=False):
     """All options of ``prepare``: the spec's, and those that change no byte."""
 
     memory: int | str | None
+    workers: int | None
     threads: int | None
     engine: str
     check: float
@@ -112,7 +113,7 @@ class RunOptions:
     """
 
     memory: int | str | None = None
-    threads: int | None = None
+    workers: int | None = None
     engine: str = "auto"
     check: float | None = None
     max_time: float | str | None = None
@@ -144,6 +145,19 @@ def divided(
     run: Any = {name: value for name, value in options.items() if name in mine}
     spec: Any = {name: value for name, value in options.items() if name not in {*mine, "progress"}}
     return RunOptions(**run, display=display, arguments=arguments), spec
+
+
+def workers_of(workers: int | None, threads: int | None) -> int | None:
+    """How many are asked for, by ``--workers`` or by its older name. Raises UsageError where the
+    two differ."""
+    if workers is not None and threads is not None and workers != threads:
+        raise UsageError(
+            f"--workers {workers} and --threads {threads} differ",
+            None,
+            "--threads is the older name of --workers",
+            "give --workers alone",
+        )
+    return threads if workers is None else workers
 
 
 def default_check(plan: Plan) -> float:

@@ -302,12 +302,12 @@ class Plan:
         budget = self.budget
         if not budget.is_cramped:
             return []
-        threads = numbered(budget.threads, "thread")
+        workers = numbered(budget.threads, "worker")
         roomy = roomy_bytes(budget.threads, self.choice.needs)
         return [
-            f"warning: {format_bytes(budget.asked)} is too little for {threads} to keep their "
+            f"warning: {format_bytes(budget.asked)} is too little for {workers} to keep their "
             "caches of words: these are dropped again and again, and the run may take many times "
-            f"as long; fix: --threads {budget.served}, or --memory {-(-roomy // 10**6)}MB"
+            f"as long; fix: --workers {budget.served}, or --memory {-(-roomy // 10**6)}MB"
         ]
 
     def _split_warnings(self, layout: Layout) -> list[str]:
@@ -353,6 +353,7 @@ class Plan:
             "text_bytes": estimate.text_bytes,
             "output_bytes": estimate.output_bytes(self.dtype),
             "memory": self.budget.asked,
+            "workers": self.budget.threads,
             "threads": self.budget.threads,
             "bytes_per_second": estimate.bytes_per_second,
             "seconds": estimate.seconds,
@@ -396,12 +397,12 @@ class Plan:
 
     def summary(self) -> str:
         """One line."""
-        threads = numbered(self.budget.threads, "thread")
+        workers = numbered(self.budget.threads, "worker")
         if self.inputs.pipe is not None:
             kinds = ", ".join(f.kind for f in self.inputs.files if isinstance(f.place, Pipe))
             return (
                 f"standard input, read as {kinds}, of a size not known; {self.dtype}; "
-                f"{threads}, {format_bytes(self.budget.asked)} of memory; "
+                f"{workers}, {format_bytes(self.budget.asked)} of memory; "
                 "a pipe is read once: if the run stops, nothing of it is kept"
             )
         assert self.estimate is not None
@@ -411,7 +412,7 @@ class Plan:
             f"{numbered(estimate.documents, 'document', format_count)}, "
             f"{format_count(estimate.tokens)} tokens (±{estimate.spread:.0%}), "
             f"{format_bytes(estimate.output_bytes(self.dtype))} of {self.dtype} to write; "
-            f"{threads}, {format_bytes(self.budget.asked)} of memory, "
+            f"{workers}, {format_bytes(self.budget.asked)} of memory, "
             f"about {format_seconds(estimate.seconds)}"
         )
 

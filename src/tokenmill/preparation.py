@@ -150,7 +150,7 @@ def plan_run(
     if run.check is not None and not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
     total = None if run.memory is None else parse_bytes(run.memory)
-    threads = 1 if run.attempt.is_careful else run.threads
+    threads = 1 if run.attempt.is_careful else run.workers
     if run.repair and run.overwrite:
         raise UsageError("--repair and --overwrite exclude one another", fix="give one of them")
     patience = run.network_patience

@@ -625,7 +625,7 @@ def footer_too_large(file: InputFile, need: int, memory: int, total: int) -> Usa
         f"the parquet file's footer takes about {format_bytes(need)} of memory",
         file.path,
         f"{format_bytes(memory)} are left for that in this run",
-        f"--memory {-(-(total + need - memory) // 10**6)}MB, or fewer --threads; or write the file "
+        f"--memory {-(-(total + need - memory) // 10**6)}MB, or fewer --workers; or write the file "
         "again with fewer, larger row groups and less metadata",
     )
 
