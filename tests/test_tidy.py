@@ -35,7 +35,11 @@ LAYERS: list[dict[str, set[str]]] = [
         "manifest": {"manifest"},
         "spec": {"spec"},
     },
-    {"machine": {"encode", "calls", "pipeline", "writer", "journal", "caches", "care", "lease", "uploads"}},
+    {
+        "machine": {
+            "encode", "calls", "pipeline", "writer", "journal", "caches", "care", "lease", "uploads",
+        }
+    },
     {
         "services": {
             "planning", "verification", "inspection", "progress", "dataset", "diagnosis", "folder",
