@@ -37,7 +37,8 @@ LAYERS: list[dict[str, set[str]]] = [
     },
     {
         "machine": {
-            "encode", "calls", "pipeline", "writer", "journal", "caches", "care", "lease", "uploads",
+            "encode", "calls", "pipeline", "writer", "journal", "caches", "care", "lease",
+            "uploads",
         }
     },
     {
