@@ -6,11 +6,14 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,9 @@ import measure
 from tests.conftest import command_environment
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
 from tokenmill import utf8
+from tokenmill.calls import Calls
+from tokenmill.memory import Room, TooLarge
+from tokenmill.sources import text
 from tokenmill.supervision import Forwarding
 
 MB = 1_000_000
@@ -93,16 +99,88 @@ def test_a_text_of_faults_is_replaced_within_memory(tmp_path: Path) -> None:
     assert manifest["counts"]["replaced"] == 4 * MB
 
 
+def test_a_text_that_cannot_be_cut_names_the_budget_that_holds_it(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"word " * 1000 + b"aA" * 700_000 + b" end")
+    path = str(tmp_path / "a.txt")
+    code, peak, stderr = run_with(tmp_path, 200, path)
+    told = re.search(r"fix: --memory (\d+)MB", stderr)
+    assert code == 1 and told, stderr
+    assert peak < 200 * MB
+    code, peak, stderr = run_with(tmp_path, int(told[1]), path)
+    assert code == 0, stderr
+    assert peak < int(told[1]) * MB
+
+
+def test_a_text_that_cannot_be_cut_is_left_out_alone(tmp_path: Path) -> None:
+    long = b'a b<|endoftext|>{"a":' + b"aA" * 700_000
+    lines = [b"one", b"two", long, b"three"]
+    content = b"".join(json.dumps({"text": line.decode()}).encode() + b"\n" for line in lines)
+    (tmp_path / "a.jsonl").write_bytes(content)
+    arguments = [str(tmp_path / "a.jsonl"), "--on-bad", "quarantine", "--val-fraction", "0"]
+    code, peak, stderr = run_with(tmp_path, 200, *arguments, "--special-text", "token")
+    assert code == 3, stderr
+    assert peak < 200 * MB
+    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
+    assert counts["documents"] == 3
+    assert counts["text_bytes"] == len(b"".join(lines)) - len(long)
+    bad = json.loads((tmp_path / "out" / "quarantine.jsonl").read_text())
+    assert bad["reason"] == "too-large"
+    assert "--memory" in bad["detail"]
+
+
+def test_a_call_made_alone_has_nothing_beside_it() -> None:
+    calls = Calls(room=Room(100))
+    seen: list[tuple[str, bool]] = []
+    dropped: list[int] = []
+    calls.watch(lambda: dropped.append(len(seen)))
+
+    def call(is_alone: bool) -> None:
+        with calls.alone(50) if is_alone else calls.usual():
+            seen.append(("in", is_alone))
+            time.sleep(0.01)
+            seen.append(("out", is_alone))
+
+    threads = [threading.Thread(target=call, args=(number % 4 == 0,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(dropped) == 4
+    for index, step in enumerate(seen):
+        if step == ("in", True):
+            assert seen[index + 1] == ("out", True)
+    with pytest.raises(TooLarge), calls.alone(101):
+        pass
+
+
+def test_line_ends_in_a_row_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    divider = text.divider_of("blank-line")
+    assert divider is not None
+    tracemalloc.start()
+    assert list(divider.spans(b"a\r\n" + b"\r\n" * MB + b"\r")) == [(1, 2 * MB + 3)]
+    assert divider.split(b"\n" * 3 * MB) == [b"", b""]
+    assert tracemalloc.get_traced_memory()[1] < 8 * MB
+    tracemalloc.stop()
+    monkeypatch.setattr(text, "_LONG_RUN", 4)
+    generator = random.Random(3)
+    for _ in range(5000):
+        content = bytes(generator.choices(b"\r\n\na", k=generator.randrange(30)))
+        start = generator.randrange(len(content) + 1)
+        expected = [match.span() for match in divider.pattern.finditer(content, start)]
+        assert list(divider.spans(content, start)) == expected
+        assert divider.split(content) == divider.pattern.split(content)
+
+
 def test_faults_are_replaced_as_the_decoder_does(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = random.Random(5)
     bytes_ = [0x61, 0x80, 0xBF, 0xC3, 0xE0, 0xA0, 0xED, 0x9F, 0xF0, 0x90, 0xF4, 0xEF, 0xBD, 0xFF]
     for _ in range(2000):
         monkeypatch.setattr(utf8, "_PIECE", generator.choice([1, 3, 8]))
         raw = bytes(generator.choices(bytes_, k=generator.randrange(40)))
-        text = raw.decode("utf-8", "replace")
-        assert utf8.replace(raw)[0] == text.encode()
-        assert utf8.repair(raw, "\ud800").replace("\ud800", "\ufffd") == text
-        assert utf8.raw_place(raw, "\ufffd", len(text.encode())) == len(raw)
+        whole = raw.decode("utf-8", "replace")
+        assert utf8.replace(raw)[0] == whole.encode()
+        assert utf8.repair(raw, "\ud800").replace("\ud800", "\ufffd") == whole
+        assert utf8.raw_place(raw, "\ufffd", len(whole.encode())) == len(raw)
         ranges = list(utf8.invalid_ranges(raw))
         assert utf8.without(raw, ranges) == raw.decode("utf-8", "ignore").encode()
 

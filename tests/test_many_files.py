@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -16,8 +20,8 @@ from tokenmill import reading
 from tokenmill.errors import UsageError
 from tokenmill.journal import RunBegun, parse_journal, to_line
 from tokenmill.manifest import Input, load_manifest
-from tokenmill.memory import Budget, listed_bytes
-from tokenmill.places import expand
+from tokenmill.memory import Budget, Listing, TooManyFiles, listed_bytes
+from tokenmill.places import Selection, expand
 from tokenmill.spec import Spec, fingerprint
 
 AWKWARD = "".join(map(chr, [*range(1, 128), 0x80, 0x9F, 0xA0, 0x2028, 0xFEFF, 0x1F600]))
@@ -75,6 +79,44 @@ def test_each_file_is_counted_in_the_budget() -> None:
     with pytest.raises(UsageError, match="too little") as caught:
         Budget.of(300 * 10**6, 1, listed=long)
     assert "for the list of input files" in str(caught.value)
+
+
+class ManyEntries:
+    """A stand-in for a folder of so many files: to make them would take minutes."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count, self._name = count, name
+
+    def __enter__(self) -> Iterator[SimpleNamespace]:
+        names = (f"{n}{self._name}" for n in range(self._count))
+        return (SimpleNamespace(name=name, is_dir=lambda: False) for name in names)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_listing_that_memory_cannot_hold_is_counted_and_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "scandir", lambda path: ManyEntries(10_000, "a.txt"))
+    listing = Listing(10**6)
+    tracemalloc.start()
+    with pytest.raises(TooManyFiles):
+        expand(str(tmp_path), Selection(listing=listing))
+    assert tracemalloc.get_traced_memory()[1] < 1.5 * 10**6
+    tracemalloc.stop()
+    assert listing.bytes > 10_000 * 850
+
+
+def test_a_run_over_too_many_files_names_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "scandir", lambda path: ManyEntries(150_000, "a" * 200 + ".txt"))
+    with pytest.raises(UsageError, match="too little") as caught:
+        mill.plan(tmp_path, memory="200MB", threads=1)
+    assert "for the list of input files" in str(caught.value)
+    told = re.search(r"fix: --memory (\d+)MB", str(caught.value))
+    assert told and 350 < int(told[1]) < 450
 
 
 def test_paths_are_those_of_pathlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ _READERS = 48 * MIB
 _FEW_FILES, _LISTED_FILE = 1000, 850
 """From so many inputs on, each is counted, with so many bytes and three times its path: listed,
 journaled and in the manifest. Measured: 100,000 with paths of 33 bytes took 100 MB."""
+_PASSED_OVER = 200
 SMALL_READER = 10 * MIB
 """A file may take so much while it is read without its being asked for: a part of ``_READERS``."""
 _RECORD_FACTOR = 10
@@ -335,9 +336,42 @@ def roomy_bytes(threads: int, needs: Needs) -> int:
 
 def listed_bytes(paths: Sequence[str]) -> int:
     """What a list of inputs takes, beyond what there is room for anyway."""
-    if len(paths) <= _FEW_FILES:
-        return 0
-    return (len(paths) - _FEW_FILES) * _LISTED_FILE + 3 * sum(map(len, paths[_FEW_FILES:]))
+    listing = Listing()
+    for path in paths[_FEW_FILES:]:
+        listing.add(path)
+    return listing.bytes
+
+
+def listing_of(total: int | None) -> Listing:
+    """For inputs that are yet to be found: more than the budget has for anything is not held."""
+    return Listing((default_budget() if total is None else total) - _BASE)
+
+
+class TooManyFiles(Exception):
+    """A list of inputs is longer than memory can hold."""
+
+
+class Listing:
+    """What a list of inputs is going to take, counted while it is made, of ``most`` bytes."""
+
+    def __init__(self, most: int = 1 << 62) -> None:
+        self._most = most + _FEW_FILES * _LISTED_FILE
+        self.bytes = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Is it more than memory can hold? Then the rest is to be counted, not held."""
+        return self.bytes > self._most
+
+    def add(self, path: str, is_input: bool = True) -> bool:
+        """Count one more file, an input or one that is passed over. May it be held?"""
+        self.bytes += _LISTED_FILE + 3 * len(path) if is_input else _PASSED_OVER + len(path)
+        return self.bytes <= self._most
+
+    def check(self) -> None:
+        """Raises TooManyFiles."""
+        if self.is_over:
+            raise TooManyFiles
 
 
 def default_budget() -> int:

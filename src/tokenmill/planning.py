@@ -30,6 +30,7 @@ from tokenmill.memory import (
     available_cores,
     check_vocabulary_file,
     listed_bytes,
+    listing_of,
     return_free_memory,
     roomy_bytes,
 )
@@ -441,9 +442,10 @@ def make_plan(
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
-    selection = replace(selection, kinds=spec.kind_rules)
+    selection = replace(selection, kinds=spec.kind_rules, listing=listing_of(memory))
     inputs = find_inputs(arguments, selection)
-    check_heads(inputs, arguments, selection, spec.text_key, deadline)
+    if not inputs.too_many:  # else the budget says so, with its figure
+        check_heads(inputs, arguments, selection, spec.text_key, deadline)
     choice = choose(engine, vocabulary)
     budget = partial(
         Budget.of,
@@ -451,7 +453,7 @@ def make_plan(
         vocabulary_size=vocabulary.largest_id + 1,
         needs=choice.needs,
         is_remote=inputs.are_remote or is_stored,
-        listed=listed_bytes([file.path for file in inputs.files]),
+        listed=inputs.too_many or listed_bytes([file.path for file in inputs.files]),
     )
     found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, budget(threads=threads), None)
     found.budget = _with_room_for_files(found, partial(budget, threads=threads), threads, deadline)

@@ -117,13 +117,15 @@ class Bucket:
 
         return self._request(call, key)
 
-    def objects(self, prefix: str) -> list[StoredObject]:
+    def objects(
+        self, prefix: str, holds: Callable[[str], bool] = lambda key: True
+    ) -> list[StoredObject]:
         """All objects whose key begins with the segments of ``prefix``, sorted by key, byte by
-        byte."""
+        byte; those that ``holds`` refuses are not kept."""
 
         def call() -> list[StoredObject]:
-            found = _obstore().list(self._store, prefix or None, chunk_size=1000).collect()
-            return [_told(meta) for meta in found]
+            chunks = _obstore().list(self._store, prefix or None, chunk_size=1000)
+            return [_told(meta) for chunk in chunks for meta in chunk if holds(meta["path"])]
 
         return sorted(self._request(call, prefix), key=lambda entry: entry.key.encode())
 
