@@ -12,7 +12,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokenmill.errors import UsageError
@@ -32,6 +32,11 @@ journaled and in the manifest. Measured: 100,000 with paths of 33 bytes took 100
 _PASSED_OVER = 200
 SMALL_READER = 10 * MIB
 """A file may take so much while it is read without its being asked for: a part of ``_READERS``."""
+SMALL_PAGE = 20 * MIB
+"""So much a page of a parquet file may take in any run: a part of ``_READERS``, too."""
+PAGE_SHARE = 4
+"""Of what is left beside the floor, a page that was not seen beforehand may take one part in so
+many: the engines' caches may have grown into the rest."""
 _RECORD_FACTOR = 10
 _RUN_FACTOR = 30
 """Bytes of memory for each byte of a text that an engine cannot divide. Measured with release 0.10
@@ -106,13 +111,34 @@ class Needs:
         return in_call(self.factor)
 
 
+class InHand:
+    """What readers hold just now of what was reserved for them, in bytes: pages of parquet files.
+    Each reader tells its own; of any thread."""
+
+    def __init__(self) -> None:
+        self._of: dict[object, int] = {}
+
+    def tell(self, reader: object, held: int) -> None:
+        """A reader holds so much from now on."""
+        if held:
+            self._of[reader] = held
+        else:
+            self._of.pop(reader, None)
+
+    @property
+    def bytes(self) -> int:
+        """What all of them hold."""
+        return sum(list(self._of.values()))
+
+
 @dataclass(frozen=True)
 class Budget:
     """How much memory a run may use, and for how many threads that is enough.
 
     ``floor`` is what the run needs whatever the input: libraries, one engine a thread, and the
     blocks in flight. The rest is for the engines' caches. ``reserved`` of the floor is for what
-    the inputs take while they are read: the footers of parquet files, windows of decompressors.
+    the inputs take while they are read: footers and pages of parquet files, windows of
+    decompressors.
     """
 
     total: int
@@ -124,6 +150,7 @@ class Budget:
     served: int = 0
     """Of the cores there are, the most threads that this memory serves well."""
     reserved: int = 0
+    in_hand: InHand = field(default_factory=InHand, compare=False)
 
     @classmethod
     def of(
@@ -192,8 +219,13 @@ class Budget:
         """Is no more left than what the blocks in flight may take?"""
         spare = self.total - self.floor
         growth = 0 if self._is_roomy else max(0, spare - 32 * MIB) // 3
-        in_flight = self.threads * _IN_FLIGHT + _READERS // 2 + self.reserved
+        in_flight = self.threads * _IN_FLIGHT + _READERS // 2 + self._still_reserved
         return resident + in_flight + growth > self.total
+
+    @property
+    def _still_reserved(self) -> int:
+        """Of what is reserved, what is not yet part of the resident memory."""
+        return max(0, self.reserved - self.in_hand.bytes)
 
     @property
     def call_bytes(self) -> int:
@@ -255,8 +287,8 @@ class Budget:
         with empty caches and before the first block was read.
         """
         in_flight = self.threads * _IN_FLIGHT
-        caches = max(0, resident - baseline - in_flight - _READERS)
-        return resident + caches + in_flight + self.reserved > self.total
+        caches = max(0, resident - baseline - self.in_hand.bytes - in_flight - _READERS)
+        return resident + caches + in_flight + self._still_reserved > self.total
 
     @property
     def record_bytes(self) -> int:
@@ -268,6 +300,11 @@ class Budget:
     def reader_bytes(self) -> int:
         """What a file may take while it is read, beside its text: a footer, a window."""
         return SMALL_READER + self.reserved + max(0, self.total - self.floor)
+
+    @property
+    def page_bytes(self) -> int:
+        """What a page of a parquet file may take while it is read."""
+        return SMALL_PAGE + self.reserved + max(0, self.total - self.floor) // PAGE_SHARE
 
     @property
     def fetch_bytes(self) -> int:

@@ -206,6 +206,8 @@ class Plan:
             self.vocabulary.describe()["name"] == "gpt2",
             self.budget.reader_bytes,
             self.budget.total,
+            self.budget.page_bytes,
+            self.budget.in_hand,
         )
 
     def engine_name(self) -> str:

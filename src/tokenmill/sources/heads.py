@@ -21,7 +21,7 @@ from tokenmill.places.standard_input import Pipe
 from tokenmill.readahead import in_background, result_by
 from tokenmill.sources.block import BLOCK_BYTES, SourceOptions, opened
 from tokenmill.sources.jsonl import JsonlSource
-from tokenmill.sources.parquet import ParquetSource
+from tokenmill.sources.parquet import ParquetSource, page_too_large
 from tokenmill.textstream import window_needs
 
 _AT_ONCE = 8
@@ -30,11 +30,13 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Head:
-    """What one file needs while it is read, in bytes, or why it cannot be."""
+    """What one file needs while it is read, in bytes, or why it cannot be; ``page`` is what it
+    needs for a moment, while no other file needs the like: for a page of parquet."""
 
     file: InputFile
     needs: int = 0
     fault: TokenmillError | None = None
+    page: int = 0
 
 
 def heads_of(
@@ -72,7 +74,7 @@ def needs_at_once(heads: list[Head], window: int, most: int) -> int:
     """The memory that files take at the same time where ``window`` blocks are in flight, in bytes.
 
     A file's footer is held until its last block was read; meanwhile the next files are opened. A
-    file that needs more than ``most`` is not counted: it is refused or left out.
+    file, or a page, that needs more than ``most`` is not counted: it is refused or left out.
     """
     held: deque[tuple[int, int]] = deque()  # blocks at least, needs
     blocks = total = largest = 0
@@ -86,7 +88,7 @@ def needs_at_once(heads: list[Head], window: int, most: int) -> int:
             gone_blocks, gone = held.popleft()
             blocks, total = blocks - gone_blocks, total - gone
         largest = max(largest, total)
-    return largest
+    return largest + max((head.page for head in heads if head.page <= most), default=0)
 
 
 def _looked_at(
@@ -113,7 +115,10 @@ def _head_of(file: InputFile, options: SourceOptions) -> Head:
     try:
         if file.kind == "parquet":
             source = ParquetSource(file, options)
-            return Head(file, source.footer_needs, source.fault)
+            needs, page, most = source.footer_needs, source.page_needs(), options.reader_bytes
+            if page > most and not options.quarantines:
+                raise page_too_large(file, page, most, options.budget_bytes + page - most)
+            return Head(file, needs, source.fault, page)
         need = window_needs(file)
         if file.compression and need.memory > options.reader_bytes:
             error = too_large(
