@@ -144,7 +144,6 @@ def estimate_of(
     watch = Stopwatch(engine, grown_bytes)
     taken = list(samples)
     rates = [_rates(sample, watch) for sample in taken if sample.documents and sample.disk_bytes]
-    engine.drop_caches()
     if not rates:
         return NOTHING
     tokens_each = [each.tokens for each in rates]

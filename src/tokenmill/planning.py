@@ -46,6 +46,7 @@ from tokenmill.textstream import Ahead, open_stream
 from tokenmill.tokenizers import (
     DEFAULT_ENGINE,
     Choice,
+    Engine,
     Vocabulary,
     check_engine,
     choose,
@@ -226,18 +227,24 @@ class Plan:
             f"large documents are cut {cuts}: {choice.why_cuts}"
         )
 
-    def make_estimate(self) -> Estimate:
-        """Encode a small sample from all over the inputs."""
+    def make_estimate(self, spare: list[Engine] | None = None) -> Estimate:
+        """Encode a small sample from all over the inputs. ``spare`` is where the engine goes, as
+        it is loaded, when memory is not tight."""
+        engine = make_engine(self.engine, self.vocabulary, self.choice.cuts)
         at_once = 2 if self.budget.is_tight else SAMPLES
         sampled = estimate_of(
             samples_of(self.inputs, self.source_options(), at_once),
             max(1, self.input_bytes),
             len(self.inputs.files) if self._one_document_files() else None,
             min(self.budget.threads, available_cores()),
-            make_engine(self.engine, self.vocabulary, self.choice.cuts),
+            engine,
             self.spec.eot != "none",
             self.vocabulary.grown_bytes,
         )
+        if spare is None or self.budget.is_tight:
+            engine.drop_caches()
+        else:
+            spare.append(engine)
         return_free_memory()  # what the sample took is none of the run's
         lost = self.budget.seconds_dropping(sampled.text_bytes)
         return replace(sampled, first_seconds=sampled.first_seconds + lost)
