@@ -175,6 +175,7 @@ def plan_run(
         commit,
         is_stored,
         None if seconds is None else time.monotonic() + seconds,
+        run.check or 0.0,
     )
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     if found.inputs.are_remote and found.budget.is_tight:
