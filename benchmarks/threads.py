@@ -24,6 +24,8 @@ from pathlib import Path
 MEMORIES = "200MB,230MB,300MB,512MB,1GB,2GB,4GB"
 CORES = "1,2,4,8,16"
 MOST_SECONDS = 120.0
+WORTHLESS = 3
+"""Beyond a number of workers that takes so many times the least, no more are tried."""
 FORCED = (
     "import sys, tokenmill.memory as memory\n"
     "cores = int(sys.argv.pop(1))\n"
@@ -91,6 +93,8 @@ def main() -> None:
                     print(f"| {memory} | {cores} | refused | | | | | |", flush=True)
                     continue
                 for workers in sorted({default, *(n for n in (1, 2, 4, 8, 16) if n <= cores)}):
+                    if workers > default and max(known.values()) > WORTHLESS * min(known.values()):
+                        break  # more workers have still less memory each
                     if workers not in known:
                         known[workers] = cpu_seconds(
                             arguments.corpus, Path(work) / "out", memory, workers, arguments.runs

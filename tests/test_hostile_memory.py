@@ -227,9 +227,10 @@ def test_a_second_signal_ends_a_worker_that_hears_none() -> None:
     # A stand-in: no pattern is known that keeps a release of today busy for long.
     worker = subprocess.Popen(["/bin/sh", "-c", "trap '' INT; exec sleep 30"])
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    told: list[str] = []
     try:
         time.sleep(0.2)
-        with Forwarding(worker.pid):
+        with Forwarding(worker.pid, told.append):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
             assert worker.poll() is None

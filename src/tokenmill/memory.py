@@ -48,6 +48,11 @@ _CACHES = 96 * MIB
 """What the caches of one thread want beyond the floor. Measured with release 0.10 of gigatoken on
 200 MB of each corpus: with that much they are hardly ever dropped; with half of it a run takes up
 to twice the processor's time, with a tenth of it twenty times."""
+_TEXT_A_THREAD = 256 * MIB
+"""Text that is worth another thread of an engine with caches: each thread fills its own. Measured
+on 200 and 600 MB of English with room for all: a second thread takes 0.5 and 1.2 s more of the
+processors' time, each further one 0.2 to 0.5; one thread takes 1.8 and 4.0 s for all of it. With so
+little text, one more thread saves no more than about a second of waiting."""
 _CRAMPED = 48 * MIB
 _SECONDS_A_DROP = 0.08
 _BYTES_A_DROP_UNIT = 300 * MIB
@@ -93,11 +98,13 @@ class Room:
 @dataclass(frozen=True)
 class Needs:
     """The memory that a tokenizer takes, in bytes: ``vocabulary`` once, with the reference engine;
-    ``engine`` for each thread; ``factor`` for each byte of text in one call."""
+    ``engine`` for each thread; ``factor`` for each byte of text in one call. ``has_caches``: does
+    the engine remember words, each thread for itself?"""
 
     vocabulary: int
     engine: int
     factor: int = _USUAL_FACTOR
+    has_caches: bool = True
 
     @classmethod
     def of_ranks(cls, size: int) -> Needs:
@@ -162,11 +169,12 @@ class Budget:
         is_remote: bool = False,
         reserved: int = 0,
         listed: int = 0,
+        text_bytes: int | None = None,
     ) -> Budget:
         """The budget for the options as given; None stands for the default of each: of ``needs``,
         what gigatoken needs for a ``.tiktoken`` vocabulary of that size; of ``threads``, as many as
-        there are cores and the memory serves well, with their caches. ``listed`` bytes are
-        for the list of many inputs.
+        there are cores, the memory serves well, with their caches, and ``text_bytes`` of text, if
+        that is known, are worth. ``listed`` bytes are for the list of many inputs.
 
         Raises UsageError, naming the minimum, when the budget cannot hold the threads asked for.
         """
@@ -178,7 +186,10 @@ class Budget:
         served = available_cores()
         while served > 1 and roomy_bytes(served, needs) + beside > budget:
             served -= 1
-        wanted = served if threads is None else threads
+        worth = served
+        if needs.has_caches and needs.factor <= _USUAL_FACTOR and text_bytes is not None:
+            worth = min(served, 1 + text_bytes // _TEXT_A_THREAD)
+        wanted = worth if threads is None else threads
         need = floor_bytes(wanted, needs) + beside
         if need > budget:
             who, fewer = "1 worker with this tokenizer needs", ""

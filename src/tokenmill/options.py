@@ -109,7 +109,8 @@ class RunOptions:
     chooses of a dataset on the Hub. ``tell`` gets the lines meant for a person, ``stop`` may be
     asked by a signal's handler, ``attempt`` tells of earlier deaths, ``arguments`` are what a
     person would type after ``tokenmill`` to do it again; ``staging`` is the folder for working
-    folders where the output is a URL (None: in the user's cache).
+    folders where the output is a URL (None: in the user's cache); ``ends_process``: the process
+    ends with the run, whatever its threads still do.
     """
 
     memory: int | str | None = None
@@ -129,6 +130,7 @@ class RunOptions:
     stop: StopRequest = field(default_factory=StopRequest)
     attempt: Attempt = field(default_factory=Attempt)
     arguments: list[str] = field(default_factory=list)
+    ends_process: bool = False
 
     @property
     def command(self) -> str:

@@ -59,6 +59,7 @@ from tokenmill.quantities import (
     format_count,
     format_files,
     format_seconds,
+    numbered,
     parse_bytes,
     parse_seconds,
 )
@@ -81,6 +82,8 @@ from tokenmill.writer import DatasetWriter, in_order
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+_GRACE_SECONDS = 1.0
+"""For the blocks in hand to come to an end, when the run is over."""
 _CAREFUL_BLOCKS = 64
 """More than are ever in flight: by then, a careful run has passed what killed the others."""
 
@@ -172,6 +175,7 @@ def plan_run(
         commit,
         is_stored,
         None if seconds is None else time.monotonic() + seconds,
+        run.check or 0.0,
     )
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     if found.inputs.are_remote and found.budget.is_tight:
@@ -432,9 +436,23 @@ class Preparation:
             for pipe in self.plan.inputs.pipes:
                 pipe.close()
             GATE.close()  # what is still fetched is not wanted any more
+            try:
+                self._close(batches)
+            finally:
+                GATE.reopen()
+                stop.defer(False)
+
+    def _close(self, batches: OrderedMap[Block, tuple[TokenBatch, Position]]) -> None:
+        """Wait for the threads. One may be deep in native code (a pattern that tries for ever):
+        a process that ends with the run leaves it there, for all that is done is durable. In a
+        script it would end the interpreter badly, so that is said, and waited for."""
+        left = batches.close(_GRACE_SECONDS)
+        if left and not self.options.ends_process:
+            self.options.tell(
+                f"warning: stopping waits for {numbered(left, 'thread')} in native code that "
+                "cannot be interrupted; what is done is kept; fix: wait, or interrupt it again"
+            )
             batches.close()
-            GATE.reopen()
-            stop.defer(False)
 
     def _consume(
         self,
