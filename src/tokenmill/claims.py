@@ -42,7 +42,8 @@ class Claims:
         """Those of an output folder, or of the state folder in it; None where no run made any."""
         state = folder if folder.name == STATE_FOLDER else folder / STATE_FOLDER
         try:
-            found = sorted(name for name in os.listdir(state) if _FOLDER.fullmatch(name))
+            names = sorted(name for name in os.listdir(state) if _FOLDER.fullmatch(name))
+            found = [name for name in names if stat.S_ISDIR((state / name).lstat().st_mode)]
         except OSError:
             return None
         return cls(state / found[0]) if found and not state.is_symlink() else None
@@ -109,12 +110,6 @@ class Claims:
         if (mark := _mark_in(claim)) is not None:
             return mark in (_MARK, _MARK + _identity(path))
         return 0 < mine.st_size == there.st_size and _are_equal(claim, path)
-
-    def resembles(self, path: Path) -> bool:
-        """Has a file that is not ours a stretch of what was under its name when we wrote it, at
-        the same place: is it ours, damaged? Raises OSError."""
-        claim = self._claim(path)
-        return claim.is_file() and shares_a_stretch(claim, path)
 
     def remove(self, path: Path) -> bool:
         """Remove a file if it is ours, and its claim. Was it?"""
