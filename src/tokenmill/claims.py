@@ -163,15 +163,12 @@ def is_own(path: Path) -> bool:
 
 
 def shares_a_stretch(one: Path, other: Path, skip: int = 0) -> bool:
-    """Have two files the same 512 bytes at the same place behind the first ``skip``, or is one of
-    them empty? Damage leaves such places, and what another program wrote has none; what is shorter
-    is compared as a whole. Only bytes that are not all zero count."""
+    """Have two files the same 512 bytes at the same place behind the first ``skip``? Damage leaves
+    such places, and what another program wrote has none; what is shorter is compared as a whole.
+    Only bytes that are not all zero count."""
     if not (_is_regular(one) and _is_regular(other)):
         return False
     with one.open("rb") as first, other.open("rb") as second:
-        least = min(os.fstat(first.fileno()).st_size, os.fstat(second.fileno()).st_size)
-        if least == 0:
-            return True
         first.seek(skip)
         second.seek(skip)
         while True:

@@ -506,6 +506,8 @@ def _open_lock(folder: Path) -> int:
                 raise foreign(state)
             state.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    raise foreign(path)
                 fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
                 break
             _make_lock(state)

@@ -310,27 +310,29 @@ class Trial:
         return None
 
     def _follow(self, command: list[str], told: str) -> list[str] | None:
+        """The next command, after what the error advises was done."""
         fix = told.rpartition("fix: ")[2]
-        error = told[told.rfind("error: ") :]
-        if "move" in fix or "remove" in fix:
-            # The longest name first: train.bin is part of train.bin.partial.
-            named = [one for one in self.foreign if one.path.parent in (self.out, *self._state())]
-            for one in sorted(named, key=lambda one: -len(one.path.name)):
-                if one.path.name in error:
-                    error = error.replace(one.path.name, "")
-                    place = self.aside / f"moved-{len(list(self.aside.iterdir()))}"
-                    os.rename(one.path, place)
-                    one.path = place
-                    return [word for word in command if word != "--repair"]
+        if "move" in fix and self._move_away(told):
+            return list(command)
         for option in ("--repair", "--overwrite"):
             if option in fix and option not in command:
                 both = ("--repair", "--overwrite")
                 return [*(word for word in command if word not in both), option]
-        return list(command) if "run " in fix and "again" in fix else None
+        return list(command) if re.search(r"run (it|this|the same command) again", fix) else None
 
-    def _state(self) -> tuple[Path, ...]:
-        state = self.out / STATE_FOLDER
-        return (state, *(one.path for one in self.foreign if one.kind == "folder"))
+    def _move_away(self, told: str) -> bool:
+        """Move what the error names; was there any of it?"""
+        where = told.rpartition("  where: ")[2].partition("\n")[0]
+        named = [self.cwd / where, *(self.out / n for n in where.rpartition(": ")[2].split(", "))]
+        paths = {Path(os.path.normpath(path)) for path in named}
+        found = sorted(path for path in paths if os.path.lexists(path) and path != self.out)
+        for path in found:
+            place = self.aside / f"moved-{len(list(self.aside.iterdir()))}"
+            os.rename(path, place)
+            for one in self.foreign:
+                if path in (one.path, *one.path.parents):
+                    one.path = place / one.path.relative_to(path)
+        return bool(found)
 
     def verify(self) -> str | None:
         """The dataset is whole, and what is stray is foreign."""
