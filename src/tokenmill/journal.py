@@ -7,6 +7,7 @@ changed, so a journal cut off anywhere is still one, of an earlier moment.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -177,7 +178,8 @@ def continuing_command(arguments: list[str]) -> str:
 
 
 def read_journal(folder: Path) -> Log | None:
-    """What the journal in an output folder tells; None when no run left one that begins whole.
+    """What the journal in an output folder tells; None when no run left one that begins whole, or
+    when there is no file under its name.
 
     Raises TokenmillError when it cannot be read, for then nobody may think that there is none,
     and when it names a file outside the folder.
@@ -185,9 +187,11 @@ def read_journal(folder: Path) -> Log | None:
     path = folder / STATE_FOLDER / JOURNAL
     try:
         content = read_small(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:
+        if not os.path.isfile(path):  # a pipe, a link in a circle: no run left that
+            return None
         raise TokenmillError(
             "cannot read the journal of the unfinished run",
             str(path),

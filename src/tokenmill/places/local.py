@@ -219,13 +219,21 @@ def _input_file(path: str, selection: Selection) -> InputFile | None:
     try:
         status = os.stat(path)
     except OSError as error:
+        if os.path.islink(path):
+            raise InputError(
+                "the input is a link that leads nowhere",
+                path,
+                error.strerror,
+                "put back what it leads to, or move the link away, then run this again",
+            ) from error
         raise unreadable(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(
             "the input is not a regular file",
             path,
             "pipes and devices have no size",
-            "write what comes out of it to a file first",
+            "write what comes out of it to a file first; or leave it out of the inputs, or move it "
+            "away",
         )
     if not os.access(path, os.R_OK):
         raise unreadable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
