@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokenmill.batches import CRASH, TRAIN, VAL, DocumentBatch
+from tokenmill.batches import CRASH, TOO_LARGE, TRAIN, VAL, DocumentBatch
+from tokenmill.compression import Room
 from tokenmill.damage import Problem
 from tokenmill.dataset import Dataset
 from tokenmill.encode import BlockEncoder, Reference, checked_part, drawn
@@ -26,7 +27,7 @@ from tokenmill.heads import check_heads
 from tokenmill.inputs import Selection, find_inputs, settled
 from tokenmill.inspection import vocabulary_of
 from tokenmill.manifest import MANIFEST, Input, Manifest, Shard
-from tokenmill.memory import Budget
+from tokenmill.memory import Budget, memory_limit
 from tokenmill.places import InputFile
 from tokenmill.planning import Plan, position_split_of
 from tokenmill.quantities import format_bytes
@@ -151,8 +152,10 @@ class Comparison:
         _refuse_other_inputs(inputs.files, manifest.inputs, folder)
         vocabulary = vocabulary_of(dataset)
         choice = choose("auto", vocabulary)
-        budget = Budget.of(None, 1, vocabulary.largest_id + 1, choice.needs, inputs.are_remote)
-        split = position_split_of(spec, inputs.files, choice.cuts, budget.reader_bytes)
+        # There is no --memory: what a run could read is read here too, where the machine allows.
+        most, size = memory_limit() // 2, vocabulary.largest_id + 1
+        budget = Budget.of(most, 1, size, choice.needs, inputs.are_remote)
+        split = position_split_of(spec, inputs.files, choice.cuts, Room(budget.reader_bytes))
         engine = make_engine(vocabulary.reference, vocabulary)
         self._plan = Plan(
             spec, inputs, arguments, vocabulary, choice, manifest.dtype, budget, split
@@ -366,6 +369,8 @@ def _refuse_incomparable(manifest: Manifest) -> None:
         why = "its documents may hold the delimiter inside (--special-text token)"
     if manifest.quarantine.reasons.get(CRASH):
         why = "records that crash the tokenizer were left out of it"
+    if manifest.quarantine.reasons.get(TOO_LARGE):
+        why = "what that run's --memory could not hold was left out of it"
     if why is not None:
         raise UsageError(
             "this dataset cannot be compared with its inputs",

@@ -21,6 +21,8 @@ READ_BYTES = 256 * 1024
 WINDOW_BYTES = 128 * 1024 * 1024
 """What a file may ask for unless told otherwise: as zstd's own default, and enough for xz -9."""
 _ZSTD_LARGEST = 31
+_PARENT = 48 * 1024 * 1024
+"""Of the budget, for the process that watches the one that works; measured: 16 to 30 MB."""
 
 
 class Decompressor(Protocol):
@@ -86,24 +88,47 @@ class Stored(Protocol):
 
 
 @dataclass(frozen=True)
+class Room:
+    """The bytes of ``memory`` that a member may take, which are what the ``budget`` leaves with so
+    many ``threads`` (0: for the member, threads are done without)."""
+
+    memory: int = WINDOW_BYTES
+    budget: int = 0
+    threads: int = 0
+
+    def advice(self, need: int) -> str:
+        """The options under which there is room for ``need`` bytes."""
+        more = need - self.memory
+        if not self.budget:
+            return f"at least {-(-more // 10**6)}MB more memory"
+        if not self.threads:
+            return f"--memory {-(-(self.budget + more) // 10**6)}MB"
+        # More threads, which a larger budget takes by itself, leave less, and so does a parent.
+        need = self.budget + more + _PARENT
+        return f"--memory {-(-need // 10**6)}MB --workers {self.threads}"
+
+
+@dataclass(frozen=True)
 class Damage:
     """What is wrong with a compressed file: ``offset`` is in bytes of the file on disk, and
     follows the last byte that gave text or ended a member; ``text_bytes`` came out before.
-    ``needs`` is the memory that it would take to read on, where only that is lacking, else 0."""
+    ``needs`` is the memory that it would take to read on, where only that is lacking, else 0, and
+    ``fix`` the options that give it."""
 
     what: str
     why: str
     offset: int
     text_bytes: int
     needs: int = 0
+    fix: str | None = None
 
 
 class DecompressedFile:
     """Sequential reading of one compressed file; ``position`` is the place in the file on disk.
 
     Damage is an error, or, with ``keeps_damaged``, the end of the text, told in ``damage``. A
-    member may take ``memory`` bytes of memory; one that takes more is no damage, but it ends the
-    text in the same way.
+    member that takes more memory than there is ``room`` is no damage, but it ends the text in the
+    same way.
     """
 
     def __init__(
@@ -112,14 +137,14 @@ class DecompressedFile:
         stored: Stored,
         suffix: str,
         keeps_damaged: bool = False,
-        memory: int = WINDOW_BYTES,
+        room: Room | None = None,
     ) -> None:
         self._path = path
         self._stored = stored
         self._suffix = suffix
         self._keeps_damaged = keeps_damaged
         self._new = COMPRESSIONS[suffix]
-        self._memory = memory
+        self._room = room or Room()
         self._byte_by_byte_from: int | None = None
         self._piece, self._piece_at = b"", 0
         self._begin()
@@ -144,7 +169,8 @@ class DecompressedFile:
             if self._byte_by_byte_from is None and not error.needs:
                 return self._come_closer(size)
             at, given = self._gave_text_at, self._text_bytes
-            self.damage = Damage(error.what, error.why, at, given, error.needs)
+            fix = error.fix if error.needs else None
+            self.damage = Damage(error.what, error.why, at, given, error.needs, fix)
             return b""
         return self._given(text)
 
@@ -173,7 +199,7 @@ class DecompressedFile:
                 text = self._member.decompress(data, size)
             except Exception as error:
                 if type(error).__name__ == "LZMAError" and "limit" in str(error):
-                    raise too_large(self._suffix, 2 * self._memory, self._memory) from error
+                    raise too_large(self._suffix, 2 * self._room.memory, self._room) from error
                 raise Damaged("the compressed data is corrupt", str(error)) from error
             if self._member.eof:
                 self._pending = self._member.unused_data
@@ -206,7 +232,7 @@ class DecompressedFile:
                 raise Damaged("the compressed file is empty", "even no text has a member")
             return False
         self._check_member()
-        self._member = self._new(self._memory)
+        self._member = self._new(self._room.memory)
         self._members += 1
         return True
 
@@ -224,8 +250,8 @@ class DecompressedFile:
                 "without that dictionary nobody can read it",
                 f"decompress it first: zstd -d -D DICTIONARY {self._path.rpartition('/')[2]}",
             )
-        if need.memory > self._memory:
-            raise too_large(self._suffix, need.memory, self._memory)
+        if need.memory > self._room.memory:
+            raise too_large(self._suffix, need.memory, self._room)
 
     def _read_file(self) -> bytes:
         size, near = READ_BYTES, self._byte_by_byte_from
@@ -260,16 +286,13 @@ class Damaged(Exception):
         self.needs = needs
 
 
-def too_large(suffix: str, need: int, memory: int, total: int = 0) -> Damaged:
-    """For a member that takes ``need`` bytes of memory where there are ``memory`` of the
-    budget's ``total``, where that is known."""
-    more = -(-(total + need - memory) // 10**6)
-    advice = f"--memory {more}MB" if total else f"at least {more}MB more --memory"
+def too_large(suffix: str, need: int, room: Room) -> Damaged:
+    """For a member that takes ``need`` bytes of memory where there is less room."""
     return Damaged(
         f"to decompress it takes {format_bytes(need)} of memory",
         f"its {'dictionary' if suffix == '.xz' else 'window'} is so large, and "
-        f"{format_bytes(memory)} are left for that in this run",
-        f"{advice}, or fewer --workers",
+        f"{format_bytes(room.memory)} are left for that in this run",
+        room.advice(need),
         need,
     )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.calls import Calls
+from tokenmill.compression import Room
 from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.encode import LARGE_PIECE, EncodingRules, SeamEngine
 from tokenmill.errors import NoSpace, UsageError
@@ -29,6 +30,7 @@ from tokenmill.memory import (
     Budget,
     available_cores,
     check_vocabulary_file,
+    floor_bytes,
     listed_bytes,
     listing_of,
     return_free_memory,
@@ -209,9 +211,10 @@ class Plan:
             self.choice.cuts,
             self.vocabulary.describe()["name"] == "gpt2",
             self.budget.reader_bytes,
-            self.budget.total,
+            self.budget.asked,
             self.budget.page_bytes,
             self.budget.in_hand,
+            self.budget.threads,
         )
 
     def engine_name(self) -> str:
@@ -316,7 +319,8 @@ class Plan:
         if not budget.is_cramped:
             return []
         workers = numbered(budget.threads, "worker")
-        roomy = roomy_bytes(budget.threads, self.choice.needs)
+        others = budget.floor - floor_bytes(budget.threads, self.choice.needs)
+        roomy = roomy_bytes(budget.threads, self.choice.needs) + others
         return [
             f"warning: {format_bytes(budget.asked)} is too little for {workers} to keep their "
             "caches of words: these are dropped again and again, and the run may take many times "
@@ -471,8 +475,8 @@ def make_plan(
     )
     found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, budget(threads=threads), None)
     found.budget = _with_room_for_files(found, partial(budget, threads=threads), threads, deadline)
-    most = found.budget.reader_bytes
-    found.position_split = position_split_of(spec, inputs.files, choice.cuts, most)
+    room = found.source_options().room
+    found.position_split = position_split_of(spec, inputs.files, choice.cuts, room)
     return found
 
 
@@ -485,7 +489,7 @@ def _with_room_for_files(
     Raises the errors of all files that cannot be read, unless they are to be left out.
     """
     least = budget(threads=1) if threads is None else plan.budget
-    options = replace(plan.source_options(), reader_bytes=least.reader_bytes)
+    options = replace(plan.source_options(), reader_bytes=least.reader_bytes, threads=least.threads)
     heads = heads_of(plan.inputs.files, options, deadline)
     refuse_unusable(heads, options.quarantines)
     return_free_memory()
@@ -506,9 +510,9 @@ def _with_room_for_files(
         window -= 1
 
 
-def position_split_of(spec: Spec, files: list[InputFile], cuts: CutRule, memory: int) -> int | None:
+def position_split_of(spec: Spec, files: list[InputFile], cuts: CutRule, room: Room) -> int | None:
     """Where train ends when the corpus is one document: a hash cannot divide it, and neither can
-    this where documents are never cut. To decompress it may take ``memory`` bytes of memory."""
+    this where documents are never cut. To decompress it may take the memory of ``room``."""
     one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
     if not one or not spec.val_fraction or cuts == NOWHERE:
         return None
@@ -521,13 +525,13 @@ def position_split_of(spec: Spec, files: list[InputFile], cuts: CutRule, memory:
         )
     size = files[0].size
     if files[0].compression is not None:
-        size = _text_size(files[0], spec.on_bad == "quarantine", memory)
+        size = _text_size(files[0], spec.on_bad == "quarantine", room)
     return max(1, size - round(size * spec.val_fraction))
 
 
-def _text_size(file: InputFile, keeps_damaged: bool, memory: int) -> int:
+def _text_size(file: InputFile, keeps_damaged: bool, room: Room) -> int:
     """Bytes of a compressed text, by decompressing it once."""
-    stream, position, step = open_stream(file, keeps_damaged, None, memory), 0, 4 * 1024 * 1024
+    stream, position, step = open_stream(file, keeps_damaged, None, room), 0, 4 * 1024 * 1024
     while length := len(stream.peek(position, position + step)):
         position += length
         stream.release(position)

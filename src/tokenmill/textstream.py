@@ -12,10 +12,10 @@ from typing import Protocol
 
 from tokenmill.compression import (
     READ_BYTES,
-    WINDOW_BYTES,
     Damage,
     DecompressedFile,
     MemberNeeds,
+    Room,
     first_needs,
 )
 from tokenmill.errors import WrongContent
@@ -235,20 +235,20 @@ def open_stream(
     file: InputFile,
     keeps_damaged: bool = False,
     ahead: Ahead | None = None,
-    memory: int = WINDOW_BYTES,
+    room: Room | None = None,
 ) -> ByteStream:
     """The file's text, decompressed where it is compressed.
 
     With ``keeps_damaged`` the text of a damaged file ends where the damage begins. ``ahead`` is
-    for a remote file that is going to be read through. A compressed file may take ``memory`` bytes
-    of memory for its window.
+    for a remote file that is going to be read through. A compressed file may take as much memory
+    for its window as there is ``room``.
     """
     if isinstance(file.place, Pipe):
         return SequentialStream(file.place, None)
     if file.compression is None:
         return PlainStream(file, ahead)
     stored = StoredBytes(file, ahead)
-    text = DecompressedFile(file.path, stored, file.compression, keeps_damaged, memory)
+    text = DecompressedFile(file.path, stored, file.compression, keeps_damaged, room)
     return SequentialStream(text, stored)
 
 

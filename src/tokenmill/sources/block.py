@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from tokenmill import utf8
 from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, TOO_LARGE, BadRecord, DocumentBatch
 from tokenmill.charset import SAMPLE_BYTES, advice
-from tokenmill.compression import WINDOW_BYTES
+from tokenmill.compression import WINDOW_BYTES, Room
 from tokenmill.cuts import EVERYWHERE, CutRule, SeamEncoder
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.memory import InHand
@@ -37,7 +37,8 @@ class SourceOptions:
     where a document may be cut, ``asks_told`` whether it matters how many GPT-2 tokens a dataset
     says that it has. ``reader_bytes`` is what a file may take while it is read, beside its text:
     the footer of parquet, the window of a decompressor; ``page_bytes`` what a page of parquet may
-    take for a moment, which is told to ``in_hand``; ``budget_bytes`` is the whole budget.
+    take for a moment, which is told to ``in_hand``; ``budget_bytes`` is the whole budget,
+    ``threads`` how many it is for.
     """
 
     documents: str
@@ -56,6 +57,12 @@ class SourceOptions:
     budget_bytes: int = 0
     page_bytes: int = WINDOW_BYTES
     in_hand: InHand = field(default_factory=InHand, compare=False)
+    threads: int = 0
+
+    @property
+    def room(self) -> Room:
+        """What a member of a compressed file may take."""
+        return Room(self.reader_bytes, self.budget_bytes, self.threads)
 
     @property
     def refused_when_kept(self) -> bytes | None:
@@ -188,7 +195,7 @@ class Source(Protocol):
 
 def opened(file: InputFile, options: SourceOptions, ahead: Ahead | None = None) -> ByteStream:
     """The text of a file, as the options say; ``ahead`` where it is going to be read through."""
-    return open_stream(file, options.quarantines, ahead, options.reader_bytes)
+    return open_stream(file, options.quarantines, ahead, options.room)
 
 
 def record_too_large(
@@ -250,6 +257,8 @@ def damage_block(
         f"{damage.what} ({damage.why}): bytes {damage.offset} to {file.size} of the compressed "
         f"file on disk gave no text; the {damage.text_bytes} bytes of text before were read"
     )
+    if damage.fix:
+        detail += f"; it can be read with {damage.fix}"
     record = bad_record(
         file,
         reason,

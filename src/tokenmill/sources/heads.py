@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tokenmill.compression import too_large
@@ -121,9 +121,8 @@ def _head_of(file: InputFile, options: SourceOptions) -> Head:
             return Head(file, needs, source.fault, page)
         need = window_needs(file)
         if file.compression and need.memory > options.reader_bytes:
-            error = too_large(
-                file.compression, need.memory, options.reader_bytes, options.budget_bytes
-            )
+            room = replace(options.room, threads=0)  # it is taken into account from now on
+            error = too_large(file.compression, need.memory, room)
             return Head(file, need.memory, UsageError(error.what, file.path, error.why, error.fix))
         if file.kind == "jsonl" and not options.quarantines:
             JsonlSource(file, options).check_first_line()

@@ -756,7 +756,7 @@ def page_too_large(file: InputFile, takes: int, memory: int, total: int) -> Usag
         f"a page of the parquet file takes about {format_bytes(takes)} of memory",
         file.path,
         f"{format_bytes(memory)} are left for that in this run",
-        f"--memory {-(-total // 10**6)}MB, or fewer --threads; or write the file again with "
+        f"--memory {-(-total // 10**6)}MB, or fewer --workers; or write the file again with "
         "smaller pages",
     )
 
