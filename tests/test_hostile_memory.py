@@ -23,9 +23,11 @@ from tests.conftest import command_environment
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
 from tokenmill import utf8
 from tokenmill.calls import Calls
-from tokenmill.memory import Room, TooLarge
+from tokenmill.cuts import EVERYWHERE
+from tokenmill.memory import Budget, Room, TooLarge
 from tokenmill.sources import text
 from tokenmill.supervision import Forwarding
+from tokenmill.tokenizers import load_vocabulary, make_engine, shared_reference
 
 MB = 1_000_000
 HALF = b'{"text":"\\ud800","x":['
@@ -126,6 +128,23 @@ def test_a_text_that_cannot_be_cut_is_left_out_alone(tmp_path: Path) -> None:
     bad = json.loads((tmp_path / "out" / "quarantine.jsonl").read_text())
     assert bad["reason"] == "too-large"
     assert "--memory" in bad["detail"]
+
+
+def test_a_text_that_the_reference_must_have_whole_is_counted() -> None:
+    vocabulary = load_vocabulary("gpt2")
+    budget = Budget.of(200 * MB, 1, needs=vocabulary.needs("gigatoken"))
+    engine = make_engine("gigatoken", vocabulary, EVERYWHERE, budget)
+    most = budget.room_beside(55).most
+    assert 100_000 < most < 500_000
+    run = b"aA" * most
+    small = run[: most // 3] + "\u088f".encode() + run[: most // 3]  # other tables know it not
+    expected = shared_reference(vocabulary).encode_piece(small)
+    assert engine.encode([run, small]).ids[-len(expected) :].tolist() == expected
+    with pytest.raises(TooLarge) as caught:
+        engine.encode([b"a", run, run + small])
+    assert caught.value.index == 2
+    roomy = Budget.of(caught.value.need, 1, needs=vocabulary.needs("gigatoken"))
+    assert roomy.room_beside(55).most >= caught.value.size
 
 
 def test_a_call_made_alone_has_nothing_beside_it() -> None:

@@ -186,7 +186,8 @@ class Plan:
 
         def seam_encoder() -> SeamEngine:
             if not seams:
-                engine = make_engine(self.engine, self.vocabulary, self.choice.cuts)
+                vocabulary, cuts = self.vocabulary, self.choice.cuts
+                engine = make_engine(self.engine, vocabulary, cuts, self.budget)
                 seams.append(SeamEngine(engine, self.calls))
             return seams[0]
 

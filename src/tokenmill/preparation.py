@@ -502,7 +502,7 @@ class Preparation:
         reference, calls = self._reference, self.plan.calls
 
         def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
-            engine = make_engine(self.plan.engine, self.plan.vocabulary, rules.cuts)
+            engine = make_engine(self.plan.engine, self.plan.vocabulary, rules.cuts, budget)
             encoder = BlockEncoder(rules, engine, reference, self._caches.look, calls)
             self._caches.watch(encoder)
             encode: Callable[[Block], TokenBatch] = encoder.encode

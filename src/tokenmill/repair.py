@@ -190,7 +190,7 @@ class _Rebuilding:
         caches, calls = CacheGovernor(plan.budget), plan.calls
 
         def make_function() -> Callable[[Block], TokenBatch]:
-            engine = make_engine(plan.engine, plan.vocabulary, rules.cuts)
+            engine = make_engine(plan.engine, plan.vocabulary, rules.cuts, plan.budget)
             encoder = BlockEncoder(rules, engine, reference, caches.look, calls)
             caches.watch(encoder)
             return encoder.encode
