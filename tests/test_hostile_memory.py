@@ -19,11 +19,13 @@ from pathlib import Path
 import pytest
 
 import measure
+import tokenmill as mill
 from tests.conftest import command_environment
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
 from tokenmill import utf8
 from tokenmill.calls import Calls
 from tokenmill.cuts import EVERYWHERE
+from tokenmill.errors import UsageError
 from tokenmill.memory import Budget, Room, TooLarge
 from tokenmill.sources import text
 from tokenmill.supervision import Forwarding
@@ -257,6 +259,28 @@ def test_a_second_signal_ends_a_worker_that_hears_none() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
         worker.kill()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.model", b"\x0a\x00" * 2 * MB),
+        ("a.tiktoken", b"YQ== 0\n" * MB),
+        ("tokenizer.json", b" " * 60 * MB),
+        ("tokenizer.txt", b'{"' + b'a":"' * 400_000),
+    ],
+)
+def test_a_file_of_a_tokenizer_is_counted_before_it_is_read(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a word")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / name
+    path.write_bytes(content)
+    for place in (path, path.parent) if name in ("tokenizer.model", "tokenizer.json") else (path,):
+        with pytest.raises(UsageError, match="too little for this tokenizer") as caught:
+            mill.plan(tmp_path / "a.txt", tokenizer=str(place), memory="200MB")
+        assert "--memory" in str(caught.value)
 
 
 def test_a_vocabulary_that_memory_cannot_hold_is_refused_before_it_is_loaded(

@@ -7,7 +7,6 @@ estimates documents, tokens and disk space from a small encoded sample. ``blocks
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -435,10 +434,8 @@ def make_plan(
     nothing."""
     divider_of(spec.documents)
     check_engine(engine)
-    for place in (spec.tokenizer, os.path.join(spec.tokenizer, "tokenizer.json")):
-        if os.path.isfile(place):
-            check_vocabulary_file(place, memory)
-    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit)
+    check = partial(check_vocabulary_file, total=memory)
+    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit, check)
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
