@@ -19,13 +19,17 @@ from pathlib import Path
 import pytest
 
 import measure
+import tokenmill as mill
 from tests.conftest import command_environment
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
 from tokenmill import utf8
 from tokenmill.calls import Calls
-from tokenmill.memory import Room, TooLarge
+from tokenmill.cuts import EVERYWHERE
+from tokenmill.errors import UsageError
+from tokenmill.memory import Budget, Room, TooLarge
 from tokenmill.sources import text
 from tokenmill.supervision import Forwarding
+from tokenmill.tokenizers import load_vocabulary, make_engine, shared_reference
 
 MB = 1_000_000
 HALF = b'{"text":"\\ud800","x":['
@@ -126,6 +130,23 @@ def test_a_text_that_cannot_be_cut_is_left_out_alone(tmp_path: Path) -> None:
     bad = json.loads((tmp_path / "out" / "quarantine.jsonl").read_text())
     assert bad["reason"] == "too-large"
     assert "--memory" in bad["detail"]
+
+
+def test_a_text_that_the_reference_must_have_whole_is_counted() -> None:
+    vocabulary = load_vocabulary("gpt2")
+    budget = Budget.of(200 * MB, 1, needs=vocabulary.needs("gigatoken"))
+    engine = make_engine("gigatoken", vocabulary, EVERYWHERE, budget)
+    most = budget.room_beside(55).most
+    assert 100_000 < most < 500_000
+    run = b"aA" * most
+    small = run[: most // 3] + "\u088f".encode() + run[: most // 3]  # other tables know it not
+    expected = shared_reference(vocabulary).encode_piece(small)
+    assert engine.encode([run, small]).ids[-len(expected) :].tolist() == expected
+    with pytest.raises(TooLarge) as caught:
+        engine.encode([b"a", run, run + small])
+    assert caught.value.index == 2
+    roomy = Budget.of(caught.value.need, 1, needs=vocabulary.needs("gigatoken"))
+    assert roomy.room_beside(55).most >= caught.value.size
 
 
 def test_a_call_made_alone_has_nothing_beside_it() -> None:
@@ -239,6 +260,28 @@ def test_a_second_signal_ends_a_worker_that_hears_none() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
         worker.kill()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.model", b"\x0a\x00" * 2 * MB),
+        ("a.tiktoken", b"YQ== 0\n" * MB),
+        ("tokenizer.json", b" " * 60 * MB),
+        ("tokenizer.txt", b'{"' + b'a":"' * 400_000),
+    ],
+)
+def test_a_file_of_a_tokenizer_is_counted_before_it_is_read(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a word")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / name
+    path.write_bytes(content)
+    for place in (path, path.parent) if name in ("tokenizer.model", "tokenizer.json") else (path,):
+        with pytest.raises(UsageError, match="too little for this tokenizer") as caught:
+            mill.plan(tmp_path / "a.txt", tokenizer=str(place), memory="200MB")
+        assert "--memory" in str(caught.value)
 
 
 def test_a_vocabulary_that_memory_cannot_hold_is_refused_before_it_is_loaded(

@@ -17,8 +17,16 @@ import pytest
 import tokenmill as mill
 from tests.conftest import Run
 from tokenmill import reading
+from tokenmill.batches import Counts
 from tokenmill.errors import UsageError
-from tokenmill.journal import RunBegun, parse_journal, to_line
+from tokenmill.journal import (
+    Checkpoint,
+    OpenFile,
+    RunBegun,
+    parse_journal,
+    read_journal,
+    to_line,
+)
 from tokenmill.manifest import Input, load_manifest
 from tokenmill.memory import Budget, Listing, TooManyFiles, listed_bytes
 from tokenmill.places import Selection, expand
@@ -62,6 +70,28 @@ def test_a_journal_of_many_inputs_is_read_back() -> None:
         assert log is not None
         assert log.run == run
     assert parse_journal(bytes(line[:-1]), "here") is None
+
+
+def test_the_journal_of_a_run_of_weeks_is_read_line_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint every two seconds: 300 MB in ten days."""
+    numbers = dict.fromkeys(vars(Counts()), 10**9)
+    state = {"position": 10**12, "disk": 10**12}
+    files = [OpenFile("train.bin", 10**12, "a" * 64)]
+    at = Checkpoint(0, state, 0, files, 0, "train", {}, 10**12, numbers, {}, 1, 1, 1.0)
+    (tmp_path / ".tokenmill").mkdir()
+    with open(tmp_path / ".tokenmill" / "journal", "wb") as file:
+        file.write(to_line(RunBegun(1, "0", "f", {}, {}, [], [], "")))
+        file.write(bytes(to_line(at)) * 10_000)
+        size = file.tell()
+    monkeypatch.setattr(reading, "MOST_BYTES", 10_000)
+    tracemalloc.start()
+    log = read_journal(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 500_000 < size
+    tracemalloc.stop()
+    assert log is not None
+    assert (log.checkpoint, log.size) == (at, size)
 
 
 def test_the_reader_takes_a_manifest_of_a_million_files() -> None:

@@ -7,7 +7,6 @@ estimates documents, tokens and disk space from a small encoded sample. ``blocks
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -186,14 +185,17 @@ class Plan:
             self._calls = Calls(budget.alone_bytes, seams, budget.room_alone)
         return self._calls
 
+    def make_engine(self) -> Engine:
+        """The chosen engine, for one thread."""
+        return make_engine(self.engine, self.vocabulary, self.choice.cuts, self.budget)
+
     def source_options(self) -> SourceOptions:
         """What the sources need to know."""
         seams: list[SeamEngine] = []
 
         def seam_encoder() -> SeamEngine:
             if not seams:
-                engine = make_engine(self.engine, self.vocabulary, self.choice.cuts)
-                seams.append(SeamEngine(engine, self.calls))
+                seams.append(SeamEngine(self.make_engine(), self.calls))
             return seams[0]
 
         special = self.vocabulary.special_text.encode()
@@ -236,7 +238,7 @@ class Plan:
     def make_estimate(self, spare: list[Engine] | None = None) -> Estimate:
         """Encode a small sample from all over the inputs. ``spare`` is where the engine goes, as
         it is loaded, when memory is not tight."""
-        engine = make_engine(self.engine, self.vocabulary, self.choice.cuts)
+        engine = self.make_engine()
         at_once = 2 if self.budget.is_tight else SAMPLES
         sampled = estimate_of(
             samples_of(self.inputs, self.source_options(), at_once),
@@ -452,10 +454,8 @@ def make_plan(
     InputError, UsageError or LimitReached; writes nothing."""
     divider_of(spec.documents)
     check_engine(engine)
-    for place in (spec.tokenizer, os.path.join(spec.tokenizer, "tokenizer.json")):
-        if os.path.isfile(place):
-            check_vocabulary_file(place, memory)
-    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit)
+    fits = partial(check_vocabulary_file, total=memory)
+    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit, fits)
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)

@@ -522,7 +522,7 @@ class Preparation:
         try:
             return self._spare.pop()
         except IndexError:
-            return make_engine(self.plan.engine, self.plan.vocabulary, self.plan.choice.cuts)
+            return self.plan.make_engine()
 
     def _batches(self, start: Position) -> OrderedMap[Block, tuple[TokenBatch, Position]]:
         budget, rules = self.plan.budget, self.plan.rules(self._check)

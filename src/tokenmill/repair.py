@@ -42,7 +42,6 @@ from tokenmill.storage import (
     set_aside,
     write_durably,
 )
-from tokenmill.tokenizers import make_engine
 from tokenmill.writer import Router
 
 if TYPE_CHECKING:
@@ -194,8 +193,7 @@ class _Rebuilding:
         caches, calls = CacheGovernor(plan.budget), plan.calls
 
         def make_function() -> Callable[[Block], TokenBatch]:
-            engine = make_engine(plan.engine, plan.vocabulary, rules.cuts)
-            encoder = BlockEncoder(rules, engine, reference, caches.look, calls)
+            encoder = BlockEncoder(rules, plan.make_engine(), reference, caches.look, calls)
             caches.watch(encoder)
             return encoder.encode
 
