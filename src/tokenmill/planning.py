@@ -442,6 +442,7 @@ def make_plan(
         needs=choice.needs,
         is_remote=inputs.are_remote or is_stored,
         listed=listed_bytes([file.path for file in inputs.files]),
+        reads_parquet=any(file.kind == "parquet" for file in inputs.files),
     )
     found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, budget(threads=threads), None)
     found.budget = _with_room_for_files(found, partial(budget, threads=threads), threads, deadline)
