@@ -42,6 +42,11 @@ _RECORD_FACTOR = 10
 _RUN_FACTOR = 30
 """Bytes of memory for each byte of a text that an engine cannot divide. Measured with release 0.10
 of gigatoken: 21 to 27, for runs of any kind of character; the rest is for the text itself."""
+_ARROW = 24 * MIB
+"""Measured with release 26 of pyarrow: a run that reads parquet has 28 MB more resident before the
+first row than one that does not, 4 MB of which others have as a margin."""
+_PARENT = 16 * MIB
+"""Of the process beside the working one. Others have a margin for it, a run with Arrow has not."""
 _REMOTE = 48 * MIB
 """Measured: urllib3 takes 15 MB, the Hub's client 14; the rest is for what is fetched ahead."""
 _USUAL_FACTOR = 40
@@ -171,6 +176,7 @@ class Budget:
         reserved: int = 0,
         listed: int = 0,
         text_bytes: int | None = None,
+        reads_parquet: bool = False,
     ) -> Budget:
         """The budget for the options as given; None stands for the default of each: of ``needs``,
         what gigatoken needs for a ``.tiktoken`` vocabulary of that size; of ``threads``, as many as
@@ -184,6 +190,7 @@ class Budget:
             raise UsageError("--workers must be at least 1", fix="leave --workers out")
         needs = needs or Needs.of_ranks(vocabulary_size)
         beside = reserved + listed + (_REMOTE if is_remote else 0)
+        beside += _ARROW if reads_parquet else 0
         served = available_cores()
         while served > 1 and roomy_bytes(served, needs) + beside > budget:
             served -= 1
@@ -191,7 +198,8 @@ class Budget:
         if needs.has_caches and needs.factor <= _USUAL_FACTOR and text_bytes is not None:
             worth = min(served, 1 + text_bytes // _TEXT_A_THREAD)
         wanted = worth if threads is None else threads
-        need = floor_bytes(wanted, needs) + beside
+        floor = floor_bytes(wanted, needs) + beside
+        need = floor + (_PARENT if reads_parquet else 0)
         if need > budget:
             who, fewer = "1 worker with this tokenizer needs", ""
             if wanted > 1:
@@ -202,7 +210,7 @@ class Budget:
                 + (f", {format_bytes(listed)} of it for the list of input files" if listed else ""),
                 fix=f"--memory {-(-need // 10**6)}MB{fewer}",
             )
-        return cls(budget, wanted, need, needs.factor, budget, served, reserved)
+        return cls(budget, wanted, floor, needs.factor, budget, served, reserved)
 
     @property
     def is_cramped(self) -> bool:

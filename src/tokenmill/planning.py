@@ -472,6 +472,7 @@ def make_plan(
         is_remote=inputs.are_remote or is_stored,
         listed=inputs.too_many or listed_bytes([file.path for file in inputs.files]),
         text_bytes=_likely_work(inputs, check),
+        reads_parquet=any(file.kind == "parquet" for file in inputs.files),
     )
     found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, budget(threads=threads), None)
     found.budget = _with_room_for_files(found, partial(budget, threads=threads), threads, deadline)

@@ -59,6 +59,8 @@ _BUFFER_BYTES = 1024 * 1024
 _BATCH_BYTES = 512 * 1024
 _MAX_BATCH_ROWS = 1024
 _LOOKED_AT = 4
+_DICTIONARY_ROWS = 4
+"""Rows that are as large as their whole dictionary, which may be in hand at a time."""
 _DICTIONARY_BATCH_ROWS = 64
 TOLD = "token_count"
 """FineWeb's column of how many GPT-2 tokens a row has."""
@@ -95,7 +97,7 @@ class ParquetBlock(Block):
 
     def read(self) -> DocumentBatch:
         pieces: Iterable[Piece] | None
-        pieces, self.pieces = self.pieces, None
+        pieces, self.pieces = self.pieces and _let_go(self.pieces), None
         if pieces is None:
             pieces = self.source.whole_groups(self.row_groups, self.first_row)
         batch = DocumentBatch([])
@@ -150,6 +152,13 @@ class ParquetBlock(Block):
             "write the file again with its text as UTF-8, or go on without that row: "
             "--on-bad quarantine",
         )
+
+
+def _let_go(pieces: list[Piece]) -> Iterator[Piece]:
+    """Each of them once: what was copied is not held any longer."""
+    pieces.reverse()
+    while pieces:
+        yield pieces.pop()
 
 
 def _fault(document: bytes, refused: bytes | None) -> tuple[str, str, str | None] | None:
@@ -355,10 +364,12 @@ class ParquetSource:
         groups = range(self._metadata.num_row_groups)
         largest = 0
         for group in heapq.nlargest(_LOOKED_AT, groups, self.text_bytes):
-            if self.text_bytes(group) <= LARGE_ROW_GROUP:
-                break
-            pages = itertools.islice(self._pages([group]), _LOOKED_AT)
-            largest = max([largest, *(page.takes for page in pages)])
+            is_large = self.text_bytes(group) > LARGE_ROW_GROUP
+            if not is_large and not self._is_dictionary(group):
+                continue
+            for page in itertools.islice(self._pages([group]), _LOOKED_AT):
+                rows_of_all = _DICTIONARY_ROWS * page.largest if not page.rows else 0
+                largest = max(largest, page.takes + rows_of_all)
         return largest if largest > SMALL_PAGE else 0
 
     def fetch(self, state: State | None) -> None:
@@ -573,7 +584,9 @@ class ParquetSource:
         most = options.page_bytes
         if text_bytes <= LARGE_ROW_GROUP:
             most = min(most, max(SMALL_PAGE, options.record_bytes))
-        return Steps(self._pages(row_groups), options.record_bytes, most)
+        return Steps(
+            self._pages(row_groups), max(BLOCK_BYTES // 2, options.record_bytes // 4), most
+        )
 
     def _page_error(self, error: PageTooLarge, row: int) -> InputError:
         """For a page that was not seen before the run began."""
@@ -668,7 +681,8 @@ class ParquetSource:
         ``skip`` rows are decoded only to come to the others."""
         pieces: list[Piece] = []
         done, held_rows, held_bytes = 0, 0, 0
-        most = self.options.record_bytes // 2
+        # Sooner than a batch ends only where its text would be a burden to a small budget.
+        most = max(BLOCK_BYTES, self.options.record_bytes // 4)
         for piece in self.read_groups([group], first_row):
             if done + piece.rows <= skip:
                 done += piece.rows
