@@ -40,7 +40,7 @@ from tokenmill.places.standard_input import Pipe
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes, format_files
 from tokenmill.reading import read_small
-from tokenmill.side_files import side_files_in
+from tokenmill.side_files import written_in
 from tokenmill.spec import Spec
 from tokenmill.storage import (
     PARTIAL,
@@ -184,22 +184,32 @@ class OutputFolder:
         return log
 
     def _check_kept(self, log: Log, at: Checkpoint) -> None:
-        """Raise TokenmillError unless all shards that were whole are still of their size."""
-        for shard in log.shards if log.encoded else log.shards[: at.shards]:
-            if (where := self._lost(shard, log)) is not None:
+        """Raise TokenmillError unless all files that were whole are still of their size."""
+        lost = [
+            (self._lost(shard, log), shard.bytes)
+            for shard in (log.shards if log.encoded else log.shards[: at.shards])
+        ]
+        if log.encoded is not None:
+            whole = [file for file in log.encoded.at.open if file.shard is None]
+            lost += [(self._lost_file(file.name, file.bytes), file.bytes) for file in whole]
+        for where, size in lost:
+            if where is not None:
                 raise TokenmillError(
                     "an unfinished file is not what the interrupted run left",
                     where,
-                    f"it was whole, with {shard.bytes} bytes",
+                    f"it was whole, with {size} bytes",
                     "run the same command with --overwrite, which starts anew",
                 )
 
     def _lost(self, shard: Shard, log: Log) -> str | None:
         """Where a shard that was whole is not, or not of its size, any more; None if it is."""
-        places = [self.path / (shard.name + PARTIAL), self.path / shard.name]
+        return self._lost_file(shard.name, shard.bytes)
+
+    def _lost_file(self, name: str, size: int) -> str | None:
+        places = [self.path / (name + PARTIAL), self.path / name]
         found = next((place for place in places if os.path.lexists(place)), places[0])
         is_file = os.path.isfile(found) and not found.is_symlink()
-        return None if is_file and found.stat().st_size == shard.bytes else str(found)
+        return None if is_file and found.stat().st_size == size else str(found)
 
     def _before_quarantine(self) -> str | None:
         """The fingerprint of a run that may go on as this one: it stopped at the first bad record,
@@ -310,7 +320,7 @@ class OutputFolder:
             if not isinstance(file.place, LocalPlace):
                 continue
             folder, name = os.path.split(os.path.realpath(file.path))
-            if folder == here and (would_write(spec, name) or name in side_files_in(here)):
+            if folder == here and (would_write(spec, name) or name in written_in(here)):
                 raise UsageError(
                     "an input is a file of the output",
                     file.path,

@@ -10,6 +10,7 @@ import errno
 import glob
 import os
 import stat
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from tokenmill.content import HEAD_BYTES
 from tokenmill.errors import InputError, unreadable
 from tokenmill.places import standard_input
 from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
+from tokenmill.quantities import numbered
 from tokenmill.reading import read_patiently
-from tokenmill.side_files import SIDE_FILES, side_files_in
+from tokenmill.side_files import SIDE_FILES, written_in
 
 _PROBE = 64 * 1024
 
@@ -93,14 +95,22 @@ LOCAL = LocalPlace()
 def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     """The files that a path, folder or glob stands for."""
     found = Found()
-    written: dict[str, tuple[str, ...]] = {}
+    written: dict[str, frozenset[str]] = {}
+    shards: Counter[str] = Counter()
     for path, named in _paths(argument, selection):
         folder, name = os.path.split(path)
-        if not named and name in SIDE_FILES:
-            if folder not in written:
-                written[folder] = side_files_in(folder)
-            if name in written[folder]:
-                found.notes.append(f"passed over: {path}, which tokenmill wrote")
+        if folder not in written:
+            written[folder] = written_in(folder)
+        if name in written[folder]:
+            if named:
+                found.notes.append(
+                    f"note: tokenmill wrote {path}; it was named itself, and is read"
+                )
+            else:
+                if name in SIDE_FILES:
+                    found.notes.append(f"passed over: {path}, which tokenmill wrote")
+                else:
+                    shards[folder] += 1
                 continue
         if named and stat.S_ISFIFO(_mode(path)):
             return standard_input.expand(argument, selection)
@@ -111,6 +121,10 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
             raise unknown_kind(path, _head(path))
         else:
             found.ignored.append(path)
+    for folder, count in shards.items():
+        found.notes.append(
+            f"passed over: {numbered(count, 'shard')} in {folder or os.curdir} of tokenmill's"
+        )
     return found
 
 
