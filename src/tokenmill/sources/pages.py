@@ -224,3 +224,41 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 def _signed(number: int) -> int:
     """Of Thrift's zigzag."""
     return (number >> 1) ^ -(number & 1)
+
+
+class NoFooter(Exception):
+    """Bytes that are no footer: it ends early, or is nested as none is."""
+
+
+def footer_elements(footer: bytes) -> int:
+    """How many columns, row groups and the like a footer lists, each of which Arrow makes an object
+    of some hundred bytes of, though three bytes of the footer can do for one. Raises NoFooter."""
+    try:
+        return _elements(footer, 0, 0, 0)[0]
+    except (IndexError, _TooDeep):
+        raise NoFooter from None
+
+
+def _elements(data: bytes, at: int, lists: int, depth: int) -> tuple[int, int]:
+    """Those in the struct at a place, which is inside of so many lists, and where it ends."""
+    if depth > _DEEPEST:
+        raise _TooDeep
+    found = 0
+    while head := data[at]:
+        kind, at = head & 15, at + 1
+        if not head >> 4:
+            _, at = _varint(data, at)
+        if kind == _STRUCT:
+            more, at = _elements(data, at, lists, depth + 1)
+            found += more
+        elif kind == _LIST and data[at] & 15 == _STRUCT:
+            size, at = data[at] >> 4, at + 1
+            if size == 15:
+                size, at = _varint(data, at)
+            found += size if lists < 2 else 0
+            for _ in range(size):
+                more, at = _elements(data, at, lists + 1, depth + 1)
+                found += more
+        elif kind not in (_TRUE, _FALSE):
+            at = _skipped(data, at, kind, depth)
+    return found, at + 1
