@@ -192,6 +192,26 @@ def test_line_ends_in_a_row_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> N
         assert divider.split(content) == divider.pattern.split(content)
 
 
+def test_a_block_of_faults_has_no_more_records_than_memory_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From some number on, what is near a fault goes with it; each document has a record still."""
+    path, faults = tmp_path / "corpus.txt", 40
+    path.write_bytes((b"ab\xff" * faults + b"\n") * 30)
+    found = {}
+    for most in (10**6, 10 * faults):
+        monkeypatch.setattr("tokenmill.sources.text._MOST_RECORDS", most)
+        out = tmp_path / str(most)
+        mill.prepare(
+            path, out=out, val_fraction=0, documents="line", on_bad="quarantine", max_bad=10**6
+        )
+        found[most] = (out / "quarantine.jsonl").read_text().splitlines()
+    assert len(found[10**6]) == 30 * faults
+    assert found[10 * faults][: 10 * faults] == found[10**6][: 10 * faults]
+    rest = [json.loads(line) for line in found[10 * faults][10 * faults :]]
+    assert len(rest) == 20 and all(record["length"] == 3 * faults - 2 for record in rest)
+
+
 def test_faults_are_replaced_as_the_decoder_does(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = random.Random(5)
     bytes_ = [0x61, 0x80, 0xBF, 0xC3, 0xE0, 0xA0, 0xED, 0x9F, 0xF0, 0x90, 0xF4, 0xEF, 0xBD, 0xFF]

@@ -117,4 +117,6 @@ def test_a_vocabulary_costs_its_strings_and_not_its_blanks(tmp_path: Path) -> No
     check_vocabulary_file(str(place), 110_000_000)
     ranks = tmp_path / "ranks.tiktoken"
     ranks.write_bytes(b"IQ== 0\n" * 500_000)
-    check_vocabulary_file(str(ranks), 80_000_000)
+    with pytest.raises(UsageError):
+        check_vocabulary_file(str(ranks), 150_000_000)
+    check_vocabulary_file(str(ranks), 180_000_000)

@@ -7,6 +7,7 @@ the last one goes on in the next; everything between is whole.
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,13 +60,14 @@ class Counts:
             setattr(self, name, getattr(self, name) + value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BadRecord:
     """A piece of input that cannot become tokens, with its place, so that it is never just gone.
 
-    ``reason`` is one of a few words that are counted in the manifest, ``detail`` a sentence.
-    ``offset`` is in bytes of the (decompressed) text, ``line`` counts from 1, ``row`` from 0;
-    each is None where it has no meaning. ``length`` is in bytes, ``raw`` the first of them.
+    ``reason`` is one of a few words that are counted in the manifest, ``detail`` a sentence, or
+    ``TAKEN_OUT``. ``offset`` is in bytes of the (decompressed) text, ``line`` counts from 1,
+    ``row`` from 0; each is None where it has no meaning. ``length`` is in bytes, ``raw`` the first
+    of them. A block may have hundreds of thousands of them, so they are small.
     """
 
     reason: str
@@ -76,6 +78,19 @@ class BadRecord:
     row: int | None
     length: int
     raw: bytes
+
+    def as_dict(self) -> dict[str, object]:
+        """All of it, for JSON."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        fields["raw"] = base64.b64encode(self.raw).decode()
+        if self.detail == TAKEN_OUT and self.offset is not None:
+            stop = self.offset + self.length
+            fields["detail"] = f"bytes {self.offset} to {stop} were taken out of the document"
+        return fields
+
+
+TAKEN_OUT = "taken out of the document"
+"""The detail of bytes that were: their place says all."""
 
 
 @dataclass

@@ -161,23 +161,23 @@ def _escaped(piece: bytes) -> Iterator[tuple[int, int]]:
         yield begin, position
 
 
-def places(raw: bytes) -> list[tuple[int, int]]:
+def places(raw: bytes, most: int = MOST_PLACES) -> list[tuple[int, int]]:
     """The ranges that are to be taken out, in order.
 
-    A text with very many faults is in another encoding. So that it does not become millions of
-    records, of three bytes each, and a document of the blanks between them, ranges less than a
-    kilobyte apart are then one, with what is between them.
+    A text with very many faults, more than ``most``, is in another encoding. So that it does not
+    become millions of records, of three bytes each, and a document of the blanks between them,
+    ranges less than a kilobyte apart are then one, with what is between them.
     """
     ranges: list[tuple[int, int]] = []
     joined: list[tuple[int, int]] = []
     for pair in invalid_ranges(raw):
-        if len(ranges) <= MOST_PLACES:
+        if len(ranges) <= most:
             ranges.append(pair)
         if joined and pair[0] - joined[-1][1] <= _NEAR:
             joined[-1] = joined[-1][0], pair[1]
         else:
             joined.append(pair)
-    return joined if len(ranges) > MOST_PLACES else ranges
+    return joined if len(ranges) > most else ranges
 
 
 def join_ranges(ranges: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:

@@ -8,7 +8,6 @@ before the note is.
 
 from __future__ import annotations
 
-import base64
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -197,8 +196,7 @@ class QuarantineWriter:
         """Add records, one line of JSON each."""
         for record in records:
             self.staged = self.staged or StagedFile(self._place)
-            fields = {**vars(record), "raw": base64.b64encode(record.raw).decode()}
-            line = json.dumps(fields, ensure_ascii=False) + "\n"
+            line = json.dumps(record.as_dict(), ensure_ascii=False) + "\n"
             self.staged.write(memoryview(line.encode()))
             self.reasons[record.reason] += 1
 

@@ -15,6 +15,7 @@ from tokenmill import utf8
 from tokenmill.batches import (
     INVALID_UTF8,
     SPECIAL_TEXT,
+    TAKEN_OUT,
     TRAIN,
     VAL,
     Counts,
@@ -52,6 +53,9 @@ _NEAR = 1024
 """Bytes between two places that are taken out as one, where there are more than a thousand."""
 _MOST_TIMES = 50
 """So often special text is looked for that only came together when other special text was out."""
+_MOST_RECORDS = 50_000
+"""In one block: with more, its text is hardly UTF-8 at all, and what is near goes, too. A block of
+300,000 lines with a fault each took 150 MB."""
 _END = 1 << 62
 _LONG_RUN = 4096
 _TWO_ENDS = re.compile(rb"\r?\n\r?\n")
@@ -177,8 +181,17 @@ class TextBlock(Block):
             del offsets[:1]
         batch = DocumentBatch(documents, self.continues, self.unfinished, self.split, counts)
         if not is_clean:
-            pairs = zip(documents, offsets, strict=False)
-            batch.documents = [self.source.cleaned(raw, start, batch) for raw, start in pairs]
+            last = len(documents) - 1
+            batch.documents = [
+                self.source.cleaned(
+                    raw,
+                    start,
+                    batch,
+                    is_whole=not (number == 0 and self.continues)
+                    and not (number == last and self.unfinished),
+                )
+                for number, (raw, start) in enumerate(zip(documents, offsets, strict=False))
+            ]
         return batch
 
 
@@ -251,15 +264,18 @@ class TextSource:
         refused = options.refused_when_kept
         return utf8.is_utf8(text) and not (refused and refused in text)
 
-    def cleaned(self, raw: bytes, offset: int, batch: DocumentBatch) -> bytes:
+    def cleaned(self, raw: bytes, offset: int, batch: DocumentBatch, is_whole: bool) -> bytes:
         """A document, or a part of one, as valid UTF-8; ``batch`` gets what that took."""
-        ranges = [] if self._options.replaces else utf8.places(raw)
+        # Where a document is cut, what is taken out must not depend on the documents before it.
+        is_hopeless = is_whole and len(batch.bad) >= _MOST_RECORDS
+        most = 0 if is_hopeless else utf8.MOST_PLACES
+        ranges = [] if self._options.replaces else utf8.places(raw, most)
         reason = dict.fromkeys(ranges, INVALID_UTF8)
         refused, gap, times = self._options.refused_when_kept, -1, 0
         while refused and (found := _occurrences(raw, ranges, refused)):
             reason.update(dict.fromkeys(found, SPECIAL_TEXT))
             times += 1
-            if times > _MOST_TIMES or len(reason) > utf8.MOST_PLACES:
+            if times > _MOST_TIMES or len(reason) > most:
                 # Made to be removed again and again, or millions of times: what is near goes, too.
                 gap = max(2 * gap, _NEAR)
             if times > _MOST_TIMES:
@@ -269,7 +285,7 @@ class TextSource:
             record = bad_record(
                 self.file,
                 reason.get((low, high), SPECIAL_TEXT),
-                f"bytes {offset + low} to {offset + high} were taken out of the document",
+                TAKEN_OUT,
                 raw[low:high],
                 offset=offset + low,
             )
