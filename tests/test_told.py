@@ -270,6 +270,51 @@ def test_an_error_of_the_parent_is_json_too(tmp_path: Path) -> None:
     assert done.lines[-1]["type"] == "error" and done.lines[-1]["fix"]
 
 
+@pytest.fixture(scope="module")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    corpus = write(folder / "in.jsonl", DOCUMENTS)
+    assert runs.run("prepare", corpus, "--out", folder / "out", "--val-docs", 1).rc == 0
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "../in.jsonl", "--json"],
+        ["verify", "."],
+        ["status", ".", "--json"],
+        ["inspect", "."],
+        ["inspect", ".", "--doc", "3"],
+        ["doctor", "--json"],
+        ["--version"],
+        ["prepare", "-h"],
+    ],
+    ids=" ".join,
+)
+def test_an_answer_that_cannot_be_printed_is_an_error(
+    arguments: list[str], small_dataset: Path
+) -> None:
+    """Standard output is a full disk: no defect of ours, and no success."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tokenmill", *arguments],
+            cwd=small_dataset, env=command_environment(), stdout=full, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+    assert done.returncode == 9, done.stderr
+    shown = done.stderr[done.stderr.index("error: ") :].splitlines()
+    assert shown[0] == "error: cannot print the answer"
+    assert shown[1:3] == ["  where: standard output", "  why: No space left on device"]
+    assert shown[3].startswith("  fix: free space there") and len(shown) == 4
+
+
+def test_no_command_at_all_is_told_in_words(tokenmill: Run) -> None:
+    done = tokenmill()
+    assert done.rc == 2 and done.stderr.startswith("error: a command is missing\n  why: ")
+    assert "prepare, plan, verify" in done.stderr and "fix: tokenmill --help" in done.stderr
+
+
 def test_help_names_every_choice() -> None:
     """What the help shows is what the code takes."""
     shown = {parameter.name: parameter.metavar for parameter in cli.prepare.params}
