@@ -235,23 +235,19 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
 @cli.command(context_settings=_CONTEXT)
 @_spec_options
 @_run_options
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    help="The folder whose disk is looked at.",
-)
-def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
+@click.option("--out", default=".", metavar="DIR", help="The folder whose disk is looked at.")
+def plan(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     """Tell what prepare would do with the same options; writes nothing."""
     from tokenmill.preparation import plan_run, refuse_pipe
     from tokenmill.storage import free_bytes
 
+    place = Path(output_place(out))
     run = _make_run(options)
     with _hearing_signals(run):
         found = plan_run(list(inputs), run, _spec(options))
         refuse_pipe(found)
         found.estimate = found.make_estimate()
-    free, notes, warnings = free_bytes(out), found.notes(), found.warnings()
+    free, notes, warnings = free_bytes(place), found.notes(), found.warnings()
     for note in notes:
         run.tell(note)
     if options["as_json"]:
@@ -259,7 +255,7 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     else:
         for line in found.lines(free):
             _show(line)
-    for warning in found.disk_warnings(out) + warnings:
+    for warning in found.disk_warnings(place) + warnings:
         run.tell(warning)
 
 
