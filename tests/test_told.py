@@ -162,7 +162,13 @@ def test_the_budget_is_told_as_it_was_asked(corpus: Path, tmp_path: Path, tokenm
 
 def test_done_tells_time_memory_and_place(corpus: Path, tmp_path: Path, tokenmill: Run) -> None:
     out = tmp_path / "out"
-    done = tokenmill("prepare", corpus, "--out", out, "--json").lines[-1]
+    first = tokenmill("prepare", corpus, "--out", out, "--json")
+    told = (
+        r"^done: 60 documents, .*; [\d.]+ s, .*; peak memory \d+ MB of .*; the dataset is in (.*)$"
+    )
+    found = re.search(told, first.stderr, re.MULTILINE)
+    assert found is not None and found[1] == str(out), first.stderr
+    done = first.lines[-1]
     assert done["type"] == "done" and done["out"] == str(out) and done["has_worked"] is True
     assert done["seconds"] > 0 and 50e6 < done["peak_memory"] < done["memory_budget"]
     again = tokenmill("prepare", corpus, "--out", out, "--json").lines[-1]
