@@ -164,7 +164,7 @@ def test_done_tells_time_memory_and_place(corpus: Path, tmp_path: Path, tokenmil
     out = tmp_path / "out"
     first = tokenmill("prepare", corpus, "--out", out, "--json")
     told = (
-        r"^done: 60 documents, .*; [\d.]+ s, .*; peak memory \d+ MB of .*; the dataset is in (.*)$"
+        r"^done: 60 documents, .*; [\d.]+ s, .*; peak memory [\d.]+ MB .*; the dataset is in (.*)$"
     )
     found = re.search(told, first.stderr, re.MULTILINE)
     assert found is not None and found[1] == str(out), first.stderr
