@@ -4,8 +4,8 @@ The convention for fenced blocks in README.md and docs/*.md:
 
 - an info string `console run` or `bash run`: the commands are run by bash, one block after the
   other of a page, in a folder of that page's own that holds a copy of `examples/`. In a `console`
-  block the commands are the lines after `$ ` (and their continuations after `> ` or `\\`), the
-  other lines are output, for the reader only;
+  block the commands are the lines after `$ ` (and their continuations after `> ` or `\\`), each
+  other line must be one that they print;
 - `python run`: run by this interpreter, in the same folder;
 - any other block, and code in running text that begins with `tokenmill`: read only, to see that
   each `tokenmill COMMAND` and each of its `--options` exists.
@@ -52,12 +52,20 @@ class Block:
         """What bash is to run."""
         if self.info[0] != "console":
             return self.text
+        return "\n".join(line.removeprefix("$ ").removeprefix("> ") for line in self._lines(True))
+
+    def output(self) -> list[str]:
+        """The lines that a console shows of it."""
+        return self._lines(False) if self.info[0] == "console" else []
+
+    def _lines(self, typed: bool) -> list[str]:
         lines, going_on = [], False
         for line in self.text.splitlines():
-            if line.startswith("$ ") or going_on:
-                lines.append(line.removeprefix("$ ").removeprefix("> "))
-                going_on = line.endswith("\\")
-        return "\n".join(lines)
+            is_typed = line.startswith("$ ") or going_on
+            going_on = is_typed and line.endswith("\\")
+            if is_typed is typed:
+                lines.append(line)
+        return lines
 
 
 def blocks(page: Path) -> list[Block]:
@@ -94,6 +102,9 @@ def run_block(block: Block, folder: Path) -> None:
     assert done.returncode == 0, (
         f"the block at line {block.line} ends with {done.returncode}\n{done.stdout}{done.stderr}"
     )
+    printed = (done.stdout + done.stderr).splitlines()
+    untrue = [line for line in block.output() if line not in printed]
+    assert not untrue, f"the block at line {block.line} prints no {untrue}, but {printed}"
 
 
 def page_name(page: Path) -> str:

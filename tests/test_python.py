@@ -153,13 +153,16 @@ def test_a_function_is_called_with_plain_figures(corpus: Path, tmp_path: Path) -
 
 
 def test_what_the_function_raises_stops_the_run_and_it_can_go_on(
-    corpus: Path, tmp_path: Path
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(figures: dict[str, Any]) -> None:
+        assert not figures["is_done"]
         raise ZeroDivisionError
 
+    monkeypatch.setattr("tokenmill.progress.Call.seconds", 0.0)  # before all is done
     with pytest.raises(ZeroDivisionError):
         tokenmill.prepare(corpus, out=tmp_path / "out", progress=stop)
+    assert not (tmp_path / "out" / "manifest.json").exists()
     again = tokenmill.prepare(corpus, out=tmp_path / "out")
     assert again == tokenmill.prepare(corpus, out=tmp_path / "other")
 

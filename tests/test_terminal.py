@@ -15,6 +15,7 @@ import pytest
 
 from tests import runs
 from tests.conftest import Run, command_environment
+from tokenmill.streams import ERASE
 
 pytest.importorskip("pyte")
 from tests.terminal import Terminal, at_terminal
@@ -136,6 +137,22 @@ def test_killed_worker_leaves_nothing(corpus: Path, tmp_path: Path) -> None:
         assert terminal.finish() == 0
         assert_nothing_left(terminal)
         assert "warning: the working process was killed by signal 9" in terminal.text()
+        before = terminal.output.partition(b"warning: the working process")[0]
+        assert before.endswith(ERASE.encode())  # the next block may be long in coming
+
+
+def test_a_line_is_printed_above_the_block() -> None:
+    code = (
+        "import sys\n"
+        "from tokenmill.streams import print_line, show_block\n"
+        "for text in ('warning', 'note'):\n"
+        "    show_block(['#' * 40, 'tokens     1'], sys.stderr)\n"
+        "    print_line(text, sys.stderr)\n"
+        "show_block(['#' * 40, 'tokens     2'], sys.stderr)\n"
+    )
+    with at_terminal([sys.executable, "-c", code], 50, environment()) as terminal:
+        assert terminal.finish() == 0
+        assert terminal.lines() == ["warning", "note", "#" * 40, "tokens     2"]
 
 
 def test_window_is_resized(corpus: Path, tmp_path: Path) -> None:

@@ -162,7 +162,13 @@ def test_the_budget_is_told_as_it_was_asked(corpus: Path, tmp_path: Path, tokenm
 
 def test_done_tells_time_memory_and_place(corpus: Path, tmp_path: Path, tokenmill: Run) -> None:
     out = tmp_path / "out"
-    done = tokenmill("prepare", corpus, "--out", out, "--json").lines[-1]
+    first = tokenmill("prepare", corpus, "--out", out, "--json")
+    told = (
+        r"^done: 60 documents, .*; [\d.]+ s, .*; peak memory [\d.]+ MB .*; the dataset is in (.*)$"
+    )
+    found = re.search(told, first.stderr, re.MULTILINE)
+    assert found is not None and found[1] == str(out), first.stderr
+    done = first.lines[-1]
     assert done["type"] == "done" and done["out"] == str(out) and done["has_worked"] is True
     assert done["seconds"] > 0 and 50e6 < done["peak_memory"] < done["memory_budget"]
     again = tokenmill("prepare", corpus, "--out", out, "--json").lines[-1]
@@ -268,6 +274,51 @@ def test_an_error_of_the_parent_is_json_too(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.rc == 1
     assert done.lines[-1]["type"] == "error" and done.lines[-1]["fix"]
+
+
+@pytest.fixture(scope="module")
+def small_dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    corpus = write(folder / "in.jsonl", DOCUMENTS)
+    assert runs.run("prepare", corpus, "--out", folder / "out", "--val-docs", 1).rc == 0
+    return folder / "out"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["plan", "../in.jsonl", "--json"],
+        ["verify", "."],
+        ["status", ".", "--json"],
+        ["inspect", "."],
+        ["inspect", ".", "--doc", "3"],
+        ["doctor", "--json"],
+        ["--version"],
+        ["prepare", "-h"],
+    ],
+    ids=" ".join,
+)
+def test_an_answer_that_cannot_be_printed_is_an_error(
+    arguments: list[str], small_dataset: Path
+) -> None:
+    """Standard output is a full disk: no defect of ours, and no success."""
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "tokenmill", *arguments],
+            cwd=small_dataset, env=command_environment(), stdout=full, stderr=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+    assert done.returncode == 9, done.stderr
+    shown = done.stderr[done.stderr.index("error: ") :].splitlines()
+    assert shown[0] == "error: cannot print the answer"
+    assert shown[1:3] == ["  where: standard output", "  why: No space left on device"]
+    assert shown[3].startswith("  fix: free space there") and len(shown) == 4
+
+
+def test_no_command_at_all_is_told_in_words(tokenmill: Run) -> None:
+    done = tokenmill()
+    assert done.rc == 2 and done.stderr.startswith("error: a command is missing\n  why: ")
+    assert "prepare, plan, verify" in done.stderr and "fix: tokenmill --help" in done.stderr
 
 
 def test_help_names_every_choice() -> None:

@@ -5,6 +5,7 @@ Data goes to stdout, all else to stderr. Exit codes are those of ``tokenmill.err
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from tokenmill import __version__
-from tokenmill.errors import Interrupted, TokenmillError, UsageError, choose_from, nearest
+from tokenmill.errors import Interrupted, NoSpace, TokenmillError, UsageError, choose_from, nearest
 from tokenmill.pipeline import MAP_THREADS
 from tokenmill.quantities import numbered
 from tokenmill.staging import output_place, working_folder
@@ -34,21 +35,27 @@ _Command = Callable[..., None]
 _Decorator = Callable[[_Command], _Command]
 QUARANTINED = 3
 SPLITS = ("train", "val")
+_PRINTED_BY_CLICK = {"--version", "--help", "-h"}
+"""With one of these click prints, and nothing else is done."""
 
 
 class _Commands(click.Group):
     """The commands; one that is misspelled is answered with the one most like it."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not args:  # click would make an error of the whole help
+            raise self._error("a command is missing", "tokenmill --help")
+        return super().parse_args(ctx, args)
+
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         name = args[0] if args else ""
         if not name.startswith("-") and name not in self.commands:
-            raise UsageError(
-                f"there is no command {name!r}",
-                None,
-                f"the commands are {', '.join(self.commands)}",
-                nearest(name, self.commands) or "tokenmill --help",
-            )
+            fix = nearest(name, self.commands) or "tokenmill --help"
+            raise self._error(f"there is no command {name!r}", fix)
         return super().resolve_command(ctx, args)
+
+    def _error(self, what: str, fix: str) -> UsageError:
+        return UsageError(what, None, f"the commands are {', '.join(self.commands)}", fix)
 
 
 @click.group(context_settings=_CONTEXT, cls=_Commands)
@@ -228,23 +235,19 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
 @cli.command(context_settings=_CONTEXT)
 @_spec_options
 @_run_options
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path(),
-    help="The folder whose disk is looked at.",
-)
-def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
+@click.option("--out", default=".", metavar="DIR", help="The folder whose disk is looked at.")
+def plan(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     """Tell what prepare would do with the same options; writes nothing."""
     from tokenmill.preparation import plan_run, refuse_pipe
     from tokenmill.storage import free_bytes
 
+    place = Path(output_place(out))
     run = _make_run(options)
     with _hearing_signals(run):
         found = plan_run(list(inputs), run, _spec(options))
         refuse_pipe(found)
         found.estimate = found.make_estimate()
-    free, notes, warnings = free_bytes(out), found.notes(), found.warnings()
+    free, notes, warnings = free_bytes(place), found.notes(), found.warnings()
     for note in notes:
         run.tell(note)
     if options["as_json"]:
@@ -252,7 +255,7 @@ def plan(out: Path, inputs: tuple[str, ...], **options: Any) -> None:
     else:
         for line in found.lines(free):
             _show(line)
-    for warning in found.disk_warnings(out) + warnings:
+    for warning in found.disk_warnings(place) + warnings:
         run.tell(warning)
 
 
@@ -531,8 +534,24 @@ def _catch_signals(run: RunOptions) -> None:
 
 
 def _show(text: str) -> None:
-    """Data, to stdout."""
-    print_line(text, sys.stdout)
+    """Data, to stdout: what was asked for, so that a command that cannot print it has failed."""
+    try:
+        print_line(text, sys.stdout)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise _unprintable(error) from error
+
+
+def _unprintable(error: OSError) -> TokenmillError:
+    """The error where standard output cannot be written, though somebody is there to read it."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (NoSpace if is_full else TokenmillError)(
+        "cannot print the answer",
+        "standard output",
+        error.strerror or str(error),
+        f"{'free space there, or ' if is_full else ''}send it to another file, then run this again",
+    )
 
 
 def _print_json(type_: str, **fields: Any) -> None:
@@ -564,7 +583,7 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        if not {"--version", "--help", "-h"} & set(arguments):
+        if not _PRINTED_BY_CLICK & set(arguments):
             check_system()
         cli.main(arguments, prog_name="tokenmill", standalone_mode=False)
     except BrokenPipeError:
@@ -601,6 +620,8 @@ def _as_error(problem: Exception, arguments: list[str]) -> TokenmillError:
         command = next((word for word in arguments if word in cli.commands), "")
         fix = f"tokenmill {command} --help" if command else "tokenmill --help"
         return UsageError(problem.format_message().rstrip("."), fix=fix)
+    if isinstance(problem, OSError) and _PRINTED_BY_CLICK & set(arguments):
+        return _unprintable(problem)
     return TokenmillError(
         f"something happened that nobody foresaw: {type(problem).__name__}: {problem}",
         _place_of(problem),
