@@ -23,6 +23,24 @@ BLOCK_BYTES = 2 * 1024 * 1024
 stay in the processor's caches; more costs up to a fifth, less costs Python time."""
 
 
+class Tails:
+    """The ends of remote files, of the first few that are asked for: a footer is needed to look at
+    the file, to estimate, and to read it, and is fetched once."""
+
+    def __init__(self, most: int = 4 * 1024 * 1024) -> None:
+        self._kept: dict[str, bytes] = {}
+        self._left = most
+
+    def of(self, path: str, fetch: Callable[[], bytes]) -> bytes:
+        """The end of a file; by any thread."""
+        if (tail := self._kept.get(path)) is None:
+            tail = fetch()
+            if len(tail) <= self._left:
+                self._left -= len(tail)
+                self._kept[path] = tail
+        return tail
+
+
 @dataclass(frozen=True)
 class SourceOptions:
     """What a source has to know of the run.
@@ -36,7 +54,8 @@ class SourceOptions:
     where a document may be cut, ``asks_told`` whether it matters how many GPT-2 tokens a dataset
     says that it has. ``reader_bytes`` is what a file may take while it is read, beside its text:
     the footer of parquet, the window of a decompressor; ``budget_bytes`` is the whole budget,
-    ``threads`` how many it is for.
+    ``threads`` how many it is for. ``tails`` holds what was fetched of
+    footers already.
     """
 
     documents: str
@@ -54,6 +73,7 @@ class SourceOptions:
     reader_bytes: int = WINDOW_BYTES
     budget_bytes: int = 0
     threads: int = 0
+    tails: Tails | None = None
 
     @property
     def room(self) -> Room:
