@@ -1,11 +1,12 @@
-"""Does the default number of threads serve well? CPU seconds of the default against each choice.
+"""Does the default number of workers serve well? CPU seconds of the default against the best.
 
-    python benchmarks/threads.py CORPUS [--memory 230MB,512MB] [--cores 1,2,4,8,16]
+    python benchmarks/threads.py CORPUS [--memory 230MB,512MB] [--cores 1,2,4,8,16] [--runs 3]
 
-For each memory and each number of cores (told to the command in place of this machine's) it runs
-``prepare`` with the default and with every smaller power of two. Wall time cannot be had for cores
-that are not there: of each choice, the CPU seconds divided by its threads stand for it, and the
-best choice is the one with the least of that. The ratio is that of CPU seconds, default to best.
+For each memory and each number of cores (told to the command in place of this machine's) it asks
+``plan`` for the default, and runs ``prepare`` with that and with every power of two that the cores
+allow. Of several runs the one of the least CPU seconds (user and system, whole process tree)
+counts, for on a busy machine they only grow. The ratio is default to best, the best being the
+choice of the least CPU seconds. Wall time cannot be had for cores that are not there.
 """
 
 from __future__ import annotations
@@ -23,38 +24,52 @@ from pathlib import Path
 MEMORIES = "200MB,230MB,300MB,512MB,1GB,2GB,4GB"
 CORES = "1,2,4,8,16"
 MOST_SECONDS = 120.0
+WORTHLESS = 3
+"""Beyond a number of workers that takes so many times the least, no more are tried."""
 FORCED = (
     "import sys, tokenmill.memory as memory\n"
-    "memory.available_cores = lambda: int(sys.argv.pop(1))\n"
-    "cores = memory.available_cores()\n"
+    "cores = int(sys.argv.pop(1))\n"
     "memory.available_cores = lambda: cores\n"
     "from tokenmill.cli import main\n"
     "main()\n"
 )
+"""The command on so many cores. Affinity and cgroups can only make them fewer than there are."""
 
 
-def measured(corpus: str, out: Path, memory: str, cores: int, *more: str) -> tuple[float, int]:
-    """CPU seconds of one run in a process of its own, and its threads; infinite seconds for one
-    that is refused or takes too long."""
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-c", FORCED, str(cores), "prepare", corpus, "--out", str(out)]
-    command += ["--memory", memory, "--json", *more]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS)
-    except subprocess.TimeoutExpired:
-        return float("inf"), 0
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    if done.returncode:
-        return float("inf"), 0
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds, _threads(corpus, memory, cores, more)
+def tokenmill(cores: int, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command, as if there were so many cores."""
+    command = [sys.executable, "-c", FORCED, str(cores), *arguments, "--json"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS)
 
 
-def _threads(corpus: str, memory: str, cores: int, more: tuple[str, ...]) -> int:
-    command = [sys.executable, "-c", FORCED, str(cores), "plan", corpus, "--memory", memory]
-    done = subprocess.run([*command, "--json", *more], capture_output=True, text=True, check=True)
-    return int(json.loads(done.stdout.splitlines()[-1])["threads"])
+def default_workers(corpus: str, memory: str, cores: int) -> int | None:
+    """What it chooses; None where the memory is too little for one."""
+    done = tokenmill(cores, "plan", corpus, "--memory", memory)
+    if done.returncode == 2:
+        return None
+    done.check_returncode()
+    return int(json.loads(done.stdout.splitlines()[-1])["workers"])
+
+
+def cpu_seconds(corpus: str, out: Path, memory: str, workers: int, runs: int) -> float:
+    """The least of so many runs; infinite for one that is refused or takes too long."""
+    options = ["--memory", memory, "--workers", str(workers)]
+    least = float("inf")
+    for _ in range(runs):
+        shutil.rmtree(out, ignore_errors=True)
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        try:
+            done = tokenmill(workers, "prepare", corpus, "--out", str(out), *options)
+        except subprocess.TimeoutExpired:
+            return least
+        if done.returncode:
+            return least
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        least = min(least, spent)
+        if spent > MOST_SECONDS / 4:
+            break  # as slow as that needs no exact figure
+    return least
 
 
 def main() -> None:
@@ -63,26 +78,33 @@ def main() -> None:
     parser.add_argument("corpus")
     parser.add_argument("--memory", default=MEMORIES)
     parser.add_argument("--cores", default=CORES)
+    parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    print(f"{arguments.corpus}, {os.cpu_count()} real cores")
-    print("memory  cores  default: threads, CPU s   best: threads, CPU s   ratio")
+    size = os.path.getsize(arguments.corpus)
+    print(f"{Path(arguments.corpus).name}, {size / 1e6:.0f} MB, {os.cpu_count()} real cores")
+    print("| memory | cores | default | CPU s | best | CPU s | ratio | all choices: CPU s |")
+    print("|---|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as work:
-        out = Path(work) / "out"
         for memory in arguments.memory.split(","):
             known: dict[int, float] = {}
             for cores in map(int, arguments.cores.split(",")):
-                seconds, threads = measured(arguments.corpus, out, memory, cores)
-                known[threads] = min(seconds, known.get(threads, seconds))
-                for count in (1, 2, 4, 8, 16):
-                    if count <= cores and count not in known:
-                        forced = ("--threads", str(count))
-                        known[count] = measured(arguments.corpus, out, memory, cores, *forced)[0]
-                choices = {n: cost for n, cost in known.items() if n and n <= cores}
-                best = min(choices, key=lambda count: choices[count] / count)
-                ratio = seconds / choices[best]
+                default = default_workers(arguments.corpus, memory, cores)
+                if default is None:
+                    print(f"| {memory} | {cores} | refused | | | | | |", flush=True)
+                    continue
+                for workers in sorted({default, *(n for n in (1, 2, 4, 8, 16) if n <= cores)}):
+                    if workers > default and max(known.values()) > WORTHLESS * min(known.values()):
+                        break  # more workers have still less memory each
+                    if workers not in known:
+                        known[workers] = cpu_seconds(
+                            arguments.corpus, Path(work) / "out", memory, workers, arguments.runs
+                        )
+                choices = {n: spent for n, spent in known.items() if n <= cores}
+                best = min(choices, key=lambda workers: choices[workers])
+                each = ", ".join(f"{n}: {spent:.1f}" for n, spent in sorted(choices.items()))
                 print(
-                    f"{memory:>6} {cores:6} {threads:8} {seconds:12.1f} {best:12} "
-                    f"{choices[best]:12.1f} {ratio:10.2f}",
+                    f"| {memory} | {cores} | {default} | {choices[default]:.2f} | {best} | "
+                    f"{choices[best]:.2f} | {choices[default] / choices[best]:.2f} | {each} |",
                     flush=True,
                 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import importlib.util
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.forkserver import MODULE, Forkserver, hear_signals
+from tokenmill.tokenizers import ranks
 
 SECONDS = 120.0
 
@@ -80,6 +82,8 @@ def kill(process: subprocess.Popen[Any]) -> None:
 
 
 forkserver = Forkserver(command_environment)
+vars(ranks)["_parse_ranks"] = functools.lru_cache(maxsize=4)(ranks._parse_ranks)
+"""In this process each run would parse the same vocabulary again: a fifth of a short one."""
 
 
 @pytest.fixture

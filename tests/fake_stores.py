@@ -40,6 +40,7 @@ class Object:
     content: bytes
     generation: int
     encoding: str | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
 
     @property
     def etag(self) -> str:
@@ -56,6 +57,8 @@ class FakeStore:
     objects: dict[str, Object] = field(default_factory=dict)
     parts: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """Of uploads that are not finished: by key (Azure) or upload (Google)."""
+    begun: dict[str, dict[str, str]] = field(default_factory=dict)
+    """The metadata of Google's uploads, given when they begin."""
     requests: list[str] = field(default_factory=list)
     lose: Callable[[str, str], bool] = lambda method, path: False
     port: int = 0
@@ -81,10 +84,16 @@ class FakeStore:
     def url(self, key: str) -> str:
         return f"{self.scheme}://{BUCKET}/{key}"
 
-    def put(self, key: str, content: bytes, encoding: str | None = None) -> Object:
-        """Store an object, with what its writer said of its encoding."""
+    def put(
+        self,
+        key: str,
+        content: bytes,
+        encoding: str | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> Object:
+        """Store an object, with what its writer said of its encoding, and metadata of its own."""
         self._writes += 1
-        self.objects[key] = Object(content, self._writes, encoding)
+        self.objects[key] = Object(content, self._writes, encoding, metadata or {})
         return self.objects[key]
 
     def fetch(self, prefix: str, folder: Path) -> Path:
@@ -152,7 +161,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if self.headers.get("If-Match", f'"{found.etag}"') != f'"{found.etag}"':
             self.refuse(412, "ConditionNotMet")
             return
-        content, status, headers = found.content, 200, self.told(found)
+        content, status, headers = found.content, 200, self.told(found) | found.metadata
         if found.encoding:
             headers["Content-Encoding"] = found.encoding
         if self.is_transcoded(found):
@@ -167,6 +176,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def is_transcoded(self, found: Object) -> bool:
         return False
+
+    def metadata(self) -> dict[str, str]:
+        """What the request says that the object is to keep."""
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        return {n: v for n, v in headers.items() if n.startswith(("x-goog-meta-", "x-ms-meta-"))}
 
     serve_head = serve_get
     no_key = "NoSuchKey"
@@ -243,12 +257,14 @@ class _Google(_Handler):
         if self.headers.get("x-goog-if-generation-match", now) != now:
             self.refuse(412, "PreconditionFailed")
             return
-        self.answer(200, headers=self.told(store.put(self.key, self.body)))
+        made = store.put(self.key, self.body, metadata=self.metadata())
+        self.answer(200, headers=self.told(made))
 
     def serve_post(self, store: FakeStore) -> None:
         if "uploads" in self.query:
             upload = f"upload-{len(store.parts)}"
             store.parts[upload] = {}
+            store.begun[upload] = self.metadata()
             body = f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId>"
             self.answer(200, f"{body}</InitiateMultipartUploadResult>".encode())
             return
@@ -257,7 +273,8 @@ class _Google(_Handler):
             self.refuse(404, "NoSuchUpload")
             return
         numbers = re.findall(r"<PartNumber>(\d+)</PartNumber>", self.body.decode())
-        made = store.put(self.key, b"".join(parts[number] for number in numbers))
+        content = b"".join(parts[number] for number in numbers)
+        made = store.put(self.key, content, metadata=store.begun[self.query["uploadId"]])
         body = f"<CompleteMultipartUploadResult><ETag>&quot;{made.etag}&quot;</ETag>"
         self.answer(200, f"{body}</CompleteMultipartUploadResult>".encode(), self.told(made))
 
@@ -320,7 +337,7 @@ class _Azure(_Handler):
             blocks = store.parts.pop(self.key, {})
             names = re.findall(r"<(?:Uncommitted|Latest)>(.*?)</", self.body.decode())
             content = b"".join(blocks[name] for name in names)
-        self.answer(201, headers=self.told(store.put(self.key, content)))
+        self.answer(201, headers=self.told(store.put(self.key, content, metadata=self.metadata())))
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def test_each_command_has_help(command: str, tokenmill: Run) -> None:
 CONTRACT_OPTIONS = (
     *("--out", "--format", "--tokenizer", "--text-key", "--documents", "--shard-tokens"),
     *("--val-fraction", "--val-tokens", "--val-shards", "--seed", "--name", "--eot"),
-    *("--special-text", "--memory", "--threads", "--engine", "--check"),
+    *("--special-text", "--memory", "--workers", "--engine", "--check"),
 )
 
 
@@ -101,7 +101,9 @@ WRONG: dict[str, list[str]] = {
     "two ways to split": ["--val-fraction", "0.1", "--val-tokens", "100"],
     "an unknown way to divide": ["--documents", "paragraph"],
     "an empty separator": ["--documents", "separator:"],
+    "no workers": ["--workers", "0"],
     "no threads": ["--threads", "0"],
+    "two numbers of workers": ["--workers", "1", "--threads", "2"],
     "an unknown engine": ["--engine", "steam"],
     "an unknown side": ["--eot", "middle"],
     "a check over one": ["--check", "2"],
@@ -110,7 +112,7 @@ WRONG: dict[str, list[str]] = {
 }
 
 
-PLANNED = ["an unknown format", "a malformed size", "two ways to split"]
+PLANNED = ["an unknown format", "a malformed size", "two ways to split", "two numbers of workers"]
 CALLS = [("prepare", name) for name in WRONG] + [("plan", name) for name in PLANNED]
 
 
@@ -498,7 +500,7 @@ def test_python_takes_the_options_of_the_command_line(tmp_path: Path) -> None:
         str(ARTICLES),
         out=str(tmp_path / "out"),
         memory="512MB",
-        threads=1,
+        workers=1,
         engine="tiktoken",
         check=0.5,
     )

@@ -13,9 +13,12 @@ import pytest
 
 import tokenmill
 from tests import corpora, texts
+from tests.outcome import prepare
+from tests.shared import ARTICLES
 from tokenmill import estimate
 from tokenmill.estimate import Estimate
 from tokenmill.sources.block import Sample
+from tokenmill.tokenizers.gigatoken import GigatokenEngine
 
 
 def short_and_long() -> list[str]:
@@ -76,3 +79,25 @@ def test_of_remote_files_only_so_many_samples_are_taken_at_once(
     for number, _ in enumerate(estimate.samples_of(inputs, options, 2), 1):
         assert len(started) <= number + 1
     assert len(started) == estimate.SAMPLES
+
+
+def test_the_engine_of_the_estimate_is_the_first_threads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is loaded once, not twice; where memory is tight, what the sample took is given back."""
+    loads: list[GigatokenEngine] = []
+    load = GigatokenEngine._load
+
+    def counted(self: GigatokenEngine, special_tokens: dict[str, int] | None) -> object:
+        loads.append(self)
+        return load(self, special_tokens)
+
+    monkeypatch.setattr(GigatokenEngine, "_load", counted)
+    hashes, times = [], []
+    for memory in ("2GB", "300MB"):
+        loads.clear()
+        done = prepare(ARTICLES, tmp_path / memory, memory=memory, threads=1)
+        hashes.append(done.hashes)
+        times.append(len(loads))
+    assert times == [1, 2]
+    assert hashes[0] == hashes[1]

@@ -6,20 +6,30 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
 import measure
+import tokenmill as mill
 from tests.conftest import command_environment
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
 from tokenmill import utf8
+from tokenmill.calls import Calls
+from tokenmill.cuts import EVERYWHERE
+from tokenmill.errors import UsageError
+from tokenmill.memory import Budget, Room, TooLarge
+from tokenmill.sources import text
 from tokenmill.supervision import Forwarding
+from tokenmill.tokenizers import load_vocabulary, make_engine, shared_reference
 
 MB = 1_000_000
 HALF = b'{"text":"\\ud800","x":['
@@ -93,16 +103,105 @@ def test_a_text_of_faults_is_replaced_within_memory(tmp_path: Path) -> None:
     assert manifest["counts"]["replaced"] == 4 * MB
 
 
+def test_a_text_that_cannot_be_cut_names_the_budget_that_holds_it(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"word " * 1000 + b"aA" * 700_000 + b" end")
+    path = str(tmp_path / "a.txt")
+    code, peak, stderr = run_with(tmp_path, 200, path)
+    told = re.search(r"fix: --memory (\d+)MB", stderr)
+    assert code == 1 and told, stderr
+    assert peak < 200 * MB
+    code, peak, stderr = run_with(tmp_path, int(told[1]), path)
+    assert code == 0, stderr
+    assert peak < int(told[1]) * MB
+
+
+def test_a_text_that_cannot_be_cut_is_left_out_alone(tmp_path: Path) -> None:
+    long = b'a b<|endoftext|>{"a":' + b"aA" * 700_000
+    lines = [b"one", b"two", long, b"three"]
+    content = b"".join(json.dumps({"text": line.decode()}).encode() + b"\n" for line in lines)
+    (tmp_path / "a.jsonl").write_bytes(content)
+    arguments = [str(tmp_path / "a.jsonl"), "--on-bad", "quarantine", "--val-fraction", "0"]
+    code, peak, stderr = run_with(tmp_path, 200, *arguments, "--special-text", "token")
+    assert code == 3, stderr
+    assert peak < 200 * MB
+    counts = json.loads((tmp_path / "out" / "manifest.json").read_text())["counts"]
+    assert counts["documents"] == 3
+    assert counts["text_bytes"] == len(b"".join(lines)) - len(long)
+    bad = json.loads((tmp_path / "out" / "quarantine.jsonl").read_text())
+    assert bad["reason"] == "too-large"
+    assert "--memory" in bad["detail"]
+
+
+def test_a_text_that_the_reference_must_have_whole_is_counted() -> None:
+    vocabulary = load_vocabulary("gpt2")
+    budget = Budget.of(200 * MB, 1, needs=vocabulary.needs("gigatoken"))
+    engine = make_engine("gigatoken", vocabulary, EVERYWHERE, budget)
+    most = budget.room_beside(55).most
+    assert 100_000 < most < 500_000
+    run = b"aA" * most
+    small = run[: most // 3] + "\u088f".encode() + run[: most // 3]  # other tables know it not
+    expected = shared_reference(vocabulary).encode_piece(small)
+    assert engine.encode([run, small]).ids[-len(expected) :].tolist() == expected
+    with pytest.raises(TooLarge) as caught:
+        engine.encode([b"a", run, run + small])
+    assert caught.value.index == 2
+    roomy = Budget.of(caught.value.need, 1, needs=vocabulary.needs("gigatoken"))
+    assert roomy.room_beside(55).most >= caught.value.size
+
+
+def test_a_call_made_alone_has_nothing_beside_it() -> None:
+    calls = Calls(room=Room(100))
+    seen: list[tuple[str, bool]] = []
+    dropped: list[int] = []
+    calls.watch(lambda: dropped.append(len(seen)))
+
+    def call(is_alone: bool) -> None:
+        with calls.alone(50) if is_alone else calls.usual():
+            seen.append(("in", is_alone))
+            time.sleep(0.01)
+            seen.append(("out", is_alone))
+
+    threads = [threading.Thread(target=call, args=(number % 4 == 0,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(dropped) == 4
+    for index, step in enumerate(seen):
+        if step == ("in", True):
+            assert seen[index + 1] == ("out", True)
+    with pytest.raises(TooLarge), calls.alone(101):
+        pass
+
+
+def test_line_ends_in_a_row_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    divider = text.divider_of("blank-line")
+    assert divider is not None
+    tracemalloc.start()
+    assert list(divider.spans(b"a\r\n" + b"\r\n" * MB + b"\r")) == [(1, 2 * MB + 3)]
+    assert divider.split(b"\n" * 3 * MB) == [b"", b""]
+    assert tracemalloc.get_traced_memory()[1] < 8 * MB
+    tracemalloc.stop()
+    monkeypatch.setattr(text, "_LONG_RUN", 4)
+    generator = random.Random(3)
+    for _ in range(5000):
+        content = bytes(generator.choices(b"\r\n\na", k=generator.randrange(30)))
+        start = generator.randrange(len(content) + 1)
+        expected = [match.span() for match in divider.pattern.finditer(content, start)]
+        assert list(divider.spans(content, start)) == expected
+        assert divider.split(content) == divider.pattern.split(content)
+
+
 def test_faults_are_replaced_as_the_decoder_does(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = random.Random(5)
     bytes_ = [0x61, 0x80, 0xBF, 0xC3, 0xE0, 0xA0, 0xED, 0x9F, 0xF0, 0x90, 0xF4, 0xEF, 0xBD, 0xFF]
     for _ in range(2000):
         monkeypatch.setattr(utf8, "_PIECE", generator.choice([1, 3, 8]))
         raw = bytes(generator.choices(bytes_, k=generator.randrange(40)))
-        text = raw.decode("utf-8", "replace")
-        assert utf8.replace(raw)[0] == text.encode()
-        assert utf8.repair(raw, "\ud800").replace("\ud800", "\ufffd") == text
-        assert utf8.raw_place(raw, "\ufffd", len(text.encode())) == len(raw)
+        whole = raw.decode("utf-8", "replace")
+        assert utf8.replace(raw)[0] == whole.encode()
+        assert utf8.repair(raw, "\ud800").replace("\ud800", "\ufffd") == whole
+        assert utf8.raw_place(raw, "\ufffd", len(whole.encode())) == len(raw)
         ranges = list(utf8.invalid_ranges(raw))
         assert utf8.without(raw, ranges) == raw.decode("utf-8", "ignore").encode()
 
@@ -149,9 +248,10 @@ def test_a_second_signal_ends_a_worker_that_hears_none() -> None:
     # A stand-in: no pattern is known that keeps a release of today busy for long.
     worker = subprocess.Popen(["/bin/sh", "-c", "trap '' INT; exec sleep 30"])
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    told: list[str] = []
     try:
         time.sleep(0.2)
-        with Forwarding(worker.pid):
+        with Forwarding(worker.pid, told.append):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.2)
             assert worker.poll() is None
@@ -160,6 +260,28 @@ def test_a_second_signal_ends_a_worker_that_hears_none() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
         worker.kill()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer.model", b"\x0a\x00" * 2 * MB),
+        ("a.tiktoken", b"YQ== 0\n" * MB),
+        ("tokenizer.json", b" " * 60 * MB),
+        ("tokenizer.txt", b'{"' + b'a":"' * 400_000),
+    ],
+)
+def test_a_file_of_a_tokenizer_is_counted_before_it_is_read(
+    name: str, content: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a word")
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / name
+    path.write_bytes(content)
+    for place in (path, path.parent) if name in ("tokenizer.model", "tokenizer.json") else (path,):
+        with pytest.raises(UsageError, match="too little for this tokenizer") as caught:
+            mill.plan(tmp_path / "a.txt", tokenizer=str(place), memory="200MB")
+        assert "--memory" in str(caught.value)
 
 
 def test_a_vocabulary_that_memory_cannot_hold_is_refused_before_it_is_loaded(

@@ -31,6 +31,7 @@ from tests.outcome import Outcome
 from tokenmill import preparation
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError, UsageError
 from tokenmill.inputs import Selection, find_inputs
+from tokenmill.memory import Listing
 from tokenmill.network import GATE
 from tokenmill.places import cards, http, hub
 
@@ -198,6 +199,8 @@ def test_globs_folders_files_and_revisions(fake: FakeHub, tmp_path: Path) -> Non
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     repository = fake.add("org/name", tmp_path)
+    selection = Selection(listing=Listing(-995 * 850))
+    assert find_inputs(["hf://datasets/org/name/**"], selection).too_many > 5 * 850
     one = repository.commit({"only.txt": Blob(tmp_path / "z.txt")}, "refs/convert/parquet")
     address = "hf://datasets/org/name"
     assert find(f"{address}/*.txt") == ["10.txt", "9.txt", "z.txt"]

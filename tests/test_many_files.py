@@ -5,7 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -13,11 +17,19 @@ import pytest
 import tokenmill as mill
 from tests.conftest import Run
 from tokenmill import reading
+from tokenmill.batches import Counts
 from tokenmill.errors import UsageError
-from tokenmill.journal import RunBegun, parse_journal, to_line
+from tokenmill.journal import (
+    Checkpoint,
+    OpenFile,
+    RunBegun,
+    parse_journal,
+    read_journal,
+    to_line,
+)
 from tokenmill.manifest import Input, load_manifest
-from tokenmill.memory import Budget, listed_bytes
-from tokenmill.places import expand
+from tokenmill.memory import Budget, Listing, TooManyFiles, listed_bytes
+from tokenmill.places import Selection, expand
 from tokenmill.spec import Spec, fingerprint
 
 AWKWARD = "".join(map(chr, [*range(1, 128), 0x80, 0x9F, 0xA0, 0x2028, 0xFEFF, 0x1F600]))
@@ -60,6 +72,28 @@ def test_a_journal_of_many_inputs_is_read_back() -> None:
     assert parse_journal(bytes(line[:-1]), "here") is None
 
 
+def test_the_journal_of_a_run_of_weeks_is_read_line_by_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint every two seconds: 300 MB in ten days."""
+    numbers = dict.fromkeys(vars(Counts()), 10**9)
+    state = {"position": 10**12, "disk": 10**12}
+    files = [OpenFile("train.bin", 10**12, "a" * 64)]
+    at = Checkpoint(0, state, 0, files, 0, "train", {}, 10**12, numbers, {}, 1, 1, 1.0)
+    (tmp_path / ".tokenmill").mkdir()
+    with open(tmp_path / ".tokenmill" / "journal", "wb") as file:
+        file.write(to_line(RunBegun(1, "0", "f", {}, {}, [], [], "")))
+        file.write(bytes(to_line(at)) * 10_000)
+        size = file.tell()
+    monkeypatch.setattr(reading, "MOST_BYTES", 10_000)
+    tracemalloc.start()
+    log = read_journal(tmp_path)
+    assert tracemalloc.get_traced_memory()[1] < 500_000 < size
+    tracemalloc.stop()
+    assert log is not None
+    assert (log.checkpoint, log.size) == (at, size)
+
+
 def test_the_reader_takes_a_manifest_of_a_million_files() -> None:
     """About 400 bytes each with a long path."""
     if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") < 4 * 10**9:
@@ -75,6 +109,44 @@ def test_each_file_is_counted_in_the_budget() -> None:
     with pytest.raises(UsageError, match="too little") as caught:
         Budget.of(300 * 10**6, 1, listed=long)
     assert "for the list of input files" in str(caught.value)
+
+
+class ManyEntries:
+    """A stand-in for a folder of so many files: to make them would take minutes."""
+
+    def __init__(self, count: int, name: str) -> None:
+        self._count, self._name = count, name
+
+    def __enter__(self) -> Iterator[SimpleNamespace]:
+        names = (f"{n}{self._name}" for n in range(self._count))
+        return (SimpleNamespace(name=name, is_dir=lambda: False) for name in names)
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+def test_a_listing_that_memory_cannot_hold_is_counted_and_not_held(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "scandir", lambda path: ManyEntries(10_000, "a.txt"))
+    listing = Listing(10**6)
+    tracemalloc.start()
+    with pytest.raises(TooManyFiles):
+        expand(str(tmp_path), Selection(listing=listing))
+    assert tracemalloc.get_traced_memory()[1] < 1.5 * 10**6
+    tracemalloc.stop()
+    assert listing.bytes > 10_000 * 850
+
+
+def test_a_run_over_too_many_files_names_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "scandir", lambda path: ManyEntries(150_000, "a" * 200 + ".txt"))
+    with pytest.raises(UsageError, match="too little") as caught:
+        mill.plan(tmp_path, memory="200MB", threads=1)
+    assert "for the list of input files" in str(caught.value)
+    told = re.search(r"fix: --memory (\d+)MB", str(caught.value))
+    assert told and 350 < int(told[1]) < 450
 
 
 def test_paths_are_those_of_pathlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

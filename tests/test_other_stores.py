@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,7 +95,9 @@ def test_a_large_object_is_invisible_until_it_is_whole(store: FakeStore) -> None
             seen.append("x/large" in store.objects)
             yield content[start : start + 3_000_000]
 
-    done = bucket.put("x/large", pieces, len(content))
+    digest = hashlib.sha256(content).hexdigest()
+    done = bucket.put("x/large", pieces, len(content), digest)
+    assert bucket.sign("x/large") == (done, digest)
     assert (done.size, store.objects["x/large"].content) == (len(content), content)
     assert len(seen) > 3 and not any(seen) and not store.parts
 

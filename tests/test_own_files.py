@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import runs
 from tests.conftest import Run, command_environment
 
 LINES = '{"text": "a first text"}\n{"other": 1}\n{"text": "a second text"}\n'
@@ -167,3 +169,84 @@ def test_few_open_files_are_enough_or_an_error_in_words(here: Path) -> None:
     )
     assert "nobody foresaw" not in done.stderr
     assert done.returncode == 3 or "ulimit -n" in done.stderr, done.stderr
+
+
+def damage(path: Path) -> bytes:
+    """Change one byte of a file; returns what it holds now."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    return bytes(content)
+
+
+@pytest.mark.parametrize("name", ["train.bin", "quarantine.jsonl", "SHA256SUMS", "manifest.json"])
+def test_a_damaged_dataset_can_be_overwritten(name: str, here: Path, tokenmill: Run) -> None:
+    """What is not as it was written is set aside, for it may be somebody's by now."""
+    assert tokenmill(*COMMANDS[0], cwd=here).rc == 3
+    place = here / "out" / name
+    if name == "manifest.json":
+        place.write_bytes(place.read_bytes().replace(b'"format"', b'"fromat"'))
+        content = place.read_bytes()
+    else:
+        content = damage(place)
+    done = tokenmill(*COMMANDS[1], cwd=here)
+    assert done.rc == 3, done.stderr
+    assert f"set aside {name}" in done.stderr
+    assert (here / "out/.tokenmill-found" / f"{name}.1").read_bytes() == content
+    assert tokenmill("verify", "out", cwd=here).rc == 0
+
+
+def test_what_took_a_shard_s_name_is_set_aside_as_it_is(here: Path, tokenmill: Run) -> None:
+    for kind in ("file", "link", "pipe"):
+        assert tokenmill(*COMMANDS[1], cwd=here).rc == 3
+        place = here / "out/train.bin"
+        place.unlink()
+        if kind == "file":
+            place.write_bytes(FOREIGN)
+        elif kind == "link":
+            place.symlink_to("nowhere")
+        else:
+            os.mkfifo(place)
+        inode = place.lstat().st_ino
+        assert tokenmill(*COMMANDS[1], cwd=here).rc == 3, kind
+        found = {path.lstat().st_ino for path in (here / "out/.tokenmill-found").iterdir()}
+        assert inode in found, kind
+    place.unlink()
+    place.mkdir()
+    refused = tokenmill(*COMMANDS[1], cwd=here)
+    assert refused.rc == 1 and "train.bin" in refused.stderr, refused.stderr
+    assert place.is_dir()
+    place.rename(here / "elsewhere")
+    assert tokenmill(*COMMANDS[1], cwd=here).rc == 3
+
+
+def test_a_dataset_among_the_inputs_is_passed_over_whole(here: Path, tokenmill: Run) -> None:
+    """By whatever path it is come to, and whatever --kind says of its files."""
+    (here / "a.jsonl").rename(here / "out" / "a.jsonl")
+    options = ["--on-bad", "quarantine", "--documents", "line", "--out"]
+    assert tokenmill("prepare", "out", *options, "out/one", cwd=here).rc == 3
+    (here / "out/linked").symlink_to("one")
+    (here / "link").symlink_to("out")
+    for place, start in enumerate(["link", "out/../out", "out/**/*"]):
+        assert tokenmill("prepare", start, *options, f"out{place}", cwd=here).rc == 3
+        manifest = json.loads((here / f"out{place}/manifest.json").read_text())
+        assert [Path(file["path"]).name for file in manifest["inputs"]] == ["a.jsonl"]
+    as_text = tokenmill("plan", "out", "--kind", "text", cwd=here)
+    assert "1 file," in as_text.stdout + as_text.stderr, as_text
+    assert "passed over: 2 shards in out/linked" in as_text.stdout + as_text.stderr
+    named = tokenmill("plan", "out/one/quarantine.jsonl", *options[:2], cwd=here)
+    assert "note: tokenmill wrote out/one/quarantine.jsonl" in named.stdout + named.stderr
+
+
+def test_a_whole_file_that_is_lost_before_the_end_is_named(here: Path) -> None:
+    """The file of the records left out is needed as the shards are."""
+    out = here / "out"
+    command = ["prepare", here / "a.jsonl", "--out", out, "--on-bad", "quarantine"]
+    died = runs.run(*command, manifest="kill")
+    runs.wait_until_free(out)
+    assert died.rc == -signal.SIGKILL, died.stderr
+    (out / "quarantine.jsonl").unlink()
+    done = runs.run(*command)
+    assert done.rc == 1 and "quarantine.jsonl" in done.stderr, done.stderr
+    assert "an unfinished file is not" in done.stderr
+    assert runs.run(*command, "--overwrite").rc == 3

@@ -85,10 +85,13 @@ def test_reprs_are_short(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"memroy": "1GB"}, ["memroy", "did you mean memory?", "threads"]),
+        ({"memroy": "1GB"}, ["memroy", "did you mean memory?", "workers"]),
         ({"threads": "two"}, ["threads cannot be 'two'", "a whole number"]),
         ({"threads": 2.5}, ["threads cannot be 2.5"]),
         ({"threads": True}, ["threads cannot be True"]),
+        ({"workers": "two"}, ["workers cannot be 'two'", "a whole number"]),
+        ({"workers": 1, "threads": 2}, ["--workers 1 and --threads 2 differ", "older name"]),
+        ({"workers": 0}, ["--workers must be at least 1"]),
         ({"val_fraction": "0.1"}, ["val_fraction", "it is of type str", "a number"]),
         ({"seed": None, "check": []}, ["check cannot be []"]),
         ({"format": 3}, ["format cannot be 3"]),

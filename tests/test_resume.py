@@ -682,7 +682,7 @@ def test_a_journal_that_cannot_be_read_is_not_taken_for_none(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal, "read_small", failing)
+        patch.setattr(journal, "read_lines", failing)
         with pytest.raises(TokenmillError, match="journal"):
             resume(inputs["jsonl"], interrupted)
     assert snapshot(interrupted) == before

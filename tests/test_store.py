@@ -17,7 +17,9 @@ from tests.stores import BUCKET, Request, Store
 from tokenmill.errors import InputError, TemporaryFailure, UsageError
 from tokenmill.inputs import find_inputs
 from tokenmill.journal import read_journal
+from tokenmill.memory import Listing, TooManyFiles
 from tokenmill.network import GATE
+from tokenmill.places import Selection, expand
 from tokenmill.places import bucket as bucket_module
 
 FOOTER = 64 * 1024
@@ -85,6 +87,10 @@ def test_objects_prefixes_and_globs_in_the_order_of_their_keys(store: Store) -> 
     assert paths(f"{root}/b.txt", f"{root}/a/z.txt") == ["b.txt", "a/z.txt"]
     assert find_inputs([f"{root}/a"]).ignored == [f"{root}/a/picture.png"]
     assert find_inputs([f"{root}/b.txt"] * 2).repeated == [f"{root}/b.txt"]
+    for url in (f"{root}/a", f"{root}/*/*.txt"):
+        listing = Listing(-997 * 850)  # three files more than the few that are always held
+        with pytest.raises(TooManyFiles):
+            expand(url, Selection(listing=listing))
     for file in find_inputs([root]).files:
         assert file.place.open(file).read(1, 3) == b"ex", file.path
 

@@ -364,6 +364,73 @@ def test_foreign_objects_are_not_replaced(store: Store, corpus: corpora.Corpus) 
     assert state(store) == set()
 
 
+MINE = b"nobody's business"
+
+
+def refused(store: Store, key: str, corpus: corpora.Corpus, *more: object) -> None:
+    """The command names a foreign object that is in its way, and leaves it as it is."""
+    before = store.client.head_object(Bucket=BUCKET, Key=key)
+    content = store.get(key)
+    done = runs.run(*command(corpus, URL, *more), lease=0.3)
+    assert done.rc == 1 and key.rpartition("/")[2] in done.stderr, done.stderr
+    assert "fix:" in done.stderr
+    after = store.client.head_object(Bucket=BUCKET, Key=key)
+    assert store.get(key) == content
+    assert (before["LastModified"], before["ETag"]) == (after["LastModified"], after["ETag"])
+
+
+@pytest.mark.parametrize("name", [f"edufineweb_{TRAIN}_000003.npy", "SHA256SUMS"])
+def test_an_object_that_appears_in_an_unfinished_run_is_not_replaced(
+    name: str,
+    store: Store,
+    corpus: corpora.Corpus,
+    whole: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    """The lease is ours by then, and the names under it are not for that."""
+    assert stopped(corpus, store, 1, signal.SIGTERM).rc == 143
+    key = f"data/set/{name}"
+    store.client.delete_object(Bucket=BUCKET, Key=key)
+    store.put(key, MINE)
+    refused(store, key, corpus)
+    refused(store, key, corpus, "--overwrite")
+    store.client.delete_object(Bucket=BUCKET, Key=key)
+    assert runs.run(*command(corpus), lease=0.3).rc == 0
+    assert_whole(store, whole, tmp_path / "got")
+
+
+def test_a_foreign_object_among_the_state_is_left_alone(
+    store: Store, corpus: corpora.Corpus
+) -> None:
+    assert stopped(corpus, store, 1, signal.SIGTERM).rc == 143
+    names = ("journal", f"edufineweb_{TRAIN}_000002.npy.partial", "mine.partial")
+    for name in names:
+        store.put(f"data/set/.tokenmill/{name}", MINE)
+    runs.run(*command(corpus), lease=0.3)  # it needs to store its state, or it does not
+    assert {store.get(f"data/set/.tokenmill/{name}") for name in names} == {MINE}
+
+
+def test_an_object_of_a_shard_s_size_is_not_taken_for_it(
+    store: Store, corpus: corpora.Corpus, whole: dict[str, str], tmp_path: Path
+) -> None:
+    """Neither by a run that goes on, nor by --overwrite; a copy of the very bytes is."""
+    assert stopped(corpus, store, 2, signal.SIGTERM).rc == 143
+    name = sorted(seen(store))[0]
+    key = f"data/set/{name}"
+    content = store.get(key)
+    store.put(key, content[:-1] + bytes([content[-1] ^ 1]))
+    refused(store, key, corpus)
+    refused(store, key, corpus, "--overwrite")
+    store.put(key, content)  # without the sign
+    assert runs.run(*command(corpus), lease=0.3).rc == 0
+    assert_whole(store, whole, tmp_path / "got")
+    store.put(key, content[:-1] + bytes([content[-1] ^ 1]))
+    refused(store, key, corpus, "--overwrite")
+    assert seen(store) == FINAL
+    store.client.delete_object(Bucket=BUCKET, Key=key)
+    assert runs.run(*command(corpus, URL, "--overwrite"), lease=0.3).rc == 0
+
+
 def test_a_stored_shard_that_vanished_is_named(store: Store, corpus: corpora.Corpus) -> None:
     assert stopped(corpus, store, 2, signal.SIGTERM).rc == 143
     lost = sorted(seen(store))[0]

@@ -1,7 +1,8 @@
 """What kills the working process is found, told in plain words, and costs no other document.
 
 Real deaths in native code, of one document among many, and of the kernel's out-of-memory killer
-in a real memory cgroup.
+in a real memory cgroup. One of each kind here, each in another kind of input; `torture/` has every
+death in every kind.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from cgroup import CgroupUnavailable, MemoryCgroup
 from tests import corpora, runs
 from tests.conftest import command_environment
 from tests.runs import OPTIONS, snapshot
-from tokenmill.spec import Spec
 from tokenmill.supervision import MOST_DEATHS
 
 MARKER = "this one kills"
@@ -34,7 +34,7 @@ def with_victim() -> list[str]:
     return documents
 
 
-@pytest.fixture(scope="module", params=["jsonl", "txt", "jsonl.zst", "parquet"])
+@pytest.fixture(scope="module")
 def corpus(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> corpora.Corpus:
@@ -49,8 +49,7 @@ def undisturbed(corpus: corpora.Corpus, tmp_path_factory: pytest.TempPathFactory
     return snapshot(out)
 
 
-@pytest.mark.parametrize(("how", "name"), [("abort", "SIGABRT"), ("segfault", "SIGSEGV")])
-def test_a_document_that_kills_the_fast_engine_is_encoded_by_the_reference(
+def reference_takes_over(
     how: str, name: str, corpus: corpora.Corpus, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -65,6 +64,17 @@ def test_a_document_that_kills_the_fast_engine_is_encoded_by_the_reference(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("corpus", "how", "name"),
+    [("jsonl", "abort", "SIGABRT"), ("parquet", "segfault", "SIGSEGV")],
+    indirect=["corpus"],
+)
+def test_a_document_that_kills_the_fast_engine_is_encoded_by_the_reference(
+    how: str, name: str, corpus: corpora.Corpus, undisturbed: dict[str, str], tmp_path: Path
+) -> None:
+    reference_takes_over(how, name, corpus, undisturbed, tmp_path)
+
+
 def place_of(corpus: corpora.Corpus, stderr: str) -> None:
     """The error names the file, and a place in it that is before the victim and near it."""
     where = re.search(rf"where: {re.escape(str(corpus.path))}, (\w+) (\d+)", stderr)
@@ -72,7 +82,7 @@ def place_of(corpus: corpora.Corpus, stderr: str) -> None:
     assert f"document {VICTIM}" in stderr or "document " in stderr
 
 
-def test_a_document_that_kills_both_engines_stops_the_run_with_its_place(
+def run_stops_with_the_place(
     corpus: corpora.Corpus, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -90,12 +100,14 @@ def test_a_document_that_kills_both_engines_stops_the_run_with_its_place(
     assert snapshot(out) == undisturbed
 
 
-@pytest.mark.skipif(
-    "on_bad" not in Spec.__dataclass_fields__, reason="this release has no --on-bad yet"
-)
-def test_a_document_that_kills_both_engines_is_left_out_when_asked(
-    corpus: corpora.Corpus, tmp_path: Path
+@pytest.mark.parametrize("corpus", ["txt"], indirect=True)
+def test_a_document_that_kills_both_engines_stops_the_run_with_its_place(
+    corpus: corpora.Corpus, undisturbed: dict[str, str], tmp_path: Path
 ) -> None:
+    run_stops_with_the_place(corpus, undisturbed, tmp_path)
+
+
+def is_left_out_when_asked(corpus: corpora.Corpus, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["prepare", *corpus.arguments(), "--out", out, *OPTIONS]
     dying = dict.fromkeys(BOTH, "abort")
@@ -107,6 +119,13 @@ def test_a_document_that_kills_both_engines_is_left_out_when_asked(
     manifest = json.loads((out / "manifest.json").read_text())
     assert manifest["counts"]["documents"] == len(runs.documents()) - 1
     assert manifest["counts"]["quarantined"] == 1
+
+
+@pytest.mark.parametrize("corpus", ["jsonl.zst"], indirect=True)
+def test_a_document_that_kills_both_engines_is_left_out_when_asked(
+    corpus: corpora.Corpus, tmp_path: Path
+) -> None:
+    is_left_out_when_asked(corpus, tmp_path)
 
 
 def test_deaths_from_outside_are_never_blamed_on_the_input(tmp_path: Path) -> None:

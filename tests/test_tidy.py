@@ -69,6 +69,17 @@ MODULES = sorted(SOURCE.rglob("*.py"))
 TESTS = sorted((REPOSITORY / "tests").rglob("*.py"))
 
 
+@functools.cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file, which several rules look at."""
+    return ast.parse(path.read_text())
+
+
+def named(path: Path) -> str:
+    """How offenders are called: from the top of the repository."""
+    return str(path.relative_to(REPOSITORY))
+
+
 def room(path: Path) -> str:
     """`formats` for formats/llmc.py, `cli` for cli.py."""
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
@@ -91,7 +102,7 @@ def place(name: str) -> tuple[int, str]:
 def imported_rooms(path: Path) -> Iterator[str]:
     """The rooms of tokenmill that a module imports, also inside functions and for types only."""
     package = ["tokenmill", *path.relative_to(SOURCE).parent.parts]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -107,18 +118,16 @@ def imported_rooms(path: Path) -> Iterator[str]:
                 yield first
 
 
-def named(path: Path) -> str:
-    """How a file is called in the test's name."""
-    return str(path.relative_to(REPOSITORY))
-
-
-@pytest.mark.parametrize("path", MODULES, ids=named)
-def test_imports_point_one_way(path: Path) -> None:
-    level, group = place(room(path))
-    for name in imported_rooms(path):
-        their_level, their_group = place(name)
-        fine = their_group == group or their_level < level or (group, their_group) in MAY_ALSO
-        assert fine, f"{room(path)} ({group}) may not import {name} ({their_group})"
+def test_imports_point_one_way() -> None:
+    offenders = []
+    for path in MODULES:
+        level, group = place(room(path))
+        for name in imported_rooms(path):
+            their_level, their_group = place(name)
+            fine = their_group == group or their_level < level or (group, their_group) in MAY_ALSO
+            if not fine:
+                offenders.append(f"{named(path)} ({group}) may not import {name} ({their_group})")
+    assert not offenders, "\n".join(offenders)
 
 
 @functools.cache
@@ -150,20 +159,23 @@ def test_no_imports_run_in_a_circle() -> None:
     assert not circle, f"these import one another: {', '.join(circle)}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
-def test_every_module_says_what_it_is(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text())), "a module docstring is missing"
+def test_every_module_says_what_it_is() -> None:
+    offenders = [named(path) for path in MODULES if not ast.get_docstring(parsed(path))]
+    assert not offenders, f"a module docstring is missing: {', '.join(offenders)}"
 
 
-@pytest.mark.parametrize("path", [*MODULES, *TESTS], ids=named)
-def test_functions_and_lines_are_short(path: Path) -> None:
-    source = path.read_text()
-    for number, line in enumerate(source.splitlines(), 1):
-        assert len(line) <= LONGEST_LINE, f"{path.name}:{number} has {len(line)} characters"
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert lines <= LONGEST_FUNCTION, f"{path.name}: {node.name} has {lines} lines"
+def test_functions_and_lines_are_short() -> None:
+    offenders = []
+    for path in [*MODULES, *TESTS]:
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if len(line) > LONGEST_LINE:
+                offenders.append(f"{named(path)}:{number} has {len(line)} characters")
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                lines = (node.end_lineno or node.lineno) - node.lineno + 1
+                if lines > LONGEST_FUNCTION:
+                    offenders.append(f"{named(path)}: {node.name} has {lines} lines")
+    assert not offenders, "\n".join(offenders)
 
 
 def test_no_module_has_a_name_that_says_nothing() -> None:
@@ -171,31 +183,37 @@ def test_no_module_has_a_name_that_says_nothing() -> None:
     assert not names & FORBIDDEN_NAMES
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
-def test_only_storage_renames_files(path: Path) -> None:
-    if path.name == "storage.py":
-        return
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Attribute):
-            of_os = isinstance(node.value, ast.Name) and node.value.id == "os"
-            renames = node.attr in {"rename", "renames"} or (of_os and node.attr == "replace")
-            assert not renames, f"{path.name}:{node.lineno}: renaming belongs in storage.py"
-        if isinstance(node, ast.ImportFrom) and node.module == "os":
-            assert not {alias.name for alias in node.names} & {"replace", "rename", "renames"}
+def test_only_storage_renames_files() -> None:
+    offenders = []
+    for path in MODULES:
+        for node in ast.walk(parsed(path)) if path.name != "storage.py" else ():
+            if isinstance(node, ast.Attribute):
+                of_os = isinstance(node.value, ast.Name) and node.value.id == "os"
+                renames = node.attr in {"rename", "renames"} or (of_os and node.attr == "replace")
+            elif isinstance(node, ast.ImportFrom) and node.module == "os":
+                names = {alias.name for alias in node.names}
+                renames = bool(names & {"replace", "rename", "renames"})
+            else:
+                continue
+            if renames:
+                offenders.append(f"{named(path)}:{node.lineno}")
+    assert not offenders, f"renaming belongs in storage.py: {', '.join(offenders)}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=named)
-def test_every_error_says_what_to_do(path: Path) -> None:
+def test_every_error_says_what_to_do() -> None:
     """`fix` is the fourth argument of every error that is raised on purpose."""
     ours = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
-            continue
-        if node.func.id in ours - {"Interrupted"}:
-            named_fix = [keyword.value for keyword in node.keywords if keyword.arg == "fix"]
-            fix = (named_fix or node.args[3:4] or [ast.Constant(None)])[0]
-            empty = isinstance(fix, ast.Constant) and not fix.value
-            assert not empty, f"{path.name}:{node.lineno}: {node.func.id} without a fix"
+    offenders = []
+    for path in MODULES:
+        for node in ast.walk(parsed(path)):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+                continue
+            if node.func.id in ours - {"Interrupted"}:
+                named_fix = [keyword.value for keyword in node.keywords if keyword.arg == "fix"]
+                fix = (named_fix or node.args[3:4] or [ast.Constant(None)])[0]
+                if isinstance(fix, ast.Constant) and not fix.value:
+                    offenders.append(f"{named(path)}:{node.lineno}: {node.func.id} without a fix")
+    assert not offenders, "\n".join(offenders)
 
 
 def loaded_after(code: str) -> set[str]:

@@ -153,10 +153,10 @@ def test_a_split_of_one_source_is_told(tmp_path: Path, tokenmill: Run) -> None:
 
 
 def test_the_budget_is_told_as_it_was_asked(corpus: Path, tmp_path: Path, tokenmill: Run) -> None:
-    options = ["--memory", "1GB", "--threads", "1"]
+    options = ["--memory", "1GB", "--workers", "1"]
     done = tokenmill("prepare", corpus, "--out", tmp_path / "out", *options)
     assert "1.0 GB of memory" in done.stderr and " of 1.0 GB; " in done.stderr
-    assert "1 thread, " in done.stderr and "983" not in done.stderr
+    assert "1 worker, " in done.stderr and "983" not in done.stderr
     assert tokenmill("plan", corpus, *options, "--json").lines[0]["memory"] == 10**9
 
 
@@ -194,7 +194,7 @@ def test_one_is_one(tmp_path: Path, tokenmill: Run) -> None:
     done = tokenmill("prepare", tmp_path / "a.txt", "--out", out, "--val-fraction", "0")
     shown = done.stderr + tokenmill("inspect", out).stdout + tokenmill("status", out).stdout
     assert "1 document, " in shown and "1 document begins in it" in shown
-    assert not re.search(r"\b1 (documents|files|shards|threads|records|times)\b", shown)
+    assert not re.search(r"\b1 (documents|files|shards|workers|records|times)\b", shown)
 
 
 def test_the_engine_is_told_in_few_words(corpus: Path, tmp_path: Path, tokenmill: Run) -> None:
@@ -245,7 +245,7 @@ def test_plan_of_many_files_is_short(tmp_path: Path, tokenmill: Run) -> None:
         (["prepare", "x", "--out", "o", "--eot", "befor"], 2, "did you mean before?"),
         (["prepare", "x", "--out", "o", "--documents", "blankline"], 2, "did you mean blank-line"),
         (["prepare", "x", "--out", "o", "--engine", "Tiktoken"], 2, "did you mean tiktoken?"),
-        (["prepare", "x", "--out", "o", "--threads", "two"], 2, "two"),
+        (["prepare", "x", "--out", "o", "--workers", "two"], 2, "two"),
     ],
 )
 def test_errors_are_json_under_json(

@@ -72,10 +72,10 @@ def prepare(path: Path, out: Path, **options: Any) -> Outcome:
 
 def advised(text: str) -> dict[str, Any]:
     """The options that an error or a record advises, and no others than these."""
-    found = re.search(r"--memory (\d+)MB(?: --threads (\d+))?(?!\S)", text)
+    found = re.search(r"--memory (\d+)MB(?: --workers (\d+))?(?!\S)", text)
     assert found, text
     options: dict[str, Any] = {"memory": f"{found[1]}MB"}
-    return options | ({"threads": int(found[2])} if found[2] else {})
+    return options | ({"workers": int(found[2])} if found[2] else {})
 
 
 @pytest.mark.parametrize("threads", [None, 2])

@@ -6,7 +6,8 @@ The environment variable TROUBLE says which, as a JSON object:
 * `checkpoint`: seconds between two checkpoints;
 * `pause`: seconds that each call of the fast engine takes longer;
 * `die`: {engine: "abort", "segfault" or "hog"}, of a document that contains `marker`; a hog takes
-  memory until it is killed, but not where the budget was cut;
+  memory until it is killed, but not where the budget was cut; or "deaf", "deaf and dumb": the
+  engine does not come back, without or with the interpreter's lock;
 * `manifest`: "kill": worker and parent die when all is encoded and named but the manifest;
 * `lease`: seconds between two beats of the lease on a prefix of an object store;
 * `slow_checkpoint`: seconds that noting a checkpoint takes longer;
@@ -55,10 +56,19 @@ def hog() -> None:
         held.append(b"x" * 16_000_000)
 
 
+def sleep_deaf(holds_lock: bool) -> None:
+    """In native code for ever, as a pattern that tries for ever: with the interpreter's lock held
+    no other thread runs, a signal's handler neither."""
+    if threading.current_thread() is not threading.main_thread():  # which only estimates
+        (ctypes.PyDLL if holds_lock else ctypes.CDLL)(None).sleep(1000)
+
+
 DEATHS: dict[str, Callable[[], object]] = {
     "abort": os.abort,
     "segfault": lambda: ctypes.string_at(0),
     "hog": hog,
+    "deaf": lambda: sleep_deaf(False),
+    "deaf and dumb": lambda: sleep_deaf(True),
 }
 
 

@@ -44,7 +44,8 @@ class CacheGovernor:
         """
         caches = (before - after) * (len(self._encoders) - 1)
         with self._lock:
-            self._baseline = max(self._baseline, after - max(0, caches))
+            held = self._budget.in_hand.bytes
+            self._baseline = max(self._baseline, after - held - max(0, caches))
 
     def _is_fullest(self, encoder: BlockEncoder) -> bool:
         fullest = max(other.bytes_since_drop for other in self._encoders)

@@ -47,7 +47,8 @@ class Claims:
         """Those of an output folder, or of the state folder in it; None where no run made any."""
         state = folder if folder.name == STATE_FOLDER else folder / STATE_FOLDER
         try:
-            found = sorted(name for name in os.listdir(state) if _FOLDER.fullmatch(name))
+            names = sorted(name for name in os.listdir(state) if _FOLDER.fullmatch(name))
+            found = [name for name in names if stat.S_ISDIR((state / name).lstat().st_mode)]
         except OSError:
             return None
         return cls(state / found[0]) if found and not state.is_symlink() else None
@@ -123,12 +124,6 @@ class Claims:
             return mark in (_MARK, _MARK + _identity(path))
         return 0 < mine.st_size == there.st_size and _are_equal(claim, path)
 
-    def resembles(self, path: Path) -> bool:
-        """Has a file that is not ours a stretch of what was under its name when we wrote it, at
-        the same place: is it ours, damaged? Raises OSError."""
-        claim = self._claim(path)
-        return claim.is_file() and shares_a_stretch(claim, path)
-
     def remove(self, path: Path) -> bool:
         """Remove a file if it is ours, and its claim. Was it?"""
         is_ours = self.owns(path)
@@ -181,15 +176,12 @@ def is_own(path: Path) -> bool:
 
 
 def shares_a_stretch(one: Path, other: Path, skip: int = 0) -> bool:
-    """Have two files the same 512 bytes at the same place behind the first ``skip``, or is one of
-    them empty? Damage leaves such places, and what another program wrote has none; what is shorter
-    is compared as a whole. Only bytes that are not all zero count."""
+    """Have two files the same 512 bytes at the same place behind the first ``skip``? Damage leaves
+    such places, and what another program wrote has none; what is shorter is compared as a whole.
+    Only bytes that are not all zero count."""
     if not (_is_regular(one) and _is_regular(other)):
         return False
     with one.open("rb") as first, other.open("rb") as second:
-        least = min(os.fstat(first.fileno()).st_size, os.fstat(second.fileno()).st_size)
-        if least == 0:
-            return True
         first.seek(skip)
         second.seek(skip)
         while True:

@@ -9,8 +9,9 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -18,6 +19,7 @@ import click
 
 from tokenmill import __version__
 from tokenmill.errors import Interrupted, TokenmillError, UsageError, choose_from, nearest
+from tokenmill.pipeline import MAP_THREADS
 from tokenmill.quantities import numbered
 from tokenmill.staging import output_place, working_folder
 from tokenmill.streams import last_words, one_line, print_line, print_or_forget, to_json
@@ -163,7 +165,13 @@ def _run_options(command: _Command) -> _Command:
             help="Budget for the whole process, such as 512MB; default "
             "half of what there is, at most 2 GiB.",
         ),
-        click.option("--threads", type=int, help="Default: the cores this process may use."),
+        click.option(
+            "--workers",
+            type=int,
+            help="Threads that read and encode; default: as many as there are cores and the "
+            "memory serves well. Older name: --threads.",
+        ),
+        click.option("--threads", type=int, hidden=True),
         click.option(
             "--engine",
             default="auto",
@@ -209,12 +217,12 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
             preparation = Preparation(plan_run(list(inputs), run, _spec(options), out), out, run)
             manifest = preparation.run()
         except PastTrouble:
-            sys.exit(AGAIN)
+            _leave(AGAIN)
         if options["as_json"]:
             done = {"type": "done", **preparation.outcome(manifest)}
             print_or_forget(to_json(done), sys.stdout)
         if preparation.has_worked and manifest.counts["quarantined"]:
-            sys.exit(QUARANTINED)
+            _leave(QUARANTINED)
 
 
 @cli.command(context_settings=_CONTEXT)
@@ -420,7 +428,7 @@ def _spec(options: dict[str, Any]) -> Any:
 
 
 _RUN_NAMES = {
-    "memory", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
+    "memory", "workers", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
     "checkpoint_seconds", "as_json", "quiet", "staging", "config", "network_patience",
 }  # fmt: skip
 
@@ -430,6 +438,11 @@ def _supervised(out: Path, options: dict[str, Any]) -> Attempt:
     from tokenmill.supervision import Watch, in_hand, supervise
 
     def fail(error: TokenmillError) -> None:
+        if isinstance(error, Interrupted):
+            from tokenmill.journal import continuing_command
+
+            command = continuing_command(sys.argv[1:])
+            error.fix = f"to go on, run the same command again: {command}"
         _print_error(error, options["as_json"])
 
     state = out / ".tokenmill"
@@ -455,14 +468,14 @@ def _tell(line: str, is_quiet: bool) -> None:
 
 
 def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOptions:
-    from tokenmill.options import DEFAULT_MAX_BAD, RunOptions, StopRequest
+    from tokenmill.options import DEFAULT_MAX_BAD, RunOptions, StopRequest, workers_of
     from tokenmill.progress import command_display
     from tokenmill.supervision import Attempt
 
     quiet, max_bad = options["quiet"], options.get("max_bad")
     return RunOptions(
         memory=options["memory"],
-        threads=options["threads"],
+        workers=workers_of(options["workers"], options["threads"]),
         engine=options["engine"],
         check=options["check"],
         max_time=options.get("max_time"),
@@ -478,6 +491,7 @@ def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpt
         stop=StopRequest(),
         attempt=attempt or Attempt(),
         arguments=sys.argv[1:],
+        ends_process=True,
     )
 
 
@@ -561,8 +575,19 @@ def main() -> NoReturn:
             raise
         error = _as_error(problem, arguments)
         _print_error(error, "--json" in arguments)
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     sys.exit(0)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit; past the interpreter's own end where a thread is still deep in native code, for then
+    that aborts the process."""
+    if any(thread.name.startswith(MAP_THREADS) for thread in threading.enumerate()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _as_error(problem: Exception, arguments: list[str]) -> TokenmillError:

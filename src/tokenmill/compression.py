@@ -105,7 +105,7 @@ class Room:
             return f"--memory {-(-(self.budget + more) // 10**6)}MB"
         # More threads, which a larger budget takes by itself, leave less, and so does a parent.
         need = self.budget + more + _PARENT
-        return f"--memory {-(-need // 10**6)}MB --threads {self.threads}"
+        return f"--memory {-(-need // 10**6)}MB --workers {self.threads}"
 
 
 @dataclass(frozen=True)

@@ -142,16 +142,19 @@ def estimate_of(
     """The estimate of ``total`` bytes on disk; ``documents``: how many, where that is known;
     ``grown_bytes``: what the tokenizer makes of a text."""
     watch = Stopwatch(engine, grown_bytes)
-    taken = list(samples)
-    rates = [_rates(sample, watch) for sample in taken if sample.documents and sample.disk_bytes]
-    engine.drop_caches()
+    rates, begun = [], []
+    for sample in samples:  # none is held longer than it takes: a row may be of megabytes
+        if sample.seen_bytes:
+            begun.append(sample.begun / sample.seen_bytes)
+        if sample.documents and sample.disk_bytes:
+            rates.append(_rates(sample, watch))
+        del sample
     if not rates:
         return NOTHING
     tokens_each = [each.tokens for each in rates]
     mean = statistics.fmean(tokens_each)
     error = statistics.stdev(tokens_each) / math.sqrt(len(rates)) if len(rates) > 1 else mean
     if documents is None:
-        begun = [sample.begun / sample.seen_bytes for sample in taken if sample.seen_bytes]
         documents = round(statistics.fmean(begun) * total)
     speed = threads * watch.sampled / max(watch.again_seconds, 1e-9)
     return Estimate(

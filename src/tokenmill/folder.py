@@ -40,7 +40,7 @@ from tokenmill.places.standard_input import Pipe
 from tokenmill.planning import Plan
 from tokenmill.quantities import format_bytes, format_files
 from tokenmill.reading import read_small
-from tokenmill.side_files import side_files_in
+from tokenmill.side_files import written_in
 from tokenmill.spec import Spec
 from tokenmill.storage import (
     PARTIAL,
@@ -51,6 +51,7 @@ from tokenmill.storage import (
     remove_file,
     remove_own,
     remove_state,
+    set_aside,
     sync_folder,
     write_durably,
 )
@@ -88,6 +89,8 @@ class OutputFolder:
         self.where = str(path)
         self._plan = plan
         self._mine: list[Path] = []
+        self._changed: list[Path] = []
+        self._looked_at: list[tuple[int, ...]] = []
 
     def finished(self) -> Manifest | None:
         """The manifest of this very dataset, if it is there, finished.
@@ -181,22 +184,32 @@ class OutputFolder:
         return log
 
     def _check_kept(self, log: Log, at: Checkpoint) -> None:
-        """Raise TokenmillError unless all shards that were whole are still of their size."""
-        for shard in log.shards if log.encoded else log.shards[: at.shards]:
-            if (where := self._lost(shard, log)) is not None:
+        """Raise TokenmillError unless all files that were whole are still of their size."""
+        lost = [
+            (self._lost(shard, log), shard.bytes)
+            for shard in (log.shards if log.encoded else log.shards[: at.shards])
+        ]
+        if log.encoded is not None:
+            whole = [file for file in log.encoded.at.open if file.shard is None]
+            lost += [(self._lost_file(file.name, file.bytes), file.bytes) for file in whole]
+        for where, size in lost:
+            if where is not None:
                 raise TokenmillError(
                     "an unfinished file is not what the interrupted run left",
                     where,
-                    f"it was whole, with {shard.bytes} bytes",
+                    f"it was whole, with {size} bytes",
                     "run the same command with --overwrite, which starts anew",
                 )
 
     def _lost(self, shard: Shard, log: Log) -> str | None:
         """Where a shard that was whole is not, or not of its size, any more; None if it is."""
-        places = [self.path / (shard.name + PARTIAL), self.path / shard.name]
+        return self._lost_file(shard.name, shard.bytes)
+
+    def _lost_file(self, name: str, size: int) -> str | None:
+        places = [self.path / (name + PARTIAL), self.path / name]
         found = next((place for place in places if os.path.lexists(place)), places[0])
         is_file = os.path.isfile(found) and not found.is_symlink()
-        return None if is_file and found.stat().st_size == shard.bytes else str(found)
+        return None if is_file and found.stat().st_size == size else str(found)
 
     def _before_quarantine(self) -> str | None:
         """The fingerprint of a run that may go on as this one: it stopped at the first bad record,
@@ -307,7 +320,7 @@ class OutputFolder:
             if not isinstance(file.place, LocalPlace):
                 continue
             folder, name = os.path.split(os.path.realpath(file.path))
-            if folder == here and (would_write(spec, name) or name in side_files_in(here)):
+            if folder == here and (would_write(spec, name) or name in written_in(here)):
                 raise UsageError(
                     "an input is a file of the output",
                     file.path,
@@ -353,26 +366,27 @@ class OutputFolder:
     def removable_bytes(self) -> int:
         """Look what ``overwrite`` will remove, and how large it is; nothing is removed yet.
 
-        Raises TokenmillError where a file that this run would replace, or that a dataset or
-        journal names, is not what tokenmill wrote.
+        What a dataset or journal names and has not the bytes that tokenmill wrote may be somebody's
+        by now: it is set aside and not removed, so that a damaged dataset can be made anew. Raises
+        TokenmillError where a foreign file has a name that this run needs.
         """
         claims = Claims.begun(self.path)
         mine = {path for path in claims.paths() if path.parent == self.path}
-        doubtful: list[Path] = []
-        for path, is_ours in [*self._of_the_dataset(), *self._of_the_run(claims)]:
+        changed: set[Path] = set()
+        for path, is_ours in [*self._of_the_dataset(), *self._of_the_run()]:
             if path not in mine and os.path.lexists(path):
-                mine.add(path) if is_ours(path) else doubtful.append(path)
-        if doubtful:
-            raise TokenmillError(
-                "files of the dataset there are not as tokenmill wrote them",
-                f"{self.path}: {', '.join(sorted(path.name for path in doubtful)[:5])}",
-                "they were changed or replaced, and what tokenmill did not write it does not "
-                "remove",
-                "move them away, or choose another --out, then run this again",
-            )
-        self.refuse_foreign(mine)
-        self._mine = sorted(mine)
+                (mine if is_ours(path) else changed).add(path)
+        if folders := [path.name for path in changed if _is_folder(path)]:
+            raise self._in_the_way(folders)
+        self.refuse_foreign(mine | changed)
+        self._mine, self._changed = sorted(mine), sorted(changed)
+        self._looked_at = self._look()
         return sum(path.lstat().st_size for path in self._mine)
+
+    def _look(self) -> list[tuple[int, ...]]:
+        """What tells that the files to be removed are still those that were looked at."""
+        there = [path.lstat() for path in self._mine + self._changed if os.path.lexists(path)]
+        return [(status.st_ino, status.st_size, status.st_mtime_ns) for status in there]
 
     def _of_the_dataset(self) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
         """The files of a finished dataset, each with the question whether it is what was written.
@@ -381,7 +395,6 @@ class OutputFolder:
             raise self._in_the_way([MANIFEST])
         if not os.path.lexists(self.path / MANIFEST):
             return
-        yield self.path / MANIFEST, _is_regular
         known: dict[str, str] = {}
         lines = _sums_of(self.path)
         with contextlib.suppress(DamageFound):
@@ -389,32 +402,40 @@ class OutputFolder:
             known = {shard.name: shard.sha256 for shard in manifest.shards}
             if manifest.quarantine.sha256 is not None:
                 known[QUARANTINE] = manifest.quarantine.sha256
+            known[MANIFEST] = hashlib.sha256(manifest.to_json()).hexdigest()
         if not known and MANIFEST in lines:
-            known = {name: digest for name, digest in lines.items() if name != MANIFEST}
+            known = lines
+        elif MANIFEST in lines:
+            known[MANIFEST] = lines[MANIFEST]  # of a release that wrote other keys
+        known.setdefault(MANIFEST, "")
         for name, digest in known.items():
             yield self.path / name, partial(_has_sha256, sha256=digest)
-        if lines and lines.items() <= {*known.items(), (MANIFEST, lines.get(MANIFEST))}:
-            yield self.path / SHA256SUMS, _is_regular
+        if lines.items() & known.items():
+            yield self.path / SHA256SUMS, lambda _: lines.items() <= known.items()
 
-    def _of_the_run(self, claims: Claims) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
-        """The files of an unfinished run that somebody changed; a link there has no bytes."""
+    def _of_the_run(self) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
+        """The files of an unfinished run; those that are as it left them have claims."""
         log = read_journal(self.path)
         for name in sorted(log.names) if log is not None else []:
-            path = self.path / (name + PARTIAL)
-            yield path, lambda path: path.is_symlink() or claims.resembles(path)
+            yield self.path / (name + PARTIAL), lambda _: False
 
     def overwrite(self) -> list[str]:
         """Remove a dataset or an unfinished run; returns what was removed, in words.
 
         First all of it is claimed: killed after that, the same command knows it, and goes on.
         """
-        size, present = self.removable_bytes(), self._mine
-        manifest, claims = self.path / MANIFEST, Claims.begun(self.path)
+        if self._look() != self._looked_at:  # all of it was hashed already: not twice
+            self.removable_bytes()
+        size = sum(path.lstat().st_size for path in self._mine)
+        present, manifest, claims = self._mine, self.path / MANIFEST, Claims.begun(self.path)
+        told = [
+            f"set aside {path.name}, which is not as tokenmill wrote it: {set_aside(path)}"
+            for path in self._changed
+        ]
         with explained(self.path):
             remove_own(self.path / STATE_FOLDER / JOURNAL)
             for path in [path for path in present if path.name.endswith(PARTIAL)]:
-                if not claims.remove(path):
-                    remove_file(path)
+                claims.remove(path)
             present_finals = [path for path in present if os.path.lexists(path)]
             for path in present_finals:
                 claims.adopt(path)
@@ -423,7 +444,8 @@ class OutputFolder:
                 sync_folder(self.path)
             for path in present_finals:
                 claims.remove(path)
-        return [f"removed {format_files(len(present))}, {format_bytes(size)}, of {self.path}"]
+        removed = f"removed {format_files(len(present))}, {format_bytes(size)}, of {self.path}"
+        return [*told, removed]
 
     def _is_worth_keeping(self, at: Checkpoint) -> bool:
         # A pipe begins anew in every run.
@@ -454,6 +476,10 @@ def revisions_of(path: Path) -> dict[str, str]:
 
 def _is_regular(path: Path) -> bool:
     return os.path.isfile(path) and not path.is_symlink()
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
 
 
 def _has_sha256(path: Path, sha256: str) -> bool:

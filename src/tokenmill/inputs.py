@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass, field
 
 from tokenmill.errors import InputError, UsageError
+from tokenmill.memory import TooManyFiles
 from tokenmill.places import NO_MORE, InputFile, Selection, expand
 from tokenmill.places.place import KINDS
 from tokenmill.places.standard_input import Pipe
@@ -30,6 +31,8 @@ class InputList:
     repeated: list[str]
     notes: list[str] = field(default_factory=list)
     revisions: dict[str, str] = field(default_factory=dict)
+    too_many: int = 0
+    """Bytes that the list takes, where memory cannot hold it; then it is empty."""
 
     def __repr__(self) -> str:
         size = sum(file.size for file in self.files)
@@ -56,7 +59,10 @@ def find_inputs(arguments: list[str], selection: Selection = NO_MORE) -> InputLi
     found = InputList([], [], [])
     seen: set[str] = set()
     for argument in arguments:
-        there = expand(argument, selection)
+        try:
+            there = expand(argument, selection)
+        except TooManyFiles:
+            return InputList([], [], [], too_many=selection.listing.bytes)
         found.ignored += there.ignored
         found.notes += there.notes
         found.revisions |= there.revisions

@@ -7,8 +7,9 @@ changed, so a journal cut off anywhere is still one, of an earlier moment.
 
 from __future__ import annotations
 
+import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import xxhash
 
 from tokenmill.errors import TokenmillError
 from tokenmill.manifest import Input, Shard, is_plain_name
-from tokenmill.reading import read_small
+from tokenmill.reading import read_lines
 from tokenmill.storage import STATE_FOLDER, AppendedFile
 
 JOURNAL = "journal"
@@ -177,31 +178,39 @@ def continuing_command(arguments: list[str]) -> str:
 
 
 def read_journal(folder: Path) -> Log | None:
-    """What the journal in an output folder tells; None when no run left one that begins whole.
+    """What the journal in an output folder tells; None when no run left one that begins whole, or
+    when there is no file under its name.
 
     Raises TokenmillError when it cannot be read, for then nobody may think that there is none,
     and when it names a file outside the folder.
     """
     path = folder / STATE_FOLDER / JOURNAL
     try:
-        content = read_small(path)
-    except (FileNotFoundError, NotADirectoryError):
+        return _log_of(map(memoryview, read_lines(path)), str(path))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
     except OSError as error:
+        if not os.path.isfile(path):  # a pipe, a link in a circle: no run left that
+            return None
         raise TokenmillError(
             "cannot read the journal of the unfinished run",
             str(path),
             error.strerror,
             "mend that and run it again: what is done is kept",
         ) from error
-    return parse_journal(content, str(path))
 
 
 def parse_journal(content: bytes, where: str) -> Log | None:
     """The same of a journal's content, found at ``where``."""
+    return _log_of(_lines(content), where)
+
+
+def _log_of(lines: Iterable[memoryview], where: str) -> Log | None:
+    """What lines tell, of which there may be a million: a run of weeks has a checkpoint every two
+    seconds."""
     log: Log | None = None
     size = 0
-    for line in _lines(content):
+    for line in lines:
         entry = _parse(line)
         if entry is None:
             break

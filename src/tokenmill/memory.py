@@ -12,7 +12,7 @@ import ctypes
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokenmill.errors import UsageError
@@ -24,17 +24,29 @@ _BASE = 92 * MIB
 _LIBRARIES = 32 * MIB
 _BYTES_A_STRING = 550
 """Of a vocabulary or of its merges, while it is loaded: see ``check_vocabulary_file``."""
+_BYTES_A_LINE, _BYTES_A_PIECE = 250, 100
 _IN_FLIGHT = 16 * MIB
 _READERS = 48 * MIB
 _FEW_FILES, _LISTED_FILE = 1000, 850
 """From so many inputs on, each is counted, with so many bytes and three times its path: listed,
 journaled and in the manifest. Measured: 100,000 with paths of 33 bytes took 100 MB."""
+_PASSED_OVER = 200
 SMALL_READER = 10 * MIB
 """A file may take so much while it is read without its being asked for: a part of ``_READERS``."""
+SMALL_PAGE = 20 * MIB
+"""So much a page of a parquet file may take in any run: a part of ``_READERS``, too."""
+PAGE_SHARE = 4
+"""Of what is left beside the floor, a page that was not seen beforehand may take one part in so
+many: the engines' caches may have grown into the rest."""
 _RECORD_FACTOR = 10
 _RUN_FACTOR = 30
 """Bytes of memory for each byte of a text that an engine cannot divide. Measured with release 0.10
 of gigatoken: 21 to 27, for runs of any kind of character; the rest is for the text itself."""
+_ARROW = 24 * MIB
+"""Measured with release 26 of pyarrow: a run that reads parquet has 28 MB more resident before the
+first row than one that does not, 4 MB of which others have as a margin."""
+_PARENT = 19 * MIB
+"""Of the process beside the working one. Others have a margin for it, a run with Arrow has not."""
 _REMOTE = 48 * MIB
 """Measured: urllib3 takes 15 MB, the Hub's client 14; the rest is for what is fetched ahead."""
 _USUAL_FACTOR = 40
@@ -42,6 +54,11 @@ _CACHES = 96 * MIB
 """What the caches of one thread want beyond the floor. Measured with release 0.10 of gigatoken on
 200 MB of each corpus: with that much they are hardly ever dropped; with half of it a run takes up
 to twice the processor's time, with a tenth of it twenty times."""
+_TEXT_A_THREAD = 256 * MIB
+"""Text that is worth another thread of an engine with caches: each thread fills its own. Measured
+on 200 and 600 MB of English with room for all: a second thread takes 0.5 and 1.2 s more of the
+processors' time, each further one 0.2 to 0.5; one thread takes 1.8 and 4.0 s for all of it. With so
+little text, one more thread saves no more than about a second of waiting."""
 _CRAMPED = 48 * MIB
 _SECONDS_A_DROP = 0.08
 _BYTES_A_DROP_UNIT = 300 * MIB
@@ -87,11 +104,13 @@ class Room:
 @dataclass(frozen=True)
 class Needs:
     """The memory that a tokenizer takes, in bytes: ``vocabulary`` once, with the reference engine;
-    ``engine`` for each thread; ``factor`` for each byte of text in one call."""
+    ``engine`` for each thread; ``factor`` for each byte of text in one call. ``has_caches``: does
+    the engine remember words, each thread for itself?"""
 
     vocabulary: int
     engine: int
     factor: int = _USUAL_FACTOR
+    has_caches: bool = True
 
     @classmethod
     def of_ranks(cls, size: int) -> Needs:
@@ -105,13 +124,34 @@ class Needs:
         return in_call(self.factor)
 
 
+class InHand:
+    """What readers hold just now of what was reserved for them, in bytes: pages of parquet files.
+    Each reader tells its own; of any thread."""
+
+    def __init__(self) -> None:
+        self._of: dict[object, int] = {}
+
+    def tell(self, reader: object, held: int) -> None:
+        """A reader holds so much from now on."""
+        if held:
+            self._of[reader] = held
+        else:
+            self._of.pop(reader, None)
+
+    @property
+    def bytes(self) -> int:
+        """What all of them hold."""
+        return sum(list(self._of.values()))
+
+
 @dataclass(frozen=True)
 class Budget:
     """How much memory a run may use, and for how many threads that is enough.
 
     ``floor`` is what the run needs whatever the input: libraries, one engine a thread, and the
     blocks in flight. The rest is for the engines' caches. ``reserved`` of the floor is for what
-    the inputs take while they are read: the footers of parquet files, windows of decompressors.
+    the inputs take while they are read: footers and pages of parquet files, windows of
+    decompressors.
     """
 
     total: int
@@ -123,6 +163,7 @@ class Budget:
     served: int = 0
     """Of the cores there are, the most threads that this memory serves well."""
     reserved: int = 0
+    in_hand: InHand = field(default_factory=InHand, compare=False)
 
     @classmethod
     def of(
@@ -134,32 +175,42 @@ class Budget:
         is_remote: bool = False,
         reserved: int = 0,
         listed: int = 0,
+        text_bytes: int | None = None,
+        reads_parquet: bool = False,
     ) -> Budget:
         """The budget for the options as given; None stands for the default of each: of ``needs``,
         what gigatoken needs for a ``.tiktoken`` vocabulary of that size; of ``threads``, as many as
-        there are cores and the memory serves well, with their caches. ``listed`` bytes are
-        for the list of many inputs.
+        there are cores, the memory serves well, with their caches, and ``text_bytes`` of text, if
+        that is known, are worth. ``listed`` bytes are for the list of many inputs.
 
         Raises UsageError, naming the minimum, when the budget cannot hold the threads asked for.
         """
         budget = default_budget() if total is None else total
         if threads is not None and threads < 1:
-            raise UsageError("--threads must be at least 1", fix="leave --threads out")
+            raise UsageError("--workers must be at least 1", fix="leave --workers out")
         needs = needs or Needs.of_ranks(vocabulary_size)
         beside = reserved + listed + (_REMOTE if is_remote else 0)
+        beside += _ARROW if reads_parquet else 0
         served = available_cores()
         while served > 1 and roomy_bytes(served, needs) + beside > budget:
             served -= 1
-        wanted = served if threads is None else threads
-        need = floor_bytes(wanted, needs) + beside
+        worth = served
+        if needs.has_caches and needs.factor <= _USUAL_FACTOR and text_bytes is not None:
+            worth = min(served, 1 + text_bytes // _TEXT_A_THREAD)
+        wanted = worth if threads is None else threads
+        floor = floor_bytes(wanted, needs) + beside
+        need = floor + (_PARENT if reads_parquet else 0)
         if need > budget:
+            who, fewer = "1 worker with this tokenizer needs", ""
+            if wanted > 1:
+                who, fewer = f"{wanted} workers with this tokenizer need", ", or fewer --workers"
             raise UsageError(
                 f"--memory {format_bytes(budget)} is too little for this run",
-                why=f"{wanted} threads with this tokenizer need at least {format_bytes(need)}"
+                why=f"{who} at least {format_bytes(need)}"
                 + (f", {format_bytes(listed)} of it for the list of input files" if listed else ""),
-                fix=f"--memory {-(-need // 10**6)}MB, or fewer --threads",
+                fix=f"--memory {-(-need // 10**6)}MB{fewer}",
             )
-        return cls(budget, wanted, need, needs.factor, budget, served, reserved)
+        return cls(budget, wanted, floor, needs.factor, budget, served, reserved)
 
     @property
     def is_cramped(self) -> bool:
@@ -188,8 +239,13 @@ class Budget:
         """Is no more left than what the blocks in flight may take?"""
         spare = self.total - self.floor
         growth = 0 if self._is_roomy else max(0, spare - 32 * MIB) // 3
-        in_flight = self.threads * _IN_FLIGHT + _READERS // 2 + self.reserved
+        in_flight = self.threads * _IN_FLIGHT + _READERS // 2 + self._still_reserved
         return resident + in_flight + growth > self.total
+
+    @property
+    def _still_reserved(self) -> int:
+        """Of what is reserved, what is not yet part of the resident memory."""
+        return max(0, self.reserved - self.in_hand.bytes)
 
     @property
     def call_bytes(self) -> int:
@@ -251,8 +307,8 @@ class Budget:
         with empty caches and before the first block was read.
         """
         in_flight = self.threads * _IN_FLIGHT
-        caches = max(0, resident - baseline - in_flight - _READERS)
-        return resident + caches + in_flight + self.reserved > self.total
+        caches = max(0, resident - baseline - self.in_hand.bytes - in_flight - _READERS)
+        return resident + caches + in_flight + self._still_reserved > self.total
 
     @property
     def record_bytes(self) -> int:
@@ -264,6 +320,11 @@ class Budget:
     def reader_bytes(self) -> int:
         """What a file may take while it is read, beside its text: a footer, a window."""
         return SMALL_READER + self.reserved + max(0, self.total - self.floor)
+
+    @property
+    def page_bytes(self) -> int:
+        """What a page of a parquet file may take while it is read."""
+        return SMALL_PAGE + self.reserved + max(0, self.total - self.floor) // PAGE_SHARE
 
     @property
     def fetch_bytes(self) -> int:
@@ -305,15 +366,20 @@ def check_vocabulary_file(path: str, total: int | None) -> None:
     What takes memory is the strings of a ``tokenizer.json``, in Python's objects and in the
     library's, not its bytes, of which many may be blanks. Measured with release 0.23 of tokenizers:
     WordLevel of 400,000 tokens, 7.9 MB, 250 MB beside the libraries' 30; byte-level BPE of 100,000
-    tokens and as many merges, 3.1 MB, 140 MB.
+    tokens and as many merges, 3.1 MB, 140 MB. A ``.tiktoken`` file of 1.5 million lines, 26 MB,
+    took 424 MB, a ``.model`` of 5 million pieces (each begins with a line feed), 10 MB, 389 MB.
     """
     budget = default_budget() if total is None else total
-    size, quotes = 0, 0
+    size, strings, lines, is_json = 0, 0, 0, None
     with contextlib.suppress(OSError), open(path, "rb") as file:  # loading it tells what is wrong
         while chunk := file.read(MIB):
+            if is_json is None:
+                is_json = path.endswith(".json") or chunk.lstrip()[:1] == b"{"
             size += len(chunk)
-            quotes += chunk.count(b'"') if path.endswith(".json") else 0
-    need = _LIBRARIES + 4 * size + _BYTES_A_STRING * (quotes // 2)
+            strings += chunk.count(b'"') // 2 if is_json else 0
+            lines += 0 if is_json else chunk.count(b"\n")
+    need = _LIBRARIES + 4 * size + _BYTES_A_STRING * strings
+    need += lines * (_BYTES_A_PIECE if path.endswith(".model") else _BYTES_A_LINE)
     if need > budget:
         raise UsageError(
             f"--memory {format_bytes(budget)} is too little for this tokenizer",
@@ -332,9 +398,42 @@ def roomy_bytes(threads: int, needs: Needs) -> int:
 
 def listed_bytes(paths: Sequence[str]) -> int:
     """What a list of inputs takes, beyond what there is room for anyway."""
-    if len(paths) <= _FEW_FILES:
-        return 0
-    return (len(paths) - _FEW_FILES) * _LISTED_FILE + 3 * sum(map(len, paths[_FEW_FILES:]))
+    listing = Listing()
+    for path in paths[_FEW_FILES:]:
+        listing.add(path)
+    return listing.bytes
+
+
+def listing_of(total: int | None) -> Listing:
+    """For inputs that are yet to be found: more than the budget has for anything is not held."""
+    return Listing((default_budget() if total is None else total) - _BASE)
+
+
+class TooManyFiles(Exception):
+    """A list of inputs is longer than memory can hold."""
+
+
+class Listing:
+    """What a list of inputs is going to take, counted while it is made, of ``most`` bytes."""
+
+    def __init__(self, most: int = 1 << 62) -> None:
+        self._most = most + _FEW_FILES * _LISTED_FILE
+        self.bytes = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Is it more than memory can hold? Then the rest is to be counted, not held."""
+        return self.bytes > self._most
+
+    def add(self, path: str, is_input: bool = True) -> bool:
+        """Count one more file, an input or one that is passed over. May it be held?"""
+        self.bytes += _LISTED_FILE + 3 * len(path) if is_input else _PASSED_OVER + len(path)
+        return self.bytes <= self._most
+
+    def check(self) -> None:
+        """Raises TooManyFiles."""
+        if self.is_over:
+            raise TooManyFiles
 
 
 def default_budget() -> int:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokenmill.errors import Interrupted
+from tokenmill.errors import Interrupted, UsageError
 from tokenmill.journal import continuing_command
 from tokenmill.planning import Plan
 from tokenmill.progress import Display, Nothing, Progress
@@ -72,6 +72,7 @@ class PrepareOptions(SpecOptions, total=False):
     """All options of ``prepare``: the spec's, and those that change no byte."""
 
     memory: int | str | None
+    workers: int | None
     threads: int | None
     engine: str
     check: float
@@ -108,11 +109,12 @@ class RunOptions:
     chooses of a dataset on the Hub. ``tell`` gets the lines meant for a person, ``stop`` may be
     asked by a signal's handler, ``attempt`` tells of earlier deaths, ``arguments`` are what a
     person would type after ``tokenmill`` to do it again; ``staging`` is the folder for working
-    folders where the output is a URL (None: in the user's cache).
+    folders where the output is a URL (None: in the user's cache); ``ends_process``: the process
+    ends with the run, whatever its threads still do.
     """
 
     memory: int | str | None = None
-    threads: int | None = None
+    workers: int | None = None
     engine: str = "auto"
     check: float | None = None
     max_time: float | str | None = None
@@ -128,6 +130,7 @@ class RunOptions:
     stop: StopRequest = field(default_factory=StopRequest)
     attempt: Attempt = field(default_factory=Attempt)
     arguments: list[str] = field(default_factory=list)
+    ends_process: bool = False
 
     @property
     def command(self) -> str:
@@ -144,6 +147,19 @@ def divided(
     run: Any = {name: value for name, value in options.items() if name in mine}
     spec: Any = {name: value for name, value in options.items() if name not in {*mine, "progress"}}
     return RunOptions(**run, display=display, arguments=arguments), spec
+
+
+def workers_of(workers: int | None, threads: int | None) -> int | None:
+    """How many are asked for, by ``--workers`` or by its older name. Raises UsageError where the
+    two differ."""
+    if workers is not None and threads is not None and workers != threads:
+        raise UsageError(
+            f"--workers {workers} and --threads {threads} differ",
+            None,
+            "--threads is the older name of --workers",
+            "give --workers alone",
+        )
+    return threads if workers is None else workers
 
 
 def default_check(plan: Plan) -> float:

@@ -10,12 +10,15 @@ turn comes, after all before it.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+MAP_THREADS = "tokenmill-map-"
+"""With that begin the names of the threads."""
 
 
 class OrderedMap(Generic[Item, Result]):
@@ -52,7 +55,7 @@ class OrderedMap(Generic[Item, Result]):
 
     @staticmethod
     def _start(target: Callable[[], None]) -> threading.Thread:
-        thread = threading.Thread(target=target, name=f"tokenmill-{target.__name__}", daemon=True)
+        thread = threading.Thread(target=target, name=MAP_THREADS + target.__name__, daemon=True)
         thread.start()
         return thread
 
@@ -119,8 +122,12 @@ class OrderedMap(Generic[Item, Result]):
             yield result  # type: ignore[misc]
             del result
 
-    def close(self) -> None:
-        """Stop the threads and wait for them."""
+    def close(self, seconds: float | None = None) -> int:
+        """Stop the threads and wait for them, so long at most; returns how many still work, in
+        native code that cannot be interrupted. What they give when they are done goes nowhere."""
         self._stopping = True
-        for thread in [self._feeder, *self._workers]:
-            thread.join()
+        threads = [self._feeder, *self._workers]
+        end = None if seconds is None else time.monotonic() + seconds
+        for thread in threads:
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
+        return sum(thread.is_alive() for thread in threads)

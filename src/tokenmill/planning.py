@@ -7,7 +7,6 @@ estimates documents, tokens and disk space from a small encoded sample. ``blocks
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from tokenmill.memory import (
     check_vocabulary_file,
     floor_bytes,
     listed_bytes,
+    listing_of,
     return_free_memory,
     roomy_bytes,
 )
@@ -46,6 +46,7 @@ from tokenmill.textstream import Ahead, open_stream
 from tokenmill.tokenizers import (
     DEFAULT_ENGINE,
     Choice,
+    Engine,
     Vocabulary,
     check_engine,
     choose,
@@ -57,6 +58,9 @@ from tokenmill.tokenizers.libraries import library
 
 FETCHES = 4
 """Requests under way, or fetched and not yet read, of each remote file."""
+REFERENCE_COST = 20
+"""Of a byte that the reference encodes, in bytes that the fast engine does: tiktoken, measured; the
+tokenizers library takes more."""
 LIKELY_EMPTY = 0.05
 """A chance of an empty validation split that is told before the run."""
 MOST_LISTED = 20
@@ -181,14 +185,17 @@ class Plan:
             self._calls = Calls(budget.alone_bytes, seams, budget.room_alone)
         return self._calls
 
+    def make_engine(self) -> Engine:
+        """The chosen engine, for one thread."""
+        return make_engine(self.engine, self.vocabulary, self.choice.cuts, self.budget)
+
     def source_options(self) -> SourceOptions:
         """What the sources need to know."""
         seams: list[SeamEngine] = []
 
         def seam_encoder() -> SeamEngine:
             if not seams:
-                engine = make_engine(self.engine, self.vocabulary, self.choice.cuts)
-                seams.append(SeamEngine(engine, self.calls))
+                seams.append(SeamEngine(self.make_engine(), self.calls))
             return seams[0]
 
         special = self.vocabulary.special_text.encode()
@@ -207,6 +214,8 @@ class Plan:
             self.vocabulary.describe()["name"] == "gpt2",
             self.budget.reader_bytes,
             self.budget.asked,
+            self.budget.page_bytes,
+            self.budget.in_hand,
             self.budget.threads,
             self.tails,
         )
@@ -227,18 +236,24 @@ class Plan:
             f"large documents are cut {cuts}: {choice.why_cuts}"
         )
 
-    def make_estimate(self) -> Estimate:
-        """Encode a small sample from all over the inputs."""
+    def make_estimate(self, spare: list[Engine] | None = None) -> Estimate:
+        """Encode a small sample from all over the inputs. ``spare`` is where the engine goes, as
+        it is loaded, when memory is not tight."""
+        engine = self.make_engine()
         at_once = 2 if self.budget.is_tight else SAMPLES
         sampled = estimate_of(
             samples_of(self.inputs, self.source_options(), at_once),
             max(1, self.input_bytes),
             len(self.inputs.files) if self._one_document_files() else None,
             min(self.budget.threads, available_cores()),
-            make_engine(self.engine, self.vocabulary, self.choice.cuts),
+            engine,
             self.spec.eot != "none",
             self.vocabulary.grown_bytes,
         )
+        if spare is None or self.budget.is_tight:
+            engine.drop_caches()
+        else:
+            spare.append(engine)
         return_free_memory()  # what the sample took is none of the run's
         lost = self.budget.seconds_dropping(sampled.text_bytes)
         return replace(sampled, first_seconds=sampled.first_seconds + lost)
@@ -306,13 +321,13 @@ class Plan:
         budget = self.budget
         if not budget.is_cramped:
             return []
-        threads = numbered(budget.threads, "thread")
+        workers = numbered(budget.threads, "worker")
         others = budget.floor - floor_bytes(budget.threads, self.choice.needs)
         roomy = roomy_bytes(budget.threads, self.choice.needs) + others
         return [
-            f"warning: {format_bytes(budget.asked)} is too little for {threads} to keep their "
+            f"warning: {format_bytes(budget.asked)} is too little for {workers} to keep their "
             "caches of words: these are dropped again and again, and the run may take many times "
-            f"as long; fix: --threads {budget.served}, or --memory {-(-roomy // 10**6)}MB"
+            f"as long; fix: --workers {budget.served}, or --memory {-(-roomy // 10**6)}MB"
         ]
 
     def _split_warnings(self, layout: Layout) -> list[str]:
@@ -358,6 +373,7 @@ class Plan:
             "text_bytes": estimate.text_bytes,
             "output_bytes": estimate.output_bytes(self.dtype),
             "memory": self.budget.asked,
+            "workers": self.budget.threads,
             "threads": self.budget.threads,
             "bytes_per_second": estimate.bytes_per_second,
             "seconds": estimate.seconds,
@@ -401,12 +417,12 @@ class Plan:
 
     def summary(self) -> str:
         """One line."""
-        threads = numbered(self.budget.threads, "thread")
+        workers = numbered(self.budget.threads, "worker")
         if self.inputs.pipe is not None:
             kinds = ", ".join(f.kind for f in self.inputs.files if isinstance(f.place, Pipe))
             return (
                 f"standard input, read as {kinds}, of a size not known; {self.dtype}; "
-                f"{threads}, {format_bytes(self.budget.asked)} of memory; "
+                f"{workers}, {format_bytes(self.budget.asked)} of memory; "
                 "a pipe is read once: if the run stops, nothing of it is kept"
             )
         assert self.estimate is not None
@@ -416,7 +432,7 @@ class Plan:
             f"{numbered(estimate.documents, 'document', format_count)}, "
             f"{format_count(estimate.tokens)} tokens (±{estimate.spread:.0%}), "
             f"{format_bytes(estimate.output_bytes(self.dtype))} of {self.dtype} to write; "
-            f"{threads}, {format_bytes(self.budget.asked)} of memory, "
+            f"{workers}, {format_bytes(self.budget.asked)} of memory, "
             f"about {format_seconds(estimate.seconds)}"
         )
 
@@ -431,21 +447,20 @@ def make_plan(
     commit: str | None = None,
     is_stored: bool = False,
     deadline: float | None = None,
+    check: float = 0.0,
 ) -> Plan:
     """Decide everything but the bytes; ``commit`` is that of a tokenizer on the Hub, where a run
     goes on, ``is_stored``: the output goes to an object store, ``deadline``: until when, by the
-    monotonic clock, inputs may be waited for. Raises InputError, UsageError or LimitReached; writes
-    nothing."""
+    monotonic clock, inputs may be waited for, ``check``: the share that is encoded twice. Raises
+    InputError, UsageError or LimitReached; writes nothing."""
     divider_of(spec.documents)
     check_engine(engine)
-    for place in (spec.tokenizer, os.path.join(spec.tokenizer, "tokenizer.json")):
-        if os.path.isfile(place):
-            check_vocabulary_file(place, memory)
-    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit)
+    fits = partial(check_vocabulary_file, total=memory)
+    vocabulary = load_vocabulary(spec.tokenizer, spec.pattern, spec.eot_token, commit, fits)
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
-    selection = replace(selection, kinds=spec.kind_rules)
+    selection = replace(selection, kinds=spec.kind_rules, listing=listing_of(memory))
     inputs = find_inputs(arguments, selection)
     choice = choose(engine, vocabulary)
     budget = partial(
@@ -454,7 +469,9 @@ def make_plan(
         vocabulary_size=vocabulary.largest_id + 1,
         needs=choice.needs,
         is_remote=inputs.are_remote or is_stored,
-        listed=listed_bytes([file.path for file in inputs.files]),
+        listed=inputs.too_many or listed_bytes([file.path for file in inputs.files]),
+        text_bytes=_likely_work(inputs, check),
+        reads_parquet=any(file.kind == "parquet" for file in inputs.files),
     )
     found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, budget(threads=threads), None)
     found.budget = _with_room_for_files(
@@ -526,6 +543,17 @@ def _text_size(file: InputFile, keeps_damaged: bool, room: Room) -> int:
         position += length
         stream.release(position)
     return position
+
+
+def _likely_work(inputs: InputList, check: float) -> int | None:
+    """The bytes of text in the inputs, about, by their sizes alone: compressed, it is likely three
+    times as much; what the reference encodes too counts for more. None where that is not known, or
+    where the network is what takes time."""
+    if inputs.pipe is not None or inputs.are_remote:
+        return None
+    packed = [file for file in inputs.files if file.compression or file.kind == "parquet"]
+    text = sum(file.size for file in inputs.files) + 2 * sum(file.size for file in packed)
+    return round(text * (1 + check * REFERENCE_COST))
 
 
 def advised_split(documents: int) -> str:

@@ -8,6 +8,7 @@ state of the run, both below ``.tokenmill/``.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
@@ -100,7 +101,8 @@ class OutputPrefix(OutputFolder):
 
     def _lost(self, shard: Shard, log: Log) -> str | None:
         if shard.name in log.stored:
-            return None if self._is_whole(shard) else f"{self.where}/{shard.name}"
+            is_there = self._prefix.holds(shard.name, shard.bytes, shard.sha256)
+            return None if is_there else f"{self.where}/{shard.name}"
         return super()._lost(shard, log)
 
     def _hold(self, any_spec: bool = False) -> None:
@@ -201,13 +203,10 @@ class OutputPrefix(OutputFolder):
             goodbye.result(_GOODBYE_SECONDS)
 
     def removable_bytes(self) -> int:
-        """As in a folder; of the objects the size tells whether they are what was written, for
-        their hash would take as long as reading all of them."""
+        """As in a folder; an object that is no longer as it was written is refused."""
         self._hold(any_spec=True)
         there = self._there()
         names, doubtful = self._mine_there(there)
-        if not names and not self._is_new:
-            names = {name for name in there if self._needs(name) and name != MANIFEST}
         if doubtful:
             raise TokenmillError(
                 "objects of the dataset there are not as tokenmill wrote them",
@@ -226,26 +225,30 @@ class OutputPrefix(OutputFolder):
             self._is_new = was_new
 
     def _mine_there(self, there: Mapping[str, StoredObject]) -> tuple[set[str], set[str]]:
-        """The objects of a dataset or of an unfinished run that are as they were written, and those
-        that are not."""
-        sizes: dict[str, int] = {}
+        """The objects that tokenmill wrote, of a dataset or of an unfinished run, and those of a
+        dataset that somebody changed since."""
+        known: dict[str, tuple[int, str]] = {}
+        mine: set[str] = set()
         if MANIFEST in there:
             found = self._bucket.fetch(self._prefix.at(MANIFEST))
             content = found[0] if found is not None else b""
             if not is_from_tokenmill(content):
                 raise self._in_the_way([MANIFEST])
-            sizes[MANIFEST] = len(content)
+            mine.add(MANIFEST)
             with contextlib.suppress(DamageFound):
                 manifest = parse_manifest(content, self.where)
-                sizes |= {shard.name: shard.bytes for shard in manifest.shards}
-                sizes[SHA256SUMS] = len(manifest.sha256sums())
+                known = {shard.name: (shard.bytes, shard.sha256) for shard in manifest.shards}
+                sums = manifest.sha256sums()
+                known[SHA256SUMS] = len(sums), hashlib.sha256(sums).hexdigest()
                 if manifest.quarantine.sha256 is not None:
-                    sizes[QUARANTINE] = manifest.quarantine.bytes
-        elif not self._is_new and (log := self._stored_log()) is not None:
-            sizes = {shard.name: shard.bytes for shard in log.shards}
-        present = {name for name in sizes if name in there}
-        same = {name for name in present if there[name].size == sizes[name]}
-        return same, present - same
+                    known[QUARANTINE] = manifest.quarantine.bytes, manifest.quarantine.sha256
+        present = {name for name in known if name in there}
+        mine |= {name for name in present if self._prefix.holds(name, *known[name])}
+        # What a run has stored that was killed has its sign, whether a journal tells it or not.
+        rest = [name for name in there if name not in mine]
+        needed = [name for name in rest if name in present or self._needs(name)]
+        mine |= {name for name in needed if self._prefix.is_signed(name)}
+        return mine, present - mine
 
     def overwrite(self) -> list[str]:
         there = self._there()
@@ -269,8 +272,7 @@ class OutputPrefix(OutputFolder):
         names = {JOURNAL} if log is not None else set()
         for entry in self._bucket.objects(self._prefix.at(STATE_FOLDER)):
             name = entry.key.rpartition("/")[2]
-            is_named = log is not None and name.removesuffix(PARTIAL) in log.names
-            if name.endswith(PARTIAL) and (is_named or self._needs(name.removesuffix(PARTIAL))):
+            if name.endswith(PARTIAL) and self._prefix.is_signed(f"{STATE_FOLDER}/{name}"):
                 names.add(name)
         self._bucket.remove([self._prefix.state(name) for name in sorted(names)])
 
@@ -289,7 +291,7 @@ class OutputPrefix(OutputFolder):
                 self._send(shard.name, shard.bytes, shard.sha256)
         if quarantine.sha256 is not None:
             self._send(QUARANTINE, quarantine.bytes, quarantine.sha256)
-        self._bucket.put_bytes(self._prefix.at(SHA256SUMS), manifest.sha256sums())
+        self._prefix.put(SHA256SUMS, manifest.sha256sums())
         self._lease.renew()
         try:
             self._bucket.create(self._prefix.at(MANIFEST), manifest.to_json())

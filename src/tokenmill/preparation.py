@@ -59,6 +59,7 @@ from tokenmill.quantities import (
     format_count,
     format_files,
     format_seconds,
+    numbered,
     parse_bytes,
     parse_seconds,
 )
@@ -74,13 +75,15 @@ from tokenmill.storage import (
     make_folder,
 )
 from tokenmill.supervision import Hand
-from tokenmill.tokenizers import make_engine
+from tokenmill.tokenizers import Engine, make_engine
 from tokenmill.uploads import Uploads
 from tokenmill.writer import DatasetWriter, in_order
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+_GRACE_SECONDS = 1.0
+"""For the blocks in hand to come to an end, when the run is over."""
 _CAREFUL_BLOCKS = 64
 """More than are ever in flight: by then, a careful run has passed what killed the others."""
 
@@ -150,7 +153,7 @@ def plan_run(
     if run.check is not None and not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
     total = None if run.memory is None else parse_bytes(run.memory)
-    threads = 1 if run.attempt.is_careful else run.threads
+    threads = 1 if run.attempt.is_careful else run.workers
     if run.repair and run.overwrite:
         raise UsageError("--repair and --overwrite exclude one another", fix="give one of them")
     patience = run.network_patience
@@ -172,6 +175,7 @@ def plan_run(
         commit,
         is_stored,
         None if seconds is None else time.monotonic() + seconds,
+        run.check or 0.0,
     )
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     if found.inputs.are_remote and found.budget.is_tight:
@@ -199,6 +203,7 @@ class Preparation:
             self.folder = OutputPrefix(self.out, plan, where, options.tell)
         self.status = Status(plan.input_bytes, plan.budget.asked, plan.budget.threads)
         self._caches = CacheGovernor(plan.budget)
+        self._spare: list[Engine] = []
         self._check = default_check(plan) if options.check is None else options.check
         self._reference = Reference(plan.vocabulary, is_due=self._check > 0)
         self._blocks = 0
@@ -358,7 +363,7 @@ class Preparation:
         tell(plan.engine_name())
         if self.options.attempt.number:
             return  # told by the worker that died, perhaps of a document in the estimate's sample
-        plan.estimate = plan.make_estimate()
+        plan.estimate = plan.make_estimate(self._spare)
         tell(f"plan: {plan.summary()}")
         plan.told = plan.warnings(self.out, is_store(self.where), freed)
         for warning in plan.told:
@@ -431,9 +436,23 @@ class Preparation:
             for pipe in self.plan.inputs.pipes:
                 pipe.close()
             GATE.close()  # what is still fetched is not wanted any more
+            try:
+                self._close(batches)
+            finally:
+                GATE.reopen()
+                stop.defer(False)
+
+    def _close(self, batches: OrderedMap[Block, tuple[TokenBatch, Position]]) -> None:
+        """Wait for the threads. One may be deep in native code (a pattern that tries for ever):
+        a process that ends with the run leaves it there, for all that is done is durable. In a
+        script it would end the interpreter badly, so that is said, and waited for."""
+        left = batches.close(_GRACE_SECONDS)
+        if left and not self.options.ends_process:
+            self.options.tell(
+                f"warning: stopping waits for {numbered(left, 'thread')} in native code that "
+                "cannot be interrupted; what is done is kept; fix: wait, or interrupt it again"
+            )
             batches.close()
-            GATE.reopen()
-            stop.defer(False)
 
     def _consume(
         self,
@@ -497,13 +516,20 @@ class Preparation:
                 "check --text-key, --documents and the inputs; or go on with a larger --max-bad",
             )
 
+    def _engine(self) -> Engine:
+        """For one thread. To load one takes 0.1 s (gpt2) to 0.5 s (o200k_base), and the estimate
+        has loaded one already."""
+        try:
+            return self._spare.pop()
+        except IndexError:
+            return self.plan.make_engine()
+
     def _batches(self, start: Position) -> OrderedMap[Block, tuple[TokenBatch, Position]]:
         budget, rules = self.plan.budget, self.plan.rules(self._check)
         reference, calls = self._reference, self.plan.calls
 
         def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
-            engine = make_engine(self.plan.engine, self.plan.vocabulary, rules.cuts)
-            encoder = BlockEncoder(rules, engine, reference, self._caches.look, calls)
+            encoder = BlockEncoder(rules, self._engine(), reference, self._caches.look, calls)
             self._caches.watch(encoder)
             encode: Callable[[Block], TokenBatch] = encoder.encode
             if self.options.attempt.is_careful:

@@ -7,8 +7,9 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from tokenmill.memory import memory_limit
 
@@ -39,11 +40,31 @@ def read_small(path: Path) -> bytes:
 
     Raises OSError for one that is, and for a pipe or a device, which may never end.
     """
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError(errno.EINVAL, "not a regular file")
-        if status.st_size > MOST_BYTES:
+    with _opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > MOST_BYTES:
             raise OSError(errno.EFBIG, f"larger than {MOST_BYTES} bytes")
-        return file.read(status.st_size)
+        return file.read(size)
+
+
+def read_lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file with their line feeds, one at a time: no line has a reason to be large.
+
+    Raises OSError for one that is, and for a pipe or a device.
+    """
+    with _opened(path) as file:
+        left = os.fstat(file.fileno()).st_size
+        while line := file.readline(min(left, MOST_BYTES + 1)):
+            if len(line) > MOST_BYTES:
+                raise OSError(errno.EFBIG, f"a line larger than {MOST_BYTES} bytes")
+            left -= len(line)
+            yield line
+
+
+def _opened(path: Path) -> BinaryIO:
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    file = os.fdopen(fd, "rb")
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "not a regular file")
+    return file

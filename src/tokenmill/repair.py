@@ -42,7 +42,6 @@ from tokenmill.storage import (
     set_aside,
     write_durably,
 )
-from tokenmill.tokenizers import make_engine
 from tokenmill.writer import Router
 
 if TYPE_CHECKING:
@@ -75,7 +74,7 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
                 tell(f"repaired: {shard.name}, {format_bytes(shard.bytes)}")
             remove_own(out / (shard.name + PARTIAL))  # of a repair that was killed
         if sums:
-            _restore_sums(out, manifest)
+            _restore_sums(out, manifest, tell)
             tell(f"repaired: {SHA256SUMS}")
         remove_state(out)
         for stray in strays(out, manifest):
@@ -85,15 +84,19 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
     return manifest
 
 
-def _restore_sums(out: Path, manifest: Manifest) -> None:
+def _restore_sums(out: Path, manifest: Manifest, tell: Callable[[str], None]) -> None:
     """Write SHA256SUMS again. Raises TokenmillError where it is another program's: none of our
-    lines is in it."""
+    lines is in it. A link, and an empty file, may be anybody's, and are set aside."""
     path, content = out / SHA256SUMS, manifest.sha256sums()
-    if os.path.lexists(path) and not path.is_symlink():
-        with explained(path):
-            there = read_small(path).splitlines()
-        if there and not set(there) & set(content.splitlines()):
+    if os.path.lexists(path):
+        there = set()
+        if not path.is_symlink():
+            with explained(path):
+                there = set(read_small(path).splitlines())
+        if there and not there & set(content.splitlines()):
             raise foreign(path)
+        if not there:
+            tell(f"set aside: {path} is {set_aside(path)} now")
     write_durably(path, content, replaces=True)
 
 
@@ -151,12 +154,12 @@ class _Rebuilding:
 
     def _keep_foreign(self, made: Path, header: int) -> None:
         """Set aside what has the shard's name and nothing in common with it: damage mostly leaves
-        some bytes as they were, and the file may be somebody's. A link has no bytes of its own."""
+        some bytes as they were, and the file may be somebody's."""
         there = self._out / self._shard.name
-        if not os.path.lexists(there) or there.is_symlink():
+        if not os.path.lexists(there):
             return
         with explained(there):
-            if there.is_dir():
+            if there.is_dir() and not there.is_symlink():
                 raise foreign(there)
             is_ours = shares_a_stretch(made, there, header)
         if not is_ours:
@@ -190,8 +193,7 @@ class _Rebuilding:
         caches, calls = CacheGovernor(plan.budget), plan.calls
 
         def make_function() -> Callable[[Block], TokenBatch]:
-            engine = make_engine(plan.engine, plan.vocabulary, rules.cuts)
-            encoder = BlockEncoder(rules, engine, reference, caches.look, calls)
+            encoder = BlockEncoder(rules, plan.make_engine(), reference, caches.look, calls)
             caches.watch(encoder)
             return encoder.encode
 

@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from tokenmill.errors import UsageError, nearest
-from tokenmill.options import DEFAULT_MAX_BAD, PrepareOptions
+from tokenmill.options import DEFAULT_MAX_BAD, PrepareOptions, workers_of
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -41,7 +41,11 @@ HELP: dict[str, tuple[Any, str]] = {
     "on_bad": ("stop", "what cannot become tokens: stop, quarantine"),
     "invalid_utf8": ("error", "bytes that are not UTF-8: error, replace"),
     "memory": (None, "budget, such as '512MB'; None: half of what there is, at most 2 GiB"),
-    "threads": (None, "None: the cores this process may use"),
+    "workers": (
+        None,
+        "threads that read and encode; None: as many as there are cores and the memory serves well",
+    ),
+    "threads": (None, "the older name of workers"),
     "engine": ("auto", "auto (the fastest that is exact), or one by name"),
     "check": (None, "share of the documents that the reference encodes a second time"),
     "max_time": (None, "stop cleanly after so many seconds, or '8h', to go on later"),
@@ -104,6 +108,7 @@ def checked(options: PrepareOptions) -> PrepareOptions:
                 nearest(name, kinds) or "help(tokenmill.prepare) lists them",
             )
         found[name] = _plain(name, value, kinds[name])
+    found["workers"] = workers_of(found.get("workers"), found.pop("threads", None))
     plain: Any = found
     checked_options: PrepareOptions = plain
     return checked_options

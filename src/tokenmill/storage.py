@@ -257,6 +257,8 @@ def set_aside(path: Path) -> Path:
     """
     folder, number = path.parent / FOUND_FOLDER, 1
     with explained(path):
+        if folder.is_symlink():  # it may lead to another disk
+            raise foreign(folder)
         folder.mkdir(exist_ok=True)
         while os.path.lexists(aside := folder / f"{path.name}.{number}"):
             number += 1
@@ -495,10 +497,12 @@ def _open_lock(folder: Path) -> int:
     with explained(folder):
         while True:
             # A link would lead what is written to somewhere else.
-            state.mkdir(parents=True, exist_ok=True)
             if state.is_symlink():
-                raise OSError(errno.ELOOP, f"{STATE_FOLDER} is a symbolic link")
+                raise foreign(state)
+            state.mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    raise foreign(path)
                 fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
                 break
             _make_lock(state)

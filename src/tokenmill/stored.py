@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from tokenmill.damage import Problem, check_counts
 from tokenmill.errors import DamageFound
 from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, parse_manifest
-from tokenmill.places.bucket import PART_BYTES, Bucket, ObjectChanged, StoredObject, parse
-from tokenmill.readahead import ReadAhead
+from tokenmill.places.bucket import Bucket, ObjectChanged, StoredObject, parse
 from tokenmill.storage import STATE_FOLDER
-from tokenmill.uploads import Prefix
-
-_AHEAD = 4
+from tokenmill.uploads import Prefix, sha256_of
 
 
 def problems_of_prefix(url: str, quick: bool) -> Iterator[Problem]:
@@ -65,26 +62,12 @@ def _problem(
     if quick:
         return None
     try:
-        digest = _sha256(prefix.bucket, found)
+        digest = sha256_of(prefix.bucket, found)
     except (FileNotFoundError, ObjectChanged):
         return Problem("changed", name, "it was replaced or removed while it was read")
     if digest == sha256:
         return None
     return Problem("changed", name, f"its SHA-256 is {digest}, not {sha256}")
-
-
-def _sha256(bucket: Bucket, entry: StoredObject) -> str:
-    digest = hashlib.sha256()
-
-    def read(start: int, stop: int) -> bytes:
-        return bucket.read(entry.key, start, stop, entry.etag)
-
-    ahead = ReadAhead(read, [(0, entry.size)], PART_BYTES, _AHEAD)
-    for start in range(0, entry.size, PART_BYTES):
-        stop = min(start + PART_BYTES, entry.size)
-        digest.update(ahead.read(start, stop))
-        ahead.release(start, stop)
-    return digest.hexdigest()
 
 
 def _check_sums(prefix: Prefix, content: bytes, manifest: Manifest) -> Iterator[Problem]:

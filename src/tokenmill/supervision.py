@@ -34,6 +34,8 @@ MOST_DEATHS = 12
 """Without any progress between them."""
 GRACE_SECONDS = 0.3
 """After a second signal: then the worker is killed, which is as safe as any other end."""
+PATIENCE_SECONDS = 2.5
+"""After a first signal: then it is told what is waited for."""
 _CRASHES = {
     getattr(signal, name)
     for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS")
@@ -130,7 +132,7 @@ def supervise(
             watch.attempt.parent_bytes = PARENT_BYTES
             return watch.attempt
         os.close(reading)
-        with Forwarding(worker) as forwarding:
+        with Forwarding(worker, tell) as forwarding:
             _, status = os.waitpid(worker, 0)
         os.close(writing)
         if not os.WIFSIGNALED(status):
@@ -202,11 +204,16 @@ def _oom_kills() -> int:
 
 
 class Forwarding:
-    """While it lasts, signals sent to the parent go to the worker; ``asked`` is the first."""
+    """While it lasts, signals sent to the parent go to the worker; ``asked`` is the first.
 
-    def __init__(self, worker: int) -> None:
+    A worker that is still there ``PATIENCE_SECONDS`` later is told of; after a second signal it is
+    killed.
+    """
+
+    def __init__(self, worker: int, tell: Callable[[str], None]) -> None:
         self.asked: int | None = None
         self._worker = worker
+        self._tell = tell
         self._repeats = Repeats()
         self._is_over = False
         self._before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
@@ -224,10 +231,21 @@ class Forwarding:
         self.asked = self.asked or number
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._worker, number)
-        if is_second:
-            timer = threading.Timer(GRACE_SECONDS, self._kill)
+        if is_second is not None:
+            then = self._kill if is_second else self._tell_of_waiting
+            timer = threading.Timer(GRACE_SECONDS if is_second else PATIENCE_SECONDS, then)
             timer.daemon = True
             timer.start()
+
+    def _tell_of_waiting(self) -> None:
+        """The worker is deaf, or the disk is slow: only who asked can know how long to wait."""
+        if not self._is_over:
+            erase_leftover()
+            self._tell(
+                f"warning: still waiting for the working process {self._worker} to stop: it is in "
+                "native code that hears no signal, or syncs to a slow disk; fix: wait, or press "
+                "Ctrl-C again: that ends it at once, and what the last checkpoint holds is kept"
+            )
 
     def _kill(self) -> None:
         """A worker deep in native code (a pattern that tries for ever) hears no signal."""

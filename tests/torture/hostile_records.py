@@ -45,7 +45,8 @@ def _long_key(rng: random.Random, size: int) -> bytes:
 
 
 def _many_lines(unit: bytes) -> Shape:
-    return lambda rng, size: _filled(unit + b"\n", size)
+    """Not of all the size: millions of bad lines take minutes, and a block has two megabytes."""
+    return lambda rng, size: _filled(unit + b"\n", min(size, MB))
 
 
 def _one_large_among_small(rng: random.Random, size: int) -> bytes:
@@ -58,7 +59,8 @@ _TEXTS = (
     b"\xed\xa0\x80",
     b"\\ud800", b"a\\udfff", b"\\u0000", b"\\ud83d\\ude00", b'\\"', b"\\\\", b"\\n", b"\\u00e9",
     b"\xf0\x9f\x98\x80", b"\xef\xb7\xba", b"\xe2\x80\x8d", b"\xcc\x81", b"a", b" ", b"!?", b"7",
-    b"ab\xc3\xa9 ", b"\xe6\xbc\xa2", b"<|endoftext|>", b"\x1c\x1d\x1e\x1f", b"<|endof", b"\\x",
+    b"ab\xc3\xa9 ", b"\xe6\xbc\xa2", b"aA", b"\xe0\xa2\x8fA", b"<|endoftext|>",
+    b"\x1c\x1d\x1e\x1f", b"<|endof", b"\\x",
 )  # fmt: skip
 _VALUES = (
     b"0", b"1.5", b"[]", b"{}", b"[1]", b'{"a":1}', b'""', b'"ab"', b"null", b'"\xc3\xa9"',
@@ -103,8 +105,9 @@ _PLAIN = (
     b"\x80",
     b"\xef\xb7\xba", b"\xe2\x80\x8d", b"\xcc\x81", b"a", b" ", b"<|endoftext|>", b"<|endof",
     b"\0",
-    b"\xf0\x9f\x98\x80", b"\xe6\xbc\xa2", b"ab\xff" * 300 + b"\n", b"\x1c\x1d\x1e\x1f", b"!",
-    b"'s",
+    b"\xf0\x9f\x98\x80", b"\xe6\xbc\xa2", b"\xe0\xa2\x8fA", b"ab\xff" * 300 + b"\n",
+    b"\x1c\x1d\x1e\x1f", b"!",
+    b"aA", b"'s",
     b"\xed\xa0\x80", b"7", b"\xc3\xa9", b"\xef\xbf\xbd\xff", b"word and word ", b"\t", b"\r",
 )  # fmt: skip
 
@@ -145,7 +148,7 @@ def _plain(unit: bytes, size: int, seed: int, folder: Path) -> list[str]:
     if rng.random() < 0.2:
         content = content[:1000] + b"Some words come before it. " + content
     where = _write(folder, "a.txt", content)
-    return [where, "--documents", rng.choice(ways), *_choices(rng)]
+    return [where, "--kind", "text", "--documents", rng.choice(ways), *_choices(rng)]
 
 
 def cases(seed: int) -> Iterator[Case]:

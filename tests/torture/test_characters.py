@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import tokenmill
 from tests import trained
 from tests.make_differences import PLACE, computed, probes
 from tests.shared import tokenizer_argument
@@ -67,3 +68,15 @@ def test_the_known_differences_are_those_of_all_code_points() -> None:
     known = {each["tables"]: each["ranges"] for each in json.loads(PLACE.read_text())}
     for tables, probe in probes():
         assert [list(pair) for pair in computed(probe)] == known[tables], tables
+
+
+def test_a_letter_that_python_does_not_know_before_a_run(tmp_path: Path) -> None:
+    """U+1C8A is a small letter since Unicode 16. With it, the run before the seam is another one
+    than with Python's tables: 700,007 ids, not 700,006."""
+    name = tokenizer_argument("o200k_base")
+    text = "\u1c8a" + "\u65e0\u7801" * 700_000 + "AVAVAVb"
+    (tmp_path / "one.txt").write_text(text)
+    manifest = tokenmill.prepare(
+        tmp_path / "one.txt", out=tmp_path / "out", tokenizer=name, format="llm.c", val_fraction=0
+    )
+    assert manifest.counts["tokens"] - 1 == len(expected(name, [text])[0]) == 700_007

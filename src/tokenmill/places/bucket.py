@@ -60,6 +60,10 @@ _CREDENTIALS = {
     "AZURE_STORAGE_SAS_TOKEN",
 }  # fmt: skip
 
+_SIGN = "tokenmillsha256"
+"""What an object of ours is known by, which appears with its bytes: metadata that holds their
+SHA-256. Letters and digits only: Azure takes no hyphen, some proxies no underscore."""
+
 Result = TypeVar("Result")
 
 
@@ -117,13 +121,30 @@ class Bucket:
 
         return self._request(call, key)
 
-    def objects(self, prefix: str) -> list[StoredObject]:
+    def sign(self, key: str) -> tuple[StoredObject, str | None] | None:
+        """What is told of an object, with the SHA-256 that tokenmill signed it with (None: another
+        program wrote it, or the store keeps no metadata); None when there is none."""
+
+        def call() -> tuple[StoredObject, str | None] | None:
+            try:
+                result = _obstore().get(self._store, key, options={"head": True})
+            except FileNotFoundError as error:
+                if _is_no_bucket(error):
+                    raise
+                return None
+            return _told(result.meta), result.attributes.get(_SIGN)
+
+        return self._request(call, key)
+
+    def objects(
+        self, prefix: str, holds: Callable[[str], bool] = lambda key: True
+    ) -> list[StoredObject]:
         """All objects whose key begins with the segments of ``prefix``, sorted by key, byte by
-        byte."""
+        byte; those that ``holds`` refuses are not kept."""
 
         def call() -> list[StoredObject]:
-            found = _obstore().list(self._store, prefix or None, chunk_size=1000).collect()
-            return [_told(meta) for meta in found]
+            chunks = _obstore().list(self._store, prefix or None, chunk_size=1000)
+            return [_told(meta) for chunk in chunks for meta in chunk if holds(meta["path"])]
 
         return sorted(self._request(call, prefix), key=lambda entry: entry.key.encode())
 
@@ -160,20 +181,43 @@ class Bucket:
 
         return self._request(call, key)
 
-    def put(self, key: str, pieces: Callable[[], Iterator[bytes]], size: int) -> StoredObject:
-        """Store an object of ``size`` bytes, invisible until all of it is there.
+    def put(
+        self,
+        key: str,
+        pieces: Callable[[], Iterator[bytes]],
+        size: int,
+        sha256: str,
+        is_new: bool = False,
+    ) -> StoredObject:
+        """Store an object of ``size`` bytes, signed with their hash, invisible until all of it is
+        there.
 
         ``pieces`` gives its bytes, from the beginning each time it is called; what it raises ends
-        the upload, and nothing appears.
+        the upload, and nothing appears. Raises FileExistsError where there is an object that
+        ``is_new`` says there is none: of one part only, for stores take no such condition for many.
         """
         part = max(PART_BYTES, -(-size // _MOST_PARTS))
+        signed: Any = {_SIGN: sha256}
+        mode: Any = "create" if is_new else "overwrite"
 
         def call() -> StoredObject:
+            put = _obstore().put
             if size <= PART_BYTES:
-                done = _obstore().put(self._store, key, b"".join(pieces()), use_multipart=False)
+                content = b"".join(pieces())
+                try:
+                    done = put(
+                        self._store, key, content, mode=mode, attributes=signed, use_multipart=False
+                    )
+                except _exceptions().AlreadyExistsError as error:
+                    raise FileExistsError(key) from error
             else:
-                done = _obstore().put(
-                    self._store, key, pieces(), chunk_size=part, max_concurrency=_UPLOADS
+                done = put(
+                    self._store,
+                    key,
+                    pieces(),
+                    attributes=signed,
+                    chunk_size=part,
+                    max_concurrency=_UPLOADS,
                 )
             found = _told(_obstore().head(self._store, key))
             if found.size != size or _quoted(done["e_tag"]) not in (found.etag, None):

@@ -183,15 +183,18 @@ class _Repository:
         raise InputError(what, self.asked, why, fix) from error
 
     def below(self, folder: str) -> list[Entry]:
-        """All files below a folder ("" for the root)."""
-        return self._entries(
-            lambda api: list(
-                api.list_repo_tree(
-                    self.name, folder or None, recursive=True, revision=self.sha,
-                    repo_type="dataset",
-                )
+        """All files below a folder ("" for the root). Raises TooManyFiles."""
+
+        def ask(api: HfApi) -> list[Entry]:
+            told = api.list_repo_tree(
+                self.name, folder or None, recursive=True, revision=self.sha, repo_type="dataset"
             )
-        )  # fmt: skip
+            files = (one for one in told if hasattr(one, "size"))
+            return [_entry(one) for one in files if self.selection.holds(one.path)]
+
+        entries = self._entries(ask)
+        self.selection.listing.check()
+        return entries
 
     def at(self, paths: list[str]) -> tuple[list[Entry], list[str]]:
         """Of some exact paths: the files, and those that are folders."""
@@ -208,14 +211,13 @@ class _Repository:
             folders += [one.path for one in told if not hasattr(one, "size")]
         return files, folders
 
-    def _entries(self, ask: Callable[[HfApi], list[Any]]) -> list[Entry]:
+    def _entries(self, ask: Callable[[HfApi], list[Entry]]) -> list[Entry]:
         try:
-            told = self.call(ask)
+            return self.call(ask)
         except InputError as error:
             if type(error.__cause__).__name__ in ("EntryNotFoundError", "RemoteEntryNotFoundError"):
                 return []
             raise
-        return [_entry(one) for one in told if hasattr(one, "size")]
 
     def card(self) -> str | None:
         """README.md, or None."""

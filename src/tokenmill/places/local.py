@@ -10,6 +10,7 @@ import errno
 import glob
 import os
 import stat
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -19,8 +20,9 @@ from tokenmill.content import HEAD_BYTES
 from tokenmill.errors import InputError, unreadable
 from tokenmill.places import standard_input
 from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
+from tokenmill.quantities import numbered
 from tokenmill.reading import read_patiently
-from tokenmill.side_files import SIDE_FILES, side_files_in
+from tokenmill.side_files import SIDE_FILES, written_in
 
 _PROBE = 64 * 1024
 
@@ -93,14 +95,22 @@ LOCAL = LocalPlace()
 def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     """The files that a path, folder or glob stands for."""
     found = Found()
-    written: dict[str, tuple[str, ...]] = {}
-    for path, named in _paths(argument):
+    written: dict[str, frozenset[str]] = {}
+    shards: Counter[str] = Counter()
+    for path, named in _paths(argument, selection):
         folder, name = os.path.split(path)
-        if not named and name in SIDE_FILES:
-            if folder not in written:
-                written[folder] = side_files_in(folder)
-            if name in written[folder]:
-                found.notes.append(f"passed over: {path}, which tokenmill wrote")
+        if folder not in written:
+            written[folder] = written_in(folder)
+        if name in written[folder]:
+            if named:
+                found.notes.append(
+                    f"note: tokenmill wrote {path}; it was named itself, and is read"
+                )
+            else:
+                if name in SIDE_FILES:
+                    found.notes.append(f"passed over: {path}, which tokenmill wrote")
+                else:
+                    shards[folder] += 1
                 continue
         if named and stat.S_ISFIFO(_mode(path)):
             return standard_input.expand(argument, selection)
@@ -111,10 +121,14 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
             raise unknown_kind(path, _head(path))
         else:
             found.ignored.append(path)
+    for folder, count in shards.items():
+        found.notes.append(
+            f"passed over: {numbered(count, 'shard')} in {folder or os.curdir} of tokenmill's"
+        )
     return found
 
 
-def _paths(argument: str) -> list[tuple[str, bool]]:
+def _paths(argument: str, selection: Selection = NO_MORE) -> list[tuple[str, bool]]:
     """The files an argument stands for, and whether each was named itself. ``~`` in quotes is what
     the shell would have made of it, where there is no file of that name."""
     if argument.startswith("~") and not os.path.lexists(argument):
@@ -122,17 +136,20 @@ def _paths(argument: str) -> list[tuple[str, bool]]:
     path = Path(argument)
     # os.path answers "no" where pathlib raises: a name too long, a folder closed to us.
     if os.path.isdir(argument):
-        return [(file, False) for file in _files_below(path)]
+        return [(file, False) for file in _files_below(path, selection)]
     if os.path.lexists(argument):
         return [(str(path), True)]
     if glob.has_magic(argument):
-        matches = sorted(glob.glob(argument, recursive=True), key=os.fsencode)
+        found = ((match, os.path.isdir(match)) for match in glob.iglob(argument, recursive=True))
+        matches = [pair for pair in found if pair[1] or selection.holds(pair[0])]
+        selection.listing.check()
+        matches.sort(key=lambda pair: os.fsencode(pair[0]))
         below = [
             pair
-            for match in matches
+            for match, is_folder in matches
             for pair in (
-                [(file, False) for file in _files_below(Path(match))]
-                if os.path.isdir(match)
+                [(file, False) for file in _files_below(Path(match), selection)]
+                if is_folder
                 else [(str(Path(match)), False)]
             )
         ]
@@ -142,30 +159,47 @@ def _paths(argument: str) -> list[tuple[str, bool]]:
     raise InputError("no such file or folder", argument, None, "check the path")
 
 
-def _files_below(folder: Path) -> list[str]:
-    """All files below a folder, hidden ones left out, links followed but never in circles."""
+def _files_below(folder: Path, selection: Selection = NO_MORE) -> list[str]:
+    """All files below a folder, hidden ones left out, links followed but never in circles. Raises
+    TooManyFiles when all are counted, and memory cannot hold them."""
     found: list[str] = []
     visited: set[tuple[int, int]] = set()
 
-    def refuse(error: OSError) -> None:
-        raise InputError(
-            "cannot read a folder", str(error.filename), error.strerror, "make it readable"
-        )
-
-    for root, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        status = os.stat(root)
-        identity = (status.st_dev, status.st_ino)
-        if identity in visited:
-            folders.clear()
-            continue
-        visited.add(identity)
-        shown = [name for name in folders if not name.startswith(".")]
-        folders[:] = sorted(shown, key=os.fsencode)
-        # As pathlib writes it; but an object of it for each file is slow, and large.
-        place = str(Path(root))
-        shown = [name for name in names if not name.startswith(".")]
-        found += shown if place == "." else [os.path.join(place, name) for name in shown]
+    waiting = [str(folder)]
+    while waiting:
+        root = waiting.pop()
+        try:
+            status = os.stat(root)
+            identity = (status.st_dev, status.st_ino)
+            if identity in visited:
+                continue
+            visited.add(identity)
+            folders = []
+            # Entry by entry: os.walk makes a list of all that is in a folder, perhaps a million.
+            with os.scandir(root) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    # As pathlib writes it; but an object of it for each file is slow, and large.
+                    path = entry.name if root == "." else os.path.join(root, entry.name)
+                    if _is_folder(entry):
+                        folders.append(path)
+                    elif selection.holds(path):
+                        found.append(path)
+        except OSError as error:
+            raise InputError(
+                "cannot read a folder", str(error.filename), error.strerror, "make it readable"
+            ) from None
+        waiting += sorted(folders, key=os.fsencode, reverse=True)
+    selection.listing.check()
     return sorted(found, key=os.fsencode)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _mode(path: str) -> int:
@@ -199,13 +233,21 @@ def _input_file(path: str, selection: Selection) -> InputFile | None:
     try:
         status = os.stat(path)
     except OSError as error:
+        if os.path.islink(path):
+            raise InputError(
+                "the input is a link that leads nowhere",
+                path,
+                error.strerror,
+                "put back what it leads to, or move the link away, then run this again",
+            ) from error
         raise unreadable(path, error) from error
     if not stat.S_ISREG(status.st_mode):
         raise InputError(
             "the input is not a regular file",
             path,
             "pipes and devices have no size",
-            "write what comes out of it to a file first",
+            "write what comes out of it to a file first; or leave it out of the inputs, or move it "
+            "away",
         )
     if not os.access(path, os.R_OK):
         raise unreadable(path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))

@@ -16,6 +16,7 @@ from typing import Protocol
 from tokenmill.compression import COMPRESSIONS
 from tokenmill.content import contradiction, looks_like_lines, told_by_name
 from tokenmill.errors import InputError, UsageError
+from tokenmill.memory import Listing
 
 KINDS = {
     ".txt": "text",
@@ -116,11 +117,17 @@ class Place(Protocol):
 class Selection:
     """What is asked for beside the arguments: a dataset's ``config`` by name, and the commits that
     an earlier run took for moving ``revisions``, by what was asked for; and what ``kinds`` files
-    are: the first rule with a glob that matches counts, then one without."""
+    are: the first rule with a glob that matches counts, then one without. ``listing`` counts what
+    is found, and says whether more may be held."""
 
     config: str | None = None
     revisions: Mapping[str, str] = field(default_factory=dict)
     kinds: tuple[KindRule, ...] = ()
+    listing: Listing = field(default_factory=Listing, compare=False)
+
+    def holds(self, path: str) -> bool:
+        """Count a file of a listing. May it be held in memory?"""
+        return self.listing.add(path, self.kind_of(path) is not None)
 
     def told_kind(self, path: str) -> KindRule | None:
         """The rule for a file, if there is one."""

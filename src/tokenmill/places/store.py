@@ -63,7 +63,9 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     if glob.has_magic(key):
         folder = re.split(r"[*?\[]", key, maxsplit=1)[0].rpartition("/")[0]
         pattern = key.split("/")
-        objects = [e for e in bucket.objects(folder) if _matches(e.key.split("/"), pattern)]
+        below = bucket.objects(folder, selection.holds)
+        selection.listing.check()
+        objects = [e for e in below if _matches(e.key.split("/"), pattern)]
         if not objects:
             raise InputError(
                 "no object matches", argument, None, "check the pattern and the quotes"
@@ -72,7 +74,9 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
         objects, is_named = [entry], True
     else:
         folder = key.strip("/")
-        objects = [entry for entry in bucket.objects(folder) if _is_shown(entry.key, folder)]
+        below = bucket.objects(folder, selection.holds)
+        selection.listing.check()
+        objects = [entry for entry in below if _is_shown(entry.key, folder)]
         if not objects:
             raise InputError("no such object or prefix", argument, None, "check the URL")
     for entry in objects:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tokenmill import utf8
@@ -14,6 +14,7 @@ from tokenmill.charset import SAMPLE_BYTES, advice
 from tokenmill.compression import WINDOW_BYTES, Room
 from tokenmill.cuts import EVERYWHERE, CutRule, SeamEncoder
 from tokenmill.errors import InputError, TokenmillError
+from tokenmill.memory import InHand
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes
 from tokenmill.textstream import Ahead, ByteStream, open_stream, read_head
@@ -53,9 +54,9 @@ class SourceOptions:
     document bad, ``ahead`` how much of a remote file is fetched before it is read. ``cuts`` says
     where a document may be cut, ``asks_told`` whether it matters how many GPT-2 tokens a dataset
     says that it has. ``reader_bytes`` is what a file may take while it is read, beside its text:
-    the footer of parquet, the window of a decompressor; ``budget_bytes`` is the whole budget,
-    ``threads`` how many it is for. ``tails`` holds what was fetched of
-    footers already.
+    the footer of parquet, the window of a decompressor; ``page_bytes`` what a page of parquet may
+    take for a moment, which is told to ``in_hand``; ``budget_bytes`` is the whole budget,
+    ``threads`` how many it is for. ``tails`` holds what was fetched of footers already.
     """
 
     documents: str
@@ -72,6 +73,8 @@ class SourceOptions:
     asks_told: bool = False
     reader_bytes: int = WINDOW_BYTES
     budget_bytes: int = 0
+    page_bytes: int = WINDOW_BYTES
+    in_hand: InHand = field(default_factory=InHand, compare=False)
     threads: int = 0
     tails: Tails | None = None
 

@@ -29,7 +29,7 @@ from tokenmill.places.standard_input import Pipe
 from tokenmill.readahead import in_background, result_by
 from tokenmill.sources.block import BLOCK_BYTES, SourceOptions
 from tokenmill.sources.jsonl import FIRST_LINE_BYTES, JsonlSource
-from tokenmill.sources.parquet import ParquetSource
+from tokenmill.sources.parquet import ParquetSource, page_too_large
 from tokenmill.textstream import Beginning, read_head
 
 _AT_ONCE = 8
@@ -41,11 +41,13 @@ beginning is fetched only where the file is so small that it is hardly parquet."
 
 @dataclass(frozen=True)
 class Head:
-    """What one file needs while it is read, in bytes, or why it cannot be."""
+    """What one file needs while it is read, in bytes, or why it cannot be; ``page`` is what it
+    needs for a moment, while no other file needs the like: for a page of parquet."""
 
     file: InputFile
     needs: int = 0
     fault: TokenmillError | None = None
+    page: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def needs_at_once(heads: list[Head], window: int, most: int) -> int:
     """The memory that files take at the same time where ``window`` blocks are in flight, in bytes.
 
     A file's footer is held until its last block was read; meanwhile the next files are opened. A
-    file that needs more than ``most`` is not counted: it is refused or left out.
+    file, or a page, that needs more than ``most`` is not counted: it is refused or left out.
     """
     held: deque[tuple[int, int]] = deque()  # blocks at least, needs
     blocks = total = largest = 0
@@ -137,7 +139,7 @@ def needs_at_once(heads: list[Head], window: int, most: int) -> int:
             gone_blocks, gone = held.popleft()
             blocks, total = blocks - gone_blocks, total - gone
         largest = max(largest, total)
-    return largest
+    return largest + max((head.page for head in heads if head.page <= most), default=0)
 
 
 def _looks(
@@ -192,7 +194,10 @@ def _look_at_parquet(file: InputFile, options: SourceOptions) -> _Look:
         text = read_head(file, 0, HEAD_BYTES)
     try:
         source = ParquetSource(file, options)
-        head = Head(file, source.footer_needs, source.fault)
+        page, most = source.page_needs(), options.reader_bytes
+        if page > most and not options.quarantines:
+            raise page_too_large(file, page, most, options.budget_bytes + page - most)
+        head = Head(file, source.footer_needs, source.fault, page)
     except (InputError, UsageError) as error:
         head = Head(file, fault=error)
     return _Look(head, text, file.size <= HEAD_BYTES)

@@ -7,10 +7,11 @@ checksums are verified where the file has them. Null rows are counted, not encod
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from tokenmill.batches import (
     DocumentBatch,
 )
 from tokenmill.errors import InputError, TokenmillError, UsageError
+from tokenmill.memory import PAGE_SHARE, SMALL_PAGE, SMALL_READER
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes
 from tokenmill.rangefile import RangeFile
@@ -44,6 +46,14 @@ from tokenmill.sources.block import (
     texts_of,
 )
 from tokenmill.sources.columns import find_column, find_leaf, leaf_count
+from tokenmill.sources.pages import (
+    NoFooter,
+    Page,
+    PageTooLarge,
+    Steps,
+    footer_elements,
+    pages_of,
+)
 from tokenmill.textstream import read_head
 
 if TYPE_CHECKING:
@@ -56,6 +66,9 @@ with 12 MiB, groups of 11 MB filled the window one by one, and a second thread h
 _BUFFER_BYTES = 1024 * 1024
 _BATCH_BYTES = 512 * 1024
 _MAX_BATCH_ROWS = 1024
+_LOOKED_AT = 4
+_DICTIONARY_ROWS = 4
+"""Rows that are as large as their whole dictionary, which may be in hand at a time."""
 _DICTIONARY_BATCH_ROWS = 64
 TOLD = "token_count"
 """FineWeb's column of how many GPT-2 tokens a row has."""
@@ -67,6 +80,11 @@ _REMOTE_TAIL = 64 * 1024
 _FOOTER_FACTOR = 14
 """Memory for each byte of a footer. Measured with release 26 of pyarrow: 1,050 row groups of 9
 columns 8.4, 20,000 of 2 columns 9.2, 5,001 columns 13.2, one key of 40 MB 4.6."""
+
+_ELEMENT = 1500
+"""Memory for each thing that a footer lists, a column above all. Measured: a million columns of
+three bytes 688 MB when opened, 1,500 in a run that opens the file again for its sample; a list of a
+million without one 767 MB."""
 
 
 @dataclass(kw_only=True)
@@ -91,9 +109,10 @@ class ParquetBlock(Block):
         return sum(self.source.text_bytes(group) for group in self.row_groups)
 
     def read(self) -> DocumentBatch:
-        pieces, self.pieces = self.pieces, None
+        pieces: Iterable[Piece] | None
+        pieces, self.pieces = self.pieces and _let_go(self.pieces), None
         if pieces is None:
-            pieces = list(self.source.read_groups(self.row_groups, self.first_row))
+            pieces = self.source.whole_groups(self.row_groups, self.first_row)
         batch = DocumentBatch([])
         for piece in pieces:
             if piece.bad:
@@ -148,6 +167,13 @@ class ParquetBlock(Block):
         )
 
 
+def _let_go(pieces: list[Piece]) -> Iterator[Piece]:
+    """Each of them once: what was copied is not held any longer."""
+    pieces.reverse()
+    while pieces:
+        yield pieces.pop()
+
+
 def _fault(document: bytes, refused: bytes | None) -> tuple[str, str, str | None] | None:
     """What is wrong with a cell: reason, what, why."""
     try:
@@ -163,12 +189,19 @@ def _fault(document: bytes, refused: bytes | None) -> tuple[str, str, str | None
 
 @dataclass(frozen=True)
 class Piece:
-    """``rows`` neighbouring rows from ``row`` on: their column, or the record of their loss."""
+    """``rows`` neighbouring rows from ``row`` on: their column, or the record of their loss. A
+    block may end where ``ends_batch`` says so, whatever memory there is."""
 
     row: int
     rows: int
     array: Any
     bad: BadRecord | None = None
+    ends_batch: bool = True
+
+    def after(self, rows: int) -> Piece:
+        """It without its first ``rows`` rows."""
+        rest = self.array if self.bad else self.array.slice(rows)
+        return replace(self, row=self.row + rows, rows=self.rows - rows, array=rest)
 
 
 class ParquetSource:
@@ -185,7 +218,7 @@ class ParquetSource:
         """Why there is no text in a file that is whole, where that is left out."""
         self._told_index: int | None = None
         self._tail, self._tail_at = b"", file.size
-        if self._is_too_large():
+        if self._is_too_large() or self._lost:
             return
         try:
             self._metadata = self._open(None).metadata
@@ -209,8 +242,12 @@ class ParquetSource:
     def _is_too_large(self) -> bool:
         """Is the footer one that memory cannot hold? Raises UsageError, unless bad records are
         kept."""
-        need = self.footer_needs = footer_needs(self._content_tail(), self.file.size)
         most = self.options.reader_bytes
+        need = footer_needs(self._content_tail(), self.file.size)
+        self._footer_bytes = need // _FOOTER_FACTOR
+        if need <= most and self._footer_bytes * _ELEMENT // 3 > SMALL_READER:
+            need = max(need, self._element_needs(most))
+        self.footer_needs = need
         if need <= most:
             return False
         error = footer_too_large(self.file, need, most, self.options.budget_bytes)
@@ -218,6 +255,28 @@ class ParquetSource:
             raise error
         self._lose(TOO_LARGE, f"{error.what}: {error.why}")
         return True
+
+    def _element_needs(self, most: int) -> int:
+        """The memory for all that a footer lists, which may be much more than usual: it is counted
+        where it may be a large part of ``most``."""
+        stop = self.file.size - _TAIL
+        start = stop - self._footer_bytes
+        if self._content is None:
+            footer = self.file.place.open(self.file).read(start, stop)
+        else:
+            if start < self._tail_at:
+                self._tail = self._content.read(start, self.file.size)
+                self._tail_at = start
+            footer = self._tail[start - self._tail_at : stop - self._tail_at]
+        # Each takes three bytes or more, and ends with a zero.
+        likely = min(footer.count(0), len(footer) // 3) * _ELEMENT
+        if likely <= most // 8:
+            return likely
+        try:
+            return footer_elements(footer) * _ELEMENT
+        except NoFooter as error:
+            self._leave_out(ValueError("it is no footer of parquet"), error)
+            return 0
 
     def _content_tail(self) -> bytes:
         """The end of the file; of a remote one, as much as is worth a request, for Arrow reads on
@@ -231,12 +290,12 @@ class ParquetSource:
         self._tail = tails.of(self.file.path, fetch) if size else b""
         return self._tail[-_TAIL:]
 
-    def _leave_out(self, error: Exception) -> None:
+    def _leave_out(self, error: Exception, cause: Exception | None = None) -> None:
         """The footer cannot be used, and so nothing of the file can. Raises InputError, unless bad
         records are kept."""
         what = "cannot read the parquet file's footer"
         if not self._is_content(error):
-            raise self._damage(what, error) from error
+            raise self._damage(what, error) from cause or error
         self._lose(CORRUPT_PARQUET, f"{what}: {_first_line(error)}")
 
     def _lose(self, reason: str, detail: str) -> None:
@@ -288,6 +347,8 @@ class ParquetSource:
             pre_buffer=False,
             buffer_size=_BUFFER_BYTES,
             page_checksum_verification=True,
+            # Arrow makes room for all that a list says it has before it reads the first of them.
+            thrift_container_size_limit=min(10**6, max(1000, self._footer_bytes // 4)),
         )
 
     def _read(self, start: int, stop: int) -> bytes:
@@ -296,10 +357,63 @@ class ParquetSource:
         if self._tail and start >= self._tail_at:
             return self._tail[start - self._tail_at : stop - self._tail_at]
         if self._ahead is None:
-            return self._content.read(start, stop)
+            kept = self._kept(start, stop)
+            return kept if len(kept) == stop - start else self._content.read(start, stop)
         data = self._ahead.read(start, stop)
         self._ahead.release(start, stop)
+        self._keep(start, data)
         return data
+
+    def _keep(self, start: int, data: bytes) -> None:
+        """The headers of the next pages may be in what Arrow has read last."""
+        kept = data[-_BUFFER_BYTES:]
+        self._threads.kept = start + len(data) - len(kept), kept
+
+    def _kept(self, start: int, stop: int) -> bytes:
+        at, data = getattr(self._threads, "kept", (0, b""))
+        return data[start - at : stop - at] if at <= start else b""
+
+    def _look(self, start: int, stop: int, end: int) -> bytes:
+        """Bytes of a remote file's column, which ends at ``end``, before Arrow reads them."""
+        assert self._content is not None
+        data = self._kept(start, stop)
+        start += len(data)
+        if start >= stop:
+            return data
+        if self._ahead is not None:
+            return data + self._ahead.read(start, stop)
+        # As much as Arrow is going to ask for, so that it makes no request more.
+        self._keep(start, self._content.read(start, max(stop, min(end, start + _BUFFER_BYTES))))
+        return data + self._kept(start, stop)
+
+    def _pages(self, groups: list[int]) -> Iterator[Page]:
+        """The pages of the text in row groups, by their headers."""
+        content = self.file.place.open(self.file) if self._content is None else None
+        for group in groups:
+            start, stop = self._range(group)
+            stop = min(stop, self.file.size)
+            column = self._metadata.row_group(group).column(self._column.leaf)
+            read = partial(self._look, end=stop) if content is None else content.read
+            if start >= 0:
+                yield from pages_of(read, start, stop, column.compression != "UNCOMPRESSED")
+
+    def page_needs(self) -> int:
+        """The memory that the largest page takes, as far as a few pages of the largest row groups
+        tell: a writer who makes large pages makes them all alike. Of a remote file nothing is
+        looked at: each place in it costs a request. What is not seen here is seen when it is
+        read."""
+        if self._lost or self._content is not None:
+            return 0
+        groups = range(self._metadata.num_row_groups)
+        largest = 0
+        for group in heapq.nlargest(_LOOKED_AT, groups, self.text_bytes):
+            is_large = self.text_bytes(group) > LARGE_ROW_GROUP
+            if not is_large and not self._is_dictionary(group):
+                continue
+            for page in itertools.islice(self._pages([group]), _LOOKED_AT):
+                rows_of_all = _DICTIONARY_ROWS * page.largest if not page.rows else 0
+                largest = max(largest, page.takes + rows_of_all)
+        return largest if largest > SMALL_PAGE else 0
 
     def fetch(self, state: State | None) -> None:
         ahead = self.options.ahead
@@ -394,7 +508,7 @@ class ParquetSource:
         except _UnreadableRows as error:
             if not self._is_content(error.cause):
                 raise
-            yield Piece(row, end - row, None, self._lost_rows(group, row, end, error.cause))
+            yield Piece(row, end - row, None, self._lost_rows(group, row, end, error))
 
     def _without_large_cells(self, piece: Piece) -> Iterator[Piece]:
         """The rows, less cells that memory cannot hold, or less all when together they are."""
@@ -437,16 +551,16 @@ class ParquetSource:
             length=size,
         )
 
-    def _lost_rows(self, group: int, row: int, end: int, error: Exception) -> BadRecord:
+    def _lost_rows(self, group: int, row: int, end: int, error: _UnreadableRows) -> BadRecord:
         start, stop = self._range(group)
         size = stop - start
         detail = (
             f"rows {row} to {end - 1} ({end - row} rows) of row group {group} cannot be read: "
-            f"{_first_line(error)}; the column's bytes are {start} to {stop} of the file"
+            f"{error.why}; the column's bytes are {start} to {stop} of the file"
         )
         return bad_record(
             self.file,
-            CORRUPT_PARQUET,
+            error.reason,
             detail,
             read_head(self.file, start, min(size, RAW_BYTES)),
             offset=start,
@@ -467,11 +581,14 @@ class ParquetSource:
             certain = _DICTIONARY_BATCH_BYTES // max(1, text_bytes)
             batch_rows = min(batch_rows, max(_DICTIONARY_BATCH_ROWS, certain))
         row = first_row
+        steps = self._steps(row_groups, text_bytes)
+        reader = self._thread_file().reader
         try:
             # By its number: by name, Arrow takes all that have it, and what is inside of them.
-            for batch in self._thread_file().reader.iter_batches(
-                batch_rows, row_groups, [self._column.leaf], use_threads=False
-            ):
+            batches = reader.iter_batches(
+                self._next(steps, batch_rows), row_groups, [self._column.leaf], use_threads=False
+            )
+            for batch in batches:
                 array = batch.column(0)
                 for _ in range(self._column.depth):
                     (array,) = array.flatten()  # a struct that is null has null inside
@@ -479,17 +596,68 @@ class ParquetSource:
                     array = array.dictionary_decode()
                 if not self.options.quarantines:
                     self._check_size(array, row)
-                yield Piece(row, len(array), array)
+                done = row + len(array) - first_row
+                yield Piece(row, len(array), array, None, done % batch_rows == 0 or done == rows)
                 row += len(array)
+                steps.taken(len(array))
+                if done < rows:
+                    reader.set_batch_size(self._next(steps, batch_rows - done % batch_rows))
             if row != first_row + rows:
                 raise pa.ArrowInvalid(f"there are {row - first_row} rows, {rows} were announced")
         except (pa.ArrowException, OSError) as error:
             what = f"cannot read the rows from row {row} on"
             raise _UnreadableRows.of(self._damage(what, error), error) from error
+        except PageTooLarge as error:
+            raise _UnreadableRows.of(self._page_error(error, row), error, TOO_LARGE) from error
         finally:
+            self.options.in_hand.tell(steps, 0)
             if self._ahead is not None:
                 for group in row_groups:
                     self._ahead.release(*self._range(group))
+
+    def _next(self, steps: Steps, wanted: int) -> int:
+        rows = steps.next(wanted)
+        self.options.in_hand.tell(steps, steps.takes if steps.takes > SMALL_PAGE else 0)
+        return rows
+
+    def _steps(self, row_groups: list[int], text_bytes: int) -> Steps:
+        """How many rows to ask for at once. Several threads may read small row groups at a time,
+        whose pages are small too, unless the footer is wrong."""
+        options = self.options
+        most = options.page_bytes
+        if text_bytes <= LARGE_ROW_GROUP:
+            most = min(most, max(SMALL_PAGE, options.record_bytes))
+        return Steps(
+            self._pages(row_groups), max(BLOCK_BYTES // 2, options.record_bytes // 4), most
+        )
+
+    def _page_error(self, error: PageTooLarge, row: int) -> InputError:
+        """For a page that was not seen before the run began."""
+        most, total = self.options.page_bytes, self.options.budget_bytes
+        more = PAGE_SHARE * max(0, error.takes - most)
+        found = page_too_large(self.file, error.takes, most, total + more)
+        return InputError(found.what, f"{found.where}, from row {row} on", found.why, found.fix)
+
+    def whole_groups(self, groups: list[int], first_row: int) -> Iterator[Piece]:
+        """All rows of small row groups; no more text than memory can hold, where a dictionary, or
+        a footer that is wrong, makes much of little."""
+        most = 2 * LARGE_ROW_GROUP + self.options.record_bytes
+        end = first_row + sum(self._metadata.row_group(group).num_rows for group in groups)
+        held = 0
+        for piece in self.read_groups(groups, first_row):
+            if not piece.bad:
+                held += max(0, piece.array.nbytes - 4 * piece.array.null_count)
+            if held <= most:
+                yield piece
+                continue
+            noun = f"the text of rows {first_row} to {end - 1}, more than the footer tells,"
+            error = record_too_large(self.file, f"row {piece.row}", held, noun)
+            if not self.options.quarantines:
+                raise error
+            detail = f"{error.what}: rows {piece.row} to {end - 1} are left out"
+            bad = bad_record(self.file, TOO_LARGE, detail, b"", row=piece.row, length=held)
+            yield Piece(piece.row, end - piece.row, None, bad)
+            return
 
     def _check_size(self, array: pa.Array, row: int) -> None:
         if array.nbytes > self.options.record_bytes:
@@ -556,14 +724,18 @@ class ParquetSource:
         ``skip`` rows are decoded only to come to the others."""
         pieces: list[Piece] = []
         done, held_rows, held_bytes = 0, 0, 0
+        # Sooner than a batch ends only where its text would be a burden to a small budget.
+        most = max(BLOCK_BYTES, self.options.record_bytes // 4)
         for piece in self.read_groups([group], first_row):
-            if done < skip:
+            if done + piece.rows <= skip:
                 done += piece.rows
                 continue
+            if done < skip:  # with other memory, other pieces
+                piece, done = piece.after(skip - done), skip
             pieces.append(piece)
             held_rows += piece.rows
             held_bytes += 0 if piece.bad else piece.array.nbytes
-            if held_bytes >= BLOCK_BYTES:
+            if held_bytes >= BLOCK_BYTES and (piece.ends_batch or held_bytes >= most):
                 yield self._part_of_group(group, first_row, done, pieces)
                 done += held_rows
                 pieces, held_rows, held_bytes = [], 0, 0
@@ -629,20 +801,36 @@ def footer_too_large(file: InputFile, need: int, memory: int, total: int) -> Usa
         f"the parquet file's footer takes about {format_bytes(need)} of memory",
         file.path,
         f"{format_bytes(memory)} are left for that in this run",
-        f"--memory {-(-(total + need - memory) // 10**6)}MB, or fewer --threads; or write the file "
+        f"--memory {-(-(total + need - memory) // 10**6)}MB, or fewer --workers; or write the file "
         "again with fewer, larger row groups and less metadata",
     )
 
 
+def page_too_large(file: InputFile, takes: int, memory: int, total: int) -> UsageError:
+    """The error for a page that takes more than the ``memory`` there is for it, which a budget of
+    ``total`` would have."""
+    return UsageError(
+        f"a page of the parquet file takes about {format_bytes(takes)} of memory",
+        file.path,
+        f"{format_bytes(memory)} are left for that in this run",
+        f"--memory {-(-total // 10**6)}MB, or fewer --workers; or write the file again with "
+        "smaller pages",
+    )
+
+
 class _UnreadableRows(InputError):
-    """Rows that cannot be read; ``cause`` is Arrow's or the system's own error."""
+    """Rows that cannot be read; ``cause`` is Arrow's or the system's own error, ``reason`` that
+    of their record."""
 
     cause: Exception
+    reason: str
 
     @classmethod
-    def of(cls, error: InputError, cause: Exception) -> _UnreadableRows:
+    def of(
+        cls, error: InputError, cause: Exception, reason: str = CORRUPT_PARQUET
+    ) -> _UnreadableRows:
         found = cls(error.what, error.where, error.why, error.fix)
-        found.cause = cause
+        found.cause, found.reason = cause, reason
         return found
 
 

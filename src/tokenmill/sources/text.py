@@ -53,6 +53,10 @@ _NEAR = 1024
 _MOST_TIMES = 50
 """So often special text is looked for that only came together when other special text was out."""
 _END = 1 << 62
+_LONG_RUN = 4096
+_TWO_ENDS = re.compile(rb"\r?\n\r?\n")
+_ENDS = re.compile(rb"[\r\n]*")
+_LONE_RETURN = re.compile(rb"\r(?!\n)")
 
 
 @dataclass(frozen=True)
@@ -60,17 +64,51 @@ class Divider:
     """How a text divides into documents: what stands between two, as a pattern over bytes.
 
     ``unbreakable`` strings lie inside a divider, so that no block may end in them.
-    ``leading`` says whether a divider at the very start ends an (empty) document.
+    ``leading`` says whether a divider at the very start ends an (empty) document. ``is_run``: it
+    is two line ends and all that follow.
     """
 
     pattern: re.Pattern[bytes]
     literal: bytes | None = None
     unbreakable: tuple[bytes, ...] = ()
     leading: bool = True
+    is_run: bool = False
 
     def split(self, text: bytes) -> list[bytes]:
         """The documents of ``text``, dividers removed."""
-        return text.split(self.literal) if self.literal else self.pattern.split(text)
+        if self.literal:
+            return text.split(self.literal)
+        if not (self.is_run and _has_long_run(text)):
+            return self.pattern.split(text)
+        spans = list(self.spans(text))
+        begins, ends = [0, *(stop for _, stop in spans)], [*(low for low, _ in spans), len(text)]
+        return [text[low:high] for low, high in zip(begins, ends, strict=True)]
+
+    def spans(self, text: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+        """Where the dividers are from ``start`` on."""
+        if self.is_run and _has_long_run(text):
+            return _long_runs(text, start)
+        return (match.span() for match in self.pattern.finditer(text, start))
+
+
+def _has_long_run(text: bytes) -> bool:
+    """May there be thousands of line ends in a row? For each the regular expression would take 50
+    bytes of memory."""
+    ends, step = b"\r\n", _LONG_RUN // 2
+    return any(
+        text[place] in ends and not text[place : place + step].strip(ends)
+        for place in range(0, len(text), step)
+    )
+
+
+def _long_runs(text: bytes, start: int) -> Iterator[tuple[int, int]]:
+    """The same as the regular expression of a blank line gives, however long they are."""
+    while first := _TWO_ENDS.search(text, start):
+        run = _ENDS.match(text, first.end())
+        assert run is not None
+        lone = _LONE_RETURN.search(text, *run.span())
+        start = lone.start() if lone else run.end()
+        yield first.start(), start
 
 
 def divider_of(documents: str) -> Divider | None:
@@ -81,7 +119,8 @@ def divider_of(documents: str) -> Divider | None:
         return Divider(re.compile(rb"\r?\n"), None, (b"\r\n",))
     if documents == "blank-line":
         inner = (b"\n\n", b"\n\r\n")
-        return Divider(re.compile(rb"\r?\n(?:\r?\n)+"), None, inner, leading=False)
+        pattern = re.compile(rb"\r?\n(?:\r?\n)+")
+        return Divider(pattern, None, inner, leading=False, is_run=True)
     mode, _, literal = documents.partition(":")
     if mode == "separator" and literal:
         separator = literal.encode()
@@ -145,7 +184,7 @@ class TextBlock(Block):
 
 def _starts(text: bytes, divider: Divider | None) -> list[int]:
     """Where the documents begin that ``Divider.split`` gives."""
-    return [0, *(match.end() for match in divider.pattern.finditer(text))] if divider else [0]
+    return [0, *(stop for _, stop in divider.spans(text))] if divider else [0]
 
 
 def _occurrences(raw: bytes, taken: list[tuple[int, int]], wanted: bytes) -> list[tuple[int, int]]:
@@ -300,8 +339,8 @@ class TextSource:
         if len(head) < target + _REACH - start:
             return None, False
         last = begin
-        for match in self.divider.pattern.finditer(head):
-            last = start + match.end()
+        for _, stop in self.divider.spans(head):
+            last = start + stop
         floor = last + HASHED_BYTES
         return self._inside(self._cut(stream, start, max(target + _REACH, floor), floor))
 
@@ -378,13 +417,12 @@ class TextSource:
             low = max(start, target - reach)
             window = stream.peek(low, target + step)
             at_end = len(window) < target + step - low
-            for match in divider.pattern.finditer(window, target - low):
-                if match.end() == len(window) and not at_end:
+            for begin, end in divider.spans(window, target - low):
+                if end == len(window) and not at_end:
                     break
-                begin = match.start()
                 overlap = window[max(0, begin - reach) : begin + reach]
                 if reach == 0 or (divider.literal or b"") not in overlap:
-                    return low + match.end()
+                    return low + end
             if at_end:
                 return None
         return None

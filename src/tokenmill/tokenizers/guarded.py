@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from tokenmill.cuts import NOWHERE, CutRule, provable_cut
+from tokenmill.memory import Room
 from tokenmill.tokenizers.differences import Ranges
 from tokenmill.tokenizers.engine import Engine, Tokens
 
@@ -89,17 +90,20 @@ class GuardedEngine:
         reference: Callable[[], Engine],
         end_of_text: int,
         cuts: CutRule = NOWHERE,
+        room: Room | None = None,
     ) -> None:
         """``reference`` is asked for when it is first needed; ``cuts`` is where a text may be
-        cut."""
+        cut, ``room`` what memory has for a text that the reference must have whole."""
         self.name = engine.name
         self._engine = engine
         self._search = search_for(ranges)
         self._reference = reference
         self._end_of_text = end_of_text
         self._cuts = cuts
+        self._room = room or Room()
 
     def encode(self, documents: Sequence[bytes]) -> Tokens:
+        """Raises TooLarge."""
         import numpy as np
 
         affected = self._affected(documents)
@@ -115,7 +119,7 @@ class GuardedEngine:
         for index in sorted(affected):
             # All before it as it is; an empty document has its place between two marks.
             place = borders[index] + 1
-            own = self._encode_affected(documents[index])
+            own = self._encode_affected(documents[index], index)
             parts += [tokens.ids[begin:place], own]
             marks += [at + length for at in borders[1 + len(marks) : index + 1]]
             length += len(own)
@@ -136,11 +140,13 @@ class GuardedEngine:
         ends = np.cumsum([len(document) for document in documents])
         return set(np.searchsorted(ends, places, "right").tolist())
 
-    def _encode_affected(self, document: bytes) -> NDArray[np.uint32]:
+    def _encode_affected(self, document: bytes, place: int = 0) -> NDArray[np.uint32]:
         import numpy as np
 
         pieces = self._pieces(document)
         affected = self._affected(pieces) if len(pieces) > 1 else {0}
+        for index in affected:
+            self._room.check(len(pieces[index]), place)
         rest = [b"" if index in affected else piece for index, piece in enumerate(pieces)]
         tokens = self._engine.encode(rest)
         parts = np.split(tokens.ids, tokens.marks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from tokenmill.errors import UsageError, unreadable
@@ -13,27 +14,37 @@ from tokenmill.tokenizers.sentencepiece_model import SentencePieceModel
 from tokenmill.tokenizers.tokenizer_json import TokenizerJson
 from tokenmill.tokenizers.vocabulary import Vocabulary
 
+Check = Callable[[str], None]
 _COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json")
 _MODELS = ("tokenizer.model", "spiece.model", "sentencepiece.bpe.model")
 
 
+def _any(path: str) -> None:
+    """No file is too large."""
+
+
 def load_vocabulary(
-    choice: str, pattern: str | None = None, eot: str | None = None, commit: str | None = None
+    choice: str,
+    pattern: str | None = None,
+    eot: str | None = None,
+    commit: str | None = None,
+    check: Check = _any,
 ) -> Vocabulary:
     """The vocabulary for a ``--tokenizer`` option; ``pattern`` and ``eot`` are ``--pattern`` and
     ``--eot-token``. Of what lies on the Hub ``commit`` is taken, if given, whatever the branch
-    that was named holds today. Raises UsageError or TokenmillError."""
+    that was named holds today. ``check`` is called with the path of each file before it is read.
+    Raises UsageError or TokenmillError."""
     if choice in ranks.NAMES:
         return ranks.load_published(choice, pattern, eot)
     if os.path.isfile(choice):  # pathlib raises when the name is too long
-        return _from_file(Path(choice), pattern, eot)
+        return _from_file(Path(choice), pattern, eot, check)
     if os.path.isdir(choice):
         path = Path(choice)
-        return _from_folder(path, path.resolve().name, pattern, eot)
+        return _from_folder(path, path.resolve().name, pattern, eot, None, check)
     if hub.is_hub_id(choice):
         name = choice.partition("@")[0]
         folder, commit = hub.fetch(f"{name}@{commit}" if commit else choice)
-        return _from_folder(folder, name, pattern, eot, commit)
+        return _from_folder(folder, name, pattern, eot, commit, check)
     raise UsageError(
         f"there is no tokenizer {choice!r}",
         why="it is neither a known name, nor a file or folder, nor a Hub id (ORG/NAME)",
@@ -42,8 +53,8 @@ def load_vocabulary(
     )
 
 
-def _from_file(path: Path, pattern: str | None, eot: str | None) -> Vocabulary:
-    content = _read(path)
+def _from_file(path: Path, pattern: str | None, eot: str | None, check: Check) -> Vocabulary:
+    content = _read(path, check)
     if content.lstrip()[:1] == b"{":
         _refuse_pattern(pattern, path)
         return TokenizerJson(path.name, content, {}, eot)
@@ -54,18 +65,25 @@ def _from_file(path: Path, pattern: str | None, eot: str | None) -> Vocabulary:
 
 
 def _from_folder(
-    folder: Path, name: str, pattern: str | None, eot: str | None, commit: str | None = None
+    folder: Path,
+    name: str,
+    pattern: str | None,
+    eot: str | None,
+    commit: str | None,
+    check: Check,
 ) -> Vocabulary:
     """A folder as models are published in: ``tokenizer.json`` if it has one, else the model."""
     path = folder / "tokenizer.json"
     if path.is_file():
         _refuse_pattern(pattern, path)
-        beside = {file: _read(folder / file) for file in _COMPANIONS if (folder / file).is_file()}
-        return TokenizerJson(name, _read(path), beside, eot, commit)
+        beside = {
+            file: _read(folder / file, check) for file in _COMPANIONS if (folder / file).is_file()
+        }
+        return TokenizerJson(name, _read(path, check), beside, eot, commit)
     for file in _MODELS:
         path = folder / file
         if path.is_file():
-            content = _read(path)
+            content = _read(path, check)
             if _looks_like_ranks(content):
                 return ranks.load_ranks(path, content, pattern, eot)
             _refuse_pattern(pattern, path)
@@ -78,7 +96,8 @@ def _from_folder(
     )
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, check: Check) -> bytes:
+    check(str(path))
     try:
         return path.read_bytes()
     except OSError as error:

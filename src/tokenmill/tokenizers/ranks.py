@@ -210,7 +210,7 @@ class Ranks(Vocabulary):
         return Ranks("probe", content, fingerprint, self.pattern, len(tokens), len(tokens))
 
     def needs(self, engine: str) -> Needs:
-        return Needs.of_ranks(self.largest_id + 1)
+        return replace(Needs.of_ranks(self.largest_id + 1), has_caches=engine == "gigatoken")
 
 
 @contextmanager
