@@ -477,7 +477,7 @@ def test_a_fault_gives_the_right_bytes_or_its_name(
     quick: None,
 ) -> None:
     act, told, is_final = FAULTS[name]
-    for after in (0, 2, 5):  # the estimate, a footer, the text
+    for after in (0, 2, 3):  # the footers, the estimate, the text
         out = tmp_path / str(after)
         with fake.trouble(Fault(act, ".parquet", times=2, after=after)) as fault:
             if is_final:
