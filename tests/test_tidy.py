@@ -24,7 +24,7 @@ LAYERS: list[dict[str, set[str]]] = [
         "ground": {
             "errors", "quantities", "batches", "cuts", "memory", "storage", "inputs", "compression",
             "supervision", "utf8", "reading", "streams", "places", "readahead", "rangefile",
-            "textstream", "network", "staging", "claims", "charset", "content", "heads",
+            "textstream", "network", "staging", "claims", "charset", "content",
             "extras", "system", "side_files",
         }
     },

@@ -43,7 +43,7 @@ def wide_encoding(head: bytes, is_utf8: bool = True) -> str | None:
         if head.startswith(mark):
             return name
     nulls = head.count(0)
-    is_short = len(head) < 64 and nulls >= 3 and nulls >= 0.4 * len(head)
+    is_short = len(head) < 64 and nulls >= 2 and nulls >= 0.4 * len(head)
     if is_utf8 and not (is_binary(head) or is_short):
         return None
     names = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")

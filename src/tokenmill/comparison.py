@@ -18,12 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokenmill.batches import CRASH, TOO_LARGE, TRAIN, VAL, DocumentBatch
-from tokenmill.compression import Room
 from tokenmill.damage import Problem
 from tokenmill.dataset import Dataset
 from tokenmill.encode import BlockEncoder, Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
-from tokenmill.heads import check_heads
 from tokenmill.inputs import Selection, find_inputs, settled
 from tokenmill.inspection import vocabulary_of
 from tokenmill.manifest import MANIFEST, Input, Manifest, Shard
@@ -32,6 +30,7 @@ from tokenmill.places import InputFile
 from tokenmill.planning import Plan, position_split_of
 from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import Block
+from tokenmill.sources.heads import look_at
 from tokenmill.spec import Spec
 from tokenmill.tokenizers import Vocabulary, choose, make_engine
 
@@ -148,18 +147,19 @@ class Comparison:
             )
         selection = Selection(config, manifest.revisions, spec.kind_rules)
         inputs = find_inputs(arguments, selection)
-        check_heads(inputs, arguments, selection, spec.text_key)
-        _refuse_other_inputs(inputs.files, manifest.inputs, folder)
         vocabulary = vocabulary_of(dataset)
         choice = choose("auto", vocabulary)
         # There is no --memory: what a run could read is read here too, where the machine allows.
         most, size = memory_limit() // 2, vocabulary.largest_id + 1
         budget = Budget.of(most, 1, size, choice.needs, inputs.are_remote)
-        split = position_split_of(spec, inputs.files, choice.cuts, Room(budget.reader_bytes))
-        engine = make_engine(vocabulary.reference, vocabulary)
-        self._plan = Plan(
-            spec, inputs, arguments, vocabulary, choice, manifest.dtype, budget, split
+        self._plan = plan = Plan(
+            spec, inputs, arguments, vocabulary, choice, manifest.dtype, budget, None
         )
+        look_at(inputs, arguments, selection, plan.source_options())
+        _refuse_other_inputs(inputs.files, manifest.inputs, folder)
+        room = plan.source_options().room
+        plan.position_split = position_split_of(spec, inputs.files, choice.cuts, room)
+        engine = make_engine(vocabulary.reference, vocabulary)
         self._share, self._seed = share, seed
         self._folder, self._dataset = folder, dataset
         self._rules = self._plan.rules(check=0)

@@ -37,7 +37,8 @@ class Content:
 
 COMPRESSED = {
     ".gz": (b"\x1f\x8b\x08",),
-    ".zst": (b"\x28\xb5\x2f\xfd",),
+    # A frame, or (pzstd, seekable files) one that is skipped.
+    ".zst": (b"\x28\xb5\x2f\xfd", *(b"%c*M\x18" % first for first in range(0x50, 0x60))),
     ".bz2": tuple(b"BZh%d1AY&SY" % level for level in range(1, 10)),
     ".xz": (b"\xfd7zXZ\0",),
 }
@@ -56,8 +57,19 @@ _FIXED: tuple[tuple[tuple[bytes, ...], Content], ...] = (
     ((b"Rar!\x1a\x07",), Content("a rar archive", _UNPACK.format("unrar x {file} FOLDER/"))),
     ((b"!<arch>\n",), Content("an ar archive", _LEAVE_OUT)),
     ((b"\x04\x22\x4d\x18",), Content("compressed with lz4", "decompress it: lz4 -d {file} NEW")),
+    ((b"\xff\x06\0\0sNaPpY", b"LZIP\1", b"\x1f\x9d\x90"),
+     Content("compressed in a way that is not read here", "decompress it first (file {file} tells "
+             "how it was compressed)")),
+    ((b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",),
+     Content("an old Office document (.doc, .xls, .ppt)", "take its text out first: soffice "
+             "--convert-to txt:Text {file}")),
+    ((b"{\\rtf1",), Content("a document in RTF", "take its text out first: soffice --convert-to "
+                           "txt:Text {file}", True)),
+    ((b"%!PS-Adobe-",), Content("a PostScript document", "take its text out first: ps2ascii {file} "
+                                "NEW.txt", True)),
     ((b"\x7fELF", b"\xfe\xed\xfa\xce", b"\xfe\xed\xfa\xcf", b"\xce\xfa\xed\xfe",
-      b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe"), Content("a program or library", _LEAVE_OUT)),
+      b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"\0asm\1\0\0\0"),
+     Content("a program or library", _LEAVE_OUT)),
     ((b"%PDF-1.", b"%PDF-2."), Content("a PDF document", "take its text out first: pdftotext "
                                        "{file} NEW.txt", True)),
     ((b"SQLite format 3\0",), Content("an SQLite database", "write its texts as JSON Lines first: "

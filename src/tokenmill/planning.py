@@ -22,7 +22,6 @@ from tokenmill.errors import NoSpace, UsageError
 from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
-from tokenmill.heads import check_heads
 from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
 from tokenmill.memory import (
     SMALL_READER,
@@ -38,8 +37,8 @@ from tokenmill.memory import (
 from tokenmill.places import InputFile
 from tokenmill.quantities import format_bytes, format_count, format_files, format_seconds, numbered
 from tokenmill.sources import opened_ahead
-from tokenmill.sources.block import START, Block, Position, SourceOptions
-from tokenmill.sources.heads import heads_of, needs_at_once, refuse_unusable
+from tokenmill.sources.block import START, Block, Position, SourceOptions, Tails
+from tokenmill.sources.heads import look_at, needs_at_once, refuse_unusable
 from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.storage import free_bytes
@@ -88,6 +87,7 @@ class Plan:
     estimate: Estimate | None = None
     told: list[str] = field(default_factory=list)
     """Warnings that were told before the run."""
+    tails: Tails = field(default_factory=Tails)
     _calls: Calls | None = None
 
     def __repr__(self) -> str:
@@ -217,6 +217,7 @@ class Plan:
             self.budget.page_bytes,
             self.budget.in_hand,
             self.budget.threads,
+            self.tails,
         )
 
     def engine_name(self) -> str:
@@ -461,8 +462,6 @@ def make_plan(
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
     selection = replace(selection, kinds=spec.kind_rules, listing=listing_of(memory))
     inputs = find_inputs(arguments, selection)
-    if not inputs.too_many:  # else the budget says so, with its figure
-        check_heads(inputs, arguments, selection, spec.text_key, deadline)
     choice = choose(engine, vocabulary)
     budget = partial(
         Budget.of,
@@ -475,23 +474,30 @@ def make_plan(
         reads_parquet=any(file.kind == "parquet" for file in inputs.files),
     )
     found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, budget(threads=threads), None)
-    found.budget = _with_room_for_files(found, partial(budget, threads=threads), threads, deadline)
+    found.budget = _with_room_for_files(
+        found, selection, partial(budget, threads=threads), threads, deadline
+    )
     room = found.source_options().room
     found.position_split = position_split_of(spec, inputs.files, choice.cuts, room)
     return found
 
 
 def _with_room_for_files(
-    plan: Plan, budget: Callable[..., Budget], threads: int | None, deadline: float | None
+    plan: Plan,
+    selection: Selection,
+    budget: Callable[..., Budget],
+    threads: int | None,
+    deadline: float | None,
 ) -> Budget:
     """The budget with what the files take while they are read, by their footers and headers.
 
     Fewer threads leave more for a file, where their number was not asked for (``threads`` None).
-    Raises the errors of all files that cannot be read, unless they are to be left out.
+    Raises the errors of all files that cannot be read, unless they are to be left out, and
+    InputError for one that is not what it is taken for.
     """
     least = budget(threads=1) if threads is None else plan.budget
     options = replace(plan.source_options(), reader_bytes=least.reader_bytes, threads=least.threads)
-    heads = heads_of(plan.inputs.files, options, deadline)
+    heads = look_at(plan.inputs, plan.arguments, selection, options, deadline)
     refuse_unusable(heads, options.quarantines)
     return_free_memory()
     window = plan.budget.window

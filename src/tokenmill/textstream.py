@@ -257,8 +257,52 @@ def read_head(file: InputFile, start: int, size: int) -> bytes:
     return StoredBytes(file, None).read(start, start + size)
 
 
-def window_needs(file: InputFile) -> MemberNeeds:
-    """What it takes to decompress a file, as its first header tells."""
-    if file.compression is None or isinstance(file.place, Pipe):
-        return MemberNeeds()
-    return first_needs(StoredBytes(file, None), file.compression)
+class Beginning:
+    """How a file begins, and what it takes to decompress it: of a remote one in one request."""
+
+    def __init__(self, file: InputFile, keeps_damaged: bool, room: Room) -> None:
+        self._file = file
+        self._stored = _FirstPiece(StoredBytes(file, None))
+        self._text, self._ended = b"", False
+        self._decompressed: DecompressedFile | None = None
+        if file.compression is not None:
+            self._decompressed = DecompressedFile(
+                file.path, self._stored, file.compression, keeps_damaged, room
+            )
+
+    @property
+    def needs(self) -> MemberNeeds:
+        """As the header of the first member with data tells."""
+        suffix = self._file.compression
+        return MemberNeeds() if suffix is None else first_needs(self._stored, suffix)
+
+    def read(self, size: int) -> tuple[bytes, bool]:
+        """The first ``size`` bytes of text, and whether there are no more. Raises InputError."""
+        if self._decompressed is None:
+            return self._stored.plain(size), self._file.size <= size
+        while len(self._text) <= size and not self._ended:
+            more = self._decompressed.read(size + 1 - len(self._text))
+            self._text, self._ended = self._text + more, not more
+        is_whole = self._ended and self._decompressed.damage is None and len(self._text) <= size
+        return self._text[:size], is_whole
+
+
+class _FirstPiece:
+    """Stored bytes of which the first are read once."""
+
+    def __init__(self, stored: StoredBytes) -> None:
+        self._stored = stored
+        self._piece: bytes | None = None
+
+    def plain(self, size: int) -> bytes:
+        return self._stored.read(0, size)
+
+    def read(self, start: int, stop: int) -> bytes:
+        if stop > READ_BYTES:
+            return self._stored.read(start, stop)
+        if self._piece is None:
+            self._piece = self._stored.read(0, READ_BYTES)
+        return self._piece[start:stop]
+
+    def release(self, position: int) -> None:
+        """It is all held as long as it is looked at."""

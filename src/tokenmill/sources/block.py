@@ -24,6 +24,24 @@ BLOCK_BYTES = 2 * 1024 * 1024
 stay in the processor's caches; more costs up to a fifth, less costs Python time."""
 
 
+class Tails:
+    """The ends of remote files, of the first few that are asked for: a footer is needed to look at
+    the file, to estimate, and to read it, and is fetched once."""
+
+    def __init__(self, most: int = 4 * 1024 * 1024) -> None:
+        self._kept: dict[str, bytes] = {}
+        self._left = most
+
+    def of(self, path: str, fetch: Callable[[], bytes]) -> bytes:
+        """The end of a file; by any thread."""
+        if (tail := self._kept.get(path)) is None:
+            tail = fetch()
+            if len(tail) <= self._left:
+                self._left -= len(tail)
+                self._kept[path] = tail
+        return tail
+
+
 @dataclass(frozen=True)
 class SourceOptions:
     """What a source has to know of the run.
@@ -38,7 +56,7 @@ class SourceOptions:
     says that it has. ``reader_bytes`` is what a file may take while it is read, beside its text:
     the footer of parquet, the window of a decompressor; ``page_bytes`` what a page of parquet may
     take for a moment, which is told to ``in_hand``; ``budget_bytes`` is the whole budget,
-    ``threads`` how many it is for.
+    ``threads`` how many it is for. ``tails`` holds what was fetched of footers already.
     """
 
     documents: str
@@ -58,6 +76,7 @@ class SourceOptions:
     page_bytes: int = WINDOW_BYTES
     in_hand: InHand = field(default_factory=InHand, compare=False)
     threads: int = 0
+    tails: Tails | None = None
 
     @property
     def room(self) -> Room:

@@ -59,7 +59,7 @@ from tokenmill.sources.columns import divided, values_of
 from tokenmill.sources.text import BYTE_ORDER_MARK
 from tokenmill.textstream import ByteStream, Excerpt
 
-_STEP = 64 * 1024
+_STEP = FIRST_LINE_BYTES = 64 * 1024
 _MOST_RECORDS = 1000
 _AND_MORE = ", and the lines after it"
 _LARGEST_SAMPLE = 16 * 1024 * 1024
@@ -463,20 +463,21 @@ class JsonlSource:
             if state is None or "ended" not in state:
                 self._stream.begin(state.get("position", 0) if state else 0)
 
-    def check_first_line(self) -> None:
-        """Raise InputError when the file's first line has no text: then few of its lines have one.
-        What else may be wrong with it is seen in its turn, and so is a line of more than a step."""
-        text = opened(self.file, self.options).peek(0, _STEP)
+    def check_first_line(self, text: bytes, is_whole: bool) -> bool:
+        """Raise InputError when the first line of the file, which begins with ``text``, has no
+        text: then few of its lines have one. What else may be wrong with it is seen in its turn.
+        Was there a line to its end? ``is_whole``: the file has no more."""
         offset = len(BYTE_ORDER_MARK) if text.startswith(BYTE_ORDER_MARK) else 0
         lines = _lines(text[offset:])
         for number, line in enumerate(lines):
-            if line.strip(b" \t\r\n") and (line.endswith(b"\n") or len(text) < _STEP):
+            if line.strip(b" \t\r\n") and (line.endswith(b"\n") or is_whole):
                 block = JsonlBlock(
                     source=self, excerpt=Excerpt(0, 0, None, b""), lines_before=0, size=0, after={}
                 )
                 block.check_text(line, offset, number)
-                return
+                return True
             offset += len(line)
+        return is_whole
 
     def line_number(self, start: int, lines_before: int | None) -> int:
         """The number, from 1, of the line that begins at byte ``start``."""

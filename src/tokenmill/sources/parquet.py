@@ -39,6 +39,7 @@ from tokenmill.sources.block import (
     Sample,
     SourceOptions,
     State,
+    Tails,
     bad_record,
     record_too_large,
     resumed,
@@ -284,7 +285,9 @@ class ParquetSource:
         if self._content is None:
             return self.file.place.open(self.file).read(max(0, size - _TAIL), size) if size else b""
         self._tail_at = max(0, size - _REMOTE_TAIL)
-        self._tail = self._content.read(self._tail_at, size) if size else b""
+        fetch = partial(self._content.read, self._tail_at, size)
+        tails = self.options.tails or Tails(0)
+        self._tail = tails.of(self.file.path, fetch) if size else b""
         return self._tail[-_TAIL:]
 
     def _leave_out(self, error: Exception, cause: Exception | None = None) -> None:
