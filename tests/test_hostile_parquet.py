@@ -13,6 +13,7 @@ import tokenmill as mill
 from tests.test_hostile_memory import MB, run_with
 from tokenmill.errors import InputError
 from tokenmill.memory import Budget
+from tokenmill.sources.pages import Steps, pages_of
 
 ONE_PAGE = {
     "use_dictionary": False,
@@ -53,6 +54,26 @@ def test_rows_that_are_each_a_whole_dictionary_are_read_a_few_at_a_time(tmp_path
     assert peak < 260 * MB
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["counts"]["documents"] == 2008
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "zstd", "lz4", "brotli"])
+def test_a_row_of_a_dictionary_is_no_larger_than_its_longest_text(
+    codec: str, tmp_path: Path
+) -> None:
+    texts = [f"{number} words" for number in range(20_000)] + ["word " * 100]
+    pq.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", compression=codec)
+    column = pq.read_metadata(tmp_path / "a.parquet").row_group(0).column(0)
+    content = (tmp_path / "a.parquet").read_bytes()
+
+    def steps(content: bytes) -> Steps:
+        stop = 4 + column.total_compressed_size
+        pages = pages_of(lambda low, high: content[low:high], 4, stop, column.compression)
+        return Steps(pages, MB, 100 * MB)
+
+    assert steps(content).next(1000) == 1000
+    assert steps(content).next(20_000) == MB // 500
+    spoiled = content[:100] + b"\xff" * 4000 + content[4100:]
+    assert steps(spoiled).next(1000) < 10
 
 
 def varint(number: int) -> bytes:
