@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from tokenmill.memory import SMALL_PAGE
+
 Read = Callable[[int, int], bytes]
 """Bytes of the file from a place to another, fewer where it ends."""
 
@@ -30,6 +32,10 @@ _DICTIONARY_PAGE = 2
 _BY_DICTIONARY = (2, 8)
 _DELTAS = (5, 6, 7)
 _BY_THE_VALUE_BEFORE = 7
+_LENGTH = 4
+"""Bytes before each text of a dictionary."""
+UNCOMPRESSED = "UNCOMPRESSED"
+_CODECS = {"LZ4": "lz4_raw"}
 _DELTA_FACTOR = 12
 """Bytes that Arrow keeps for each value of a delta encoding: lengths, and shared beginnings."""
 
@@ -41,7 +47,7 @@ class Page:
     """A page: its ``rows`` (of a dictionary none), and the bytes that it ``takes`` while it is
     read. ``largest`` bytes are the most text of all its rows together, or, where it
     ``is_shared``, of each of them: a row may be what stands in the dictionary, or most of the row
-    before."""
+    before; of a dictionary, of its longest text, as far as that is known."""
 
     rows: int
     takes: int
@@ -49,10 +55,11 @@ class Page:
     is_shared: bool
 
 
-def pages_of(read: Read, start: int, stop: int, is_compressed: bool) -> Iterator[Page]:
+def pages_of(read: Read, start: int, stop: int, codec: str) -> Iterator[Page]:
     """The pages between two places in a file, as far as their headers make sense: where one does
-    not, Arrow has better words for it."""
-    dictionary = 0
+    not, Arrow has better words for it. ``codec`` is the name of the column's compression."""
+    is_compressed = codec != UNCOMPRESSED
+    dictionary = entry = 0
     while start < stop:
         found = _header(read, start, stop)
         if found is None:
@@ -66,7 +73,11 @@ def pages_of(read: Read, start: int, stop: int, is_compressed: bool) -> Iterator
         takes = dictionary + 2 * size + (stored if is_compressed else 0)
         if _number(header, 1) == _DICTIONARY_PAGE:
             dictionary = max(dictionary, size)
-            yield Page(0, takes, size, False)
+            largest = size
+            if takes <= SMALL_PAGE:
+                largest = _largest_entry(read(start, start + stored), size, codec)
+            entry = max(entry, largest)
+            yield Page(0, takes, largest, False)
         else:
             data = header.get(5) or header.get(8)
             data = data if isinstance(data, dict) else {}
@@ -74,8 +85,29 @@ def pages_of(read: Read, start: int, stop: int, is_compressed: bool) -> Iterator
             takes += _DELTA_FACTOR * rows if encoding in _DELTAS else 0
             by_dictionary = encoding in _BY_DICTIONARY
             is_shared = by_dictionary or encoding == _BY_THE_VALUE_BEFORE
-            yield Page(rows, takes, dictionary if by_dictionary else size, is_shared)
+            yield Page(rows, takes, entry if by_dictionary else size, is_shared)
         start += stored
+
+
+def _largest_entry(stored: bytes, size: int, codec: str) -> int:
+    """The bytes of the longest text in a dictionary, no more than ``size``, which is that of all
+    of them. All were taken for the longest once: of 50,000 short texts, as a writer puts them into
+    a dictionary by default, rows were read one by one."""
+    import pyarrow as pa
+
+    content = memoryview(stored)
+    if codec != UNCOMPRESSED:
+        try:
+            name = _CODECS.get(codec, codec.lower())
+            content = memoryview(pa.Codec(name).decompress(stored, decompressed_size=size))
+        except (pa.ArrowException, OSError, ValueError):
+            return size  # Arrow may know more, or says what is wrong
+    at = largest = 0
+    while at + _LENGTH <= len(content):
+        length = int.from_bytes(content[at : at + _LENGTH], "little")
+        largest = max(largest, length)
+        at += _LENGTH + length
+    return largest if at == len(content) else size
 
 
 class PageTooLarge(Exception):

@@ -395,7 +395,7 @@ class ParquetSource:
             column = self._metadata.row_group(group).column(self._column.leaf)
             read = partial(self._look, end=stop) if content is None else content.read
             if start >= 0:
-                yield from pages_of(read, start, stop, column.compression != "UNCOMPRESSED")
+                yield from pages_of(read, start, stop, column.compression)
 
     def page_needs(self) -> int:
         """The memory that the largest page takes, as far as a few pages of the largest row groups
