@@ -14,6 +14,7 @@ import tempfile
 import threading
 import time
 import tracemalloc
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -230,6 +231,17 @@ def write_tokenizer(folder: Path, normalizers: list[dict[str, object]]) -> str:
     path = folder / "tokenizer.json"
     path.write_text(json.dumps(_tokenizer(_letters(), normalizers, [])))
     return str(path)
+
+
+def test_a_token_of_a_million_bytes_is_not_written_into_the_self_test(tmp_path: Path) -> None:
+    tokens = [bytes([byte]) for byte in range(256)] + [b"a" * 1_000_000]
+    lines = (b"%s %d\n" % (b64encode(token), rank) for rank, token in enumerate(tokens))
+    (path := tmp_path / "a.tiktoken").write_bytes(b"".join(lines))
+    (text := tmp_path / "a.txt").write_text("a few words")
+    options = ("--tokenizer", str(path), "--pattern", "gpt2", "--val-fraction", "0")
+    exit_code, peak, said = run_with(tmp_path, 200, str(text), *options)
+    assert exit_code == 0, said
+    assert peak < 200 * MB
 
 
 def test_rules_that_grow_a_text_without_end_are_refused(tmp_path: Path) -> None:
