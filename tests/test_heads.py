@@ -36,6 +36,23 @@ def test_a_bad_file_among_many_is_named_before_the_first_token(
     assert found.manifest["counts"]["documents"] == 4
 
 
+def test_all_bad_files_are_counted_in_one_error_before_the_first_token(tmp_path: Path) -> None:
+    """Samples, which the estimate takes, would meet the first of them, or none."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(40):
+        column = "words" if number in (17, 33) else "text"
+        table = pa.table({column: [f"document {number}"]})
+        pq.write_table(table, folder / f"{number:02}.parquet")
+    for call in (lambda: tokenmill.plan(folder), lambda: tokenmill.prepare(folder, out=out)):
+        with pytest.raises(UsageError, match="2 of 40 input files cannot be read") as caught:
+            call()
+        assert "17.parquet" in str(caught.value) and "33.parquet" in str(caught.value)
+    found = outcome.prepare(folder, tmp_path / "kept", on_bad="quarantine", val_fraction=0)
+    assert found.manifest["quarantine"]["reasons"] == {"no-text": 2}
+    assert found.manifest["counts"]["documents"] == 38
+
+
 def test_a_column_of_type_null_holds_null_documents(tmp_path: Path) -> None:
     folder = corpus(tmp_path / "in", pa.table({"text": pa.nulls(3)}))
     found = outcome.prepare(folder, tmp_path / "out", val_fraction=0)
