@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import random
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import tokenmill
 from tests import corpora, fake_stores, runs, stores
 from tests.conftest import Run
 from tests.fake_stores import BUCKET, FakeStore
@@ -66,6 +68,18 @@ def test_the_bytes_are_those_of_the_local_run(
     assert (near.rc, far.rc) == (0, 0), near.stderr + far.stderr
     expected = Outcome(tmp_path / "a").hashes
     assert expected and Outcome(tmp_path / "b").hashes == expected
+
+
+def test_an_object_that_is_stored_encoded_is_read_as_it_is_stored(
+    store: FakeStore, tmp_path: Path
+) -> None:
+    """Google sends it decompressed to whoever does not take gzip, and counts the stored bytes."""
+    text = "".join(f"line {number} of the text\n" for number in range(2000))
+    store.put("x.txt.gz", gzip.compress(text.encode()), encoding="gzip")
+    (tmp_path / "x.txt").write_text(text)
+    for place, out in ((store.url("x.txt.gz"), "far"), (tmp_path / "x.txt", "near")):
+        tokenmill.prepare(place, out=tmp_path / out, documents="line", val_fraction=0)
+    assert Outcome(tmp_path / "far").hashes == Outcome(tmp_path / "near").hashes
 
 
 def test_an_object_that_changes_is_named(store: FakeStore) -> None:
