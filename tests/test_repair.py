@@ -118,6 +118,25 @@ def test_all_damaged_at_once_and_the_sums_too(tmp_path: Path) -> None:
     assert list(verify(out)) == []
 
 
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link"])
+def test_what_took_the_place_of_the_sums_is_set_aside(kind: str, tmp_path: Path) -> None:
+    corpus, options, out = made("llm.c", tmp_path)
+    sums, before = out / "SHA256SUMS", Outcome(out).hashes
+    sums.unlink()
+    if kind == "folder":
+        sums.mkdir()
+        (sums / "mine").write_text("mine")
+    elif kind == "pipe":
+        os.mkfifo(sums)
+    else:
+        sums.symlink_to(tmp_path / "nowhere")
+    prepare(corpus.path, out, repair=True, **options)
+    assert Outcome(out).hashes == before
+    assert [problem.name for problem in verify(out)] == []
+    (aside,) = (out / ".tokenmill-found").iterdir()
+    assert kind != "folder" or (aside / "mine").read_text() == "mine"
+
+
 def test_nothing_is_touched_where_all_is_whole(tmp_path: Path) -> None:
     corpus, options, out = made("llm.c", tmp_path)
     before = snapshot(out)

@@ -86,11 +86,12 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
 
 def _restore_sums(out: Path, manifest: Manifest, tell: Callable[[str], None]) -> None:
     """Write SHA256SUMS again. Raises TokenmillError where it is another program's: none of our
-    lines is in it. A link, and an empty file, may be anybody's, and are set aside."""
+    lines is in it. A link, a folder, a pipe and an empty file may be anybody's: they are set
+    aside."""
     path, content = out / SHA256SUMS, manifest.sha256sums()
     if os.path.lexists(path):
         there = set()
-        if not path.is_symlink():
+        if path.is_file() and not path.is_symlink():
             with explained(path):
                 there = set(read_small(path).splitlines())
         if there and not there & set(content.splitlines()):

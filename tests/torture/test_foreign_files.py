@@ -319,6 +319,8 @@ class Trial:
             if option in fix and option not in command:
                 both = ("--repair", "--overwrite")
                 return [*(word for word in command if word not in both), option]
+        if "run the same command without --repair" in fix:
+            return [word for word in command if word != "--repair"]
         return list(command) if re.search(r"run (it|this|the same command) again", fix) else None
 
     def _move_away(self, told: str) -> bool:
