@@ -79,8 +79,10 @@ def test_a_killed_run_goes_on_there_and_a_second_one_is_refused(
         runs.wait_for_checkpoints(out, 1)
         other = runs.run(*command, prefix=lacking(tmp_path / "other", *LACKS[0]))
         assert other.rc == 11 and "in use by another run" in other.stderr, other.stderr
+        holder = int((out / ".tokenmill" / "lock").read_text().split()[0])
     finally:
         kill(process)
+    runs.wait_for(lambda: runs.is_dead(holder), "the end of the worker")
     runs.assert_nothing_finished(out)
     foreign = out / "foreign.npy"
     foreign.write_bytes(b"not ours")
@@ -188,3 +190,16 @@ def test_without_hard_links_a_lock_never_takes_the_place_of_another(
     with storage.locked(tmp_path, told.append):
         assert (state / "lock").stat().st_ino == made[0]
     assert len(told) == 1 and "no hard links" in told[0]
+
+
+def test_a_dead_process_that_nobody_waited_for_holds_nothing() -> None:
+    """As a killed run in a container whose first process waits for none."""
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    try:
+        runs.wait_for(lambda: runs.is_dead(child), "the end of the child")
+        assert storage._started(child) is None
+        assert storage._started(os.getpid()) is not None
+    finally:
+        os.waitpid(child, 0)

@@ -401,12 +401,14 @@ def _holder() -> bytes:
 
 
 def _started(process: int) -> str | None:
-    """When a process started, in ticks since boot: with it a number names one process for good."""
+    """When a process started, in ticks since boot: with it a number names one process for good.
+    None where it is gone, or dead and waited for by nobody yet (in a container, perhaps never)."""
     try:
         with open(f"/proc/{process}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
         return None
+    return None if len(fields) < 20 or fields[0] in (b"Z", b"X") else fields[19].decode()
 
 
 def _remove_lone_lock(fd: int, folder: Path) -> None:
