@@ -240,6 +240,16 @@ def test_a_dataset_among_the_inputs_is_passed_over_whole(here: Path, tokenmill: 
     assert "note: tokenmill wrote out/one/quarantine.jsonl" in named.stdout + named.stderr
 
 
+def test_sums_over_all_files_make_no_input_one_of_ours(here: Path, tokenmill: Run) -> None:
+    """Somebody ran sha256sum over a folder that holds a corpus and a dataset of tokenmill's."""
+    corpus = here / "a.jsonl"
+    assert tokenmill("prepare", corpus, "--on-bad", "quarantine", "--out", ".", cwd=here).rc == 3
+    with (here / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{'0' * 64}  a.jsonl\n")
+    planned = tokenmill("plan", ".", "--on-bad", "quarantine", cwd=here)
+    assert "1 file," in planned.stdout, planned
+
+
 def test_a_whole_file_that_is_lost_before_the_end_is_named(here: Path) -> None:
     """The file of the records left out is needed as the shards are."""
     out = here / "out"

@@ -19,7 +19,7 @@ import xxhash
 from tokenmill.content import HEAD_BYTES
 from tokenmill.errors import InputError, unreadable
 from tokenmill.places import standard_input
-from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
+from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, kind_of, unknown_kind
 from tokenmill.quantities import numbered
 from tokenmill.reading import read_patiently
 from tokenmill.side_files import SIDE_FILES, written_in
@@ -101,17 +101,17 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
         folder, name = os.path.split(path)
         if folder not in written:
             written[folder] = written_in(folder)
-        if name in written[folder]:
-            if named:
-                found.notes.append(
-                    f"note: tokenmill wrote {path}; it was named itself, and is read"
-                )
-            else:
-                if name in SIDE_FILES:
-                    found.notes.append(f"passed over: {path}, which tokenmill wrote")
-                else:
-                    shards[folder] += 1
+        # SHA256SUMS may have been made anew by somebody over all that is there: no shard has a
+        # name that tells an input.
+        is_side_file = name in SIDE_FILES
+        if name in written[folder] and (is_side_file or kind_of(name) is None):
+            if not named and is_side_file:
+                found.notes.append(f"passed over: {path}, which tokenmill wrote")
                 continue
+            if not named:
+                shards[folder] += 1
+                continue
+            found.notes.append(f"note: tokenmill wrote {path}; it was named itself, and is read")
         if named and stat.S_ISFIFO(_mode(path)):
             return standard_input.expand(argument, selection)
         entry = _input_file(path, selection)
