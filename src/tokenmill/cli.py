@@ -175,8 +175,8 @@ def _run_options(command: _Command) -> _Command:
         click.option(
             "--workers",
             type=int,
-            help="Threads that read and encode; default: as many as there are cores and the "
-            "memory serves well. Older name: --threads.",
+            help="Threads that read and encode; default: as many as there are cores, the "
+            "memory serves well and the text is worth. Older name: --threads.",
         ),
         click.option("--threads", type=int, hidden=True),
         click.option(

@@ -88,7 +88,7 @@ class Stored(Protocol):
 
 
 @dataclass(frozen=True)
-class Room:
+class WindowRoom:
     """The bytes of ``memory`` that a member may take, which are what the ``budget`` leaves with so
     many ``threads`` (0: for the member, threads are done without)."""
 
@@ -137,14 +137,14 @@ class DecompressedFile:
         stored: Stored,
         suffix: str,
         keeps_damaged: bool = False,
-        room: Room | None = None,
+        room: WindowRoom | None = None,
     ) -> None:
         self._path = path
         self._stored = stored
         self._suffix = suffix
         self._keeps_damaged = keeps_damaged
         self._new = COMPRESSIONS[suffix]
-        self._room = room or Room()
+        self._room = room or WindowRoom()
         self._byte_by_byte_from: int | None = None
         self._piece, self._piece_at = b"", 0
         self._begin()
@@ -286,7 +286,7 @@ class Damaged(Exception):
         self.needs = needs
 
 
-def too_large(suffix: str, need: int, room: Room) -> Damaged:
+def too_large(suffix: str, need: int, room: WindowRoom) -> Damaged:
     """For a member that takes ``need`` bytes of memory where there is less room."""
     return Damaged(
         f"to decompress it takes {format_bytes(need)} of memory",

@@ -142,23 +142,37 @@ class BlockEncoder:
         """A document that is too large for memory where it cannot be cut is no document, or an
         error."""
         index = large.index
-        document = batch.documents[index]
+        size = len(batch.documents[index])
         what = f"a text of {format_bytes(large.size)} that cannot be cut"
-        what += f", in a document of {format_bytes(len(document))}," * (large.size < len(document))
+        what += f", in a document of {format_bytes(size)}," * (large.size < size)
         what += " is too large for the memory budget"
+        why = "the engine must have it as a whole, for its ids to be right"
+        detail = f"{what}; it needs {large.fix}"
+        rest = self._in_place_of(
+            index, batch, block, InputError(what, None, why, large.fix), detail
+        )
+        if rest and index == 0 and batch.continues:
+            block.seam_before = None
+        if rest and index == len(batch.documents) - 1 and batch.unfinished:
+            block.seam_after = None
+        batch.documents[index : index + 1] = rest
+
+    def _in_place_of(
+        self, index: int, batch: DocumentBatch, block: Block, error: InputError, detail: str
+    ) -> list[bytes]:
+        """What stays of a document that is too large for memory, when ``batch`` has its record.
+        Raises ``error``, with its place, unless such records are kept."""
+        document = batch.documents[index]
         where = f"{block.where}, document {index} from there"
         if not self._rules.quarantines:
-            why = "the engine must have it as a whole, for its ids to be right"
-            raise InputError(what, where, why, f"{large.fix}, or divide the document")
-        detail = f"{what}; it needs {large.fix}"
+            fix = f"{error.fix}, or divide the document"
+            raise InputError(error.what, where, error.why, fix)
         raw = document[:RAW_BYTES]
         batch.bad.append(BadRecord(TOO_LARGE, detail, where, None, None, index, len(document), raw))
         is_head = index == 0 and batch.continues
         is_tail = index == len(batch.documents) - 1 and batch.unfinished
         # A part of a document that goes on in other blocks stays as an empty part.
-        batch.documents[index : index + 1] = [b""] if is_head or is_tail else []
-        block.seam_before = None if is_head else block.seam_before
-        block.seam_after = None if is_tail else block.seam_after
+        return [b""] if is_head or is_tail else []
 
     def _leave_out_too_large(self, batch: DocumentBatch, block: Block) -> None:
         """What is never cut must fit into memory with all that the engine makes of it."""
@@ -168,23 +182,14 @@ class BlockEncoder:
             if size <= limit:
                 kept.append(document)
                 continue
-            where = f"{block.where}, document {index} from there"
             what = f"a document of {format_bytes(len(document))} is too large for the memory budget"
             why = "this tokenizer's text cannot be cut, so that it must be encoded as a whole"
             if size > len(document):
                 why += f", and it makes {format_bytes(size)} or more of it"
-            if not self._rules.quarantines:
-                factor = size / limit
-                fix = f"about {factor + 0.1:.1f} times the --memory, or divide the document"
-                raise InputError(what, where, why, fix)
-            raw = document[:RAW_BYTES]
-            detail = f"{what}: {why}"
-            bad = BadRecord(TOO_LARGE, detail, where, None, None, index, len(document), raw)
-            batch.bad.append(bad)
-            is_part = (not index and batch.continues) or (
-                index == len(batch.documents) - 1 and batch.unfinished
+            error = InputError(
+                what, None, why, f"about {size / limit + 0.1:.1f} times the --memory"
             )
-            kept += [b""] if is_part else []
+            kept += self._in_place_of(index, batch, block, error, f"{what}: {why}")
         batch.documents = kept
 
     def _encode_into(self, result: TokenBatch, batch: DocumentBatch, block: Block) -> None:

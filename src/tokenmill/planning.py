@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.calls import Calls
-from tokenmill.compression import Room
+from tokenmill.compression import WindowRoom
 from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.encode import LARGE_PIECE, EncodingRules, SeamEngine
 from tokenmill.errors import NoSpace, UsageError
@@ -517,7 +517,9 @@ def _with_room_for_files(
         window -= 1
 
 
-def position_split_of(spec: Spec, files: list[InputFile], cuts: CutRule, room: Room) -> int | None:
+def position_split_of(
+    spec: Spec, files: list[InputFile], cuts: CutRule, room: WindowRoom
+) -> int | None:
     """Where train ends when the corpus is one document: a hash cannot divide it, and neither can
     this where documents are never cut. To decompress it may take the memory of ``room``."""
     one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
@@ -536,7 +538,7 @@ def position_split_of(spec: Spec, files: list[InputFile], cuts: CutRule, room: R
     return max(1, size - round(size * spec.val_fraction))
 
 
-def _text_size(file: InputFile, keeps_damaged: bool, room: Room) -> int:
+def _text_size(file: InputFile, keeps_damaged: bool, room: WindowRoom) -> int:
     """Bytes of a compressed text, by decompressing it once."""
     stream, position, step = open_stream(file, keeps_damaged, None, room), 0, 4 * 1024 * 1024
     while length := len(stream.peek(position, position + step)):

@@ -43,7 +43,8 @@ HELP: dict[str, tuple[Any, str]] = {
     "memory": (None, "budget, such as '512MB'; None: half of what there is, at most 2 GiB"),
     "workers": (
         None,
-        "threads that read and encode; None: as many as there are cores and the memory serves well",
+        "threads that read and encode; None: as many as there are cores, the memory "
+        "serves well and the text is worth",
     ),
     "threads": (None, "the older name of workers"),
     "engine": ("auto", "auto (the fastest that is exact), or one by name"),

@@ -15,7 +15,7 @@ from tokenmill.compression import (
     Damage,
     DecompressedFile,
     MemberNeeds,
-    Room,
+    WindowRoom,
     first_needs,
 )
 from tokenmill.errors import WrongContent
@@ -235,7 +235,7 @@ def open_stream(
     file: InputFile,
     keeps_damaged: bool = False,
     ahead: Ahead | None = None,
-    room: Room | None = None,
+    room: WindowRoom | None = None,
 ) -> ByteStream:
     """The file's text, decompressed where it is compressed.
 
@@ -260,7 +260,7 @@ def read_head(file: InputFile, start: int, size: int) -> bytes:
 class Beginning:
     """How a file begins, and what it takes to decompress it: of a remote one in one request."""
 
-    def __init__(self, file: InputFile, keeps_damaged: bool, room: Room) -> None:
+    def __init__(self, file: InputFile, keeps_damaged: bool, room: WindowRoom) -> None:
         self._file = file
         self._stored = _FirstPiece(StoredBytes(file, None))
         self._text, self._ended = b"", False

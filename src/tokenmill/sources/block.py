@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from tokenmill import utf8
 from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, TOO_LARGE, BadRecord, DocumentBatch
 from tokenmill.charset import SAMPLE_BYTES, advice
-from tokenmill.compression import WINDOW_BYTES, Room
+from tokenmill.compression import WINDOW_BYTES, WindowRoom
 from tokenmill.cuts import EVERYWHERE, CutRule, SeamEncoder
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.memory import InHand
@@ -79,9 +79,9 @@ class SourceOptions:
     tails: Tails | None = None
 
     @property
-    def room(self) -> Room:
+    def room(self) -> WindowRoom:
         """What a member of a compressed file may take."""
-        return Room(self.reader_bytes, self.budget_bytes, self.threads)
+        return WindowRoom(self.reader_bytes, self.budget_bytes, self.threads)
 
     @property
     def refused_when_kept(self) -> bytes | None:
