@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from tokenmill import __version__
 from tokenmill.errors import Interrupted, NoSpace, TokenmillError, UsageError, choose_from, nearest
 from tokenmill.pipeline import MAP_THREADS
 from tokenmill.quantities import numbered
 from tokenmill.staging import output_place, working_folder
 from tokenmill.streams import last_words, one_line, print_line, print_or_forget, to_json
 from tokenmill.system import check_system
+from tokenmill.version import __version__
 
 if TYPE_CHECKING:
     from tokenmill.options import RunOptions

@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Iterator
 
-from tokenmill import __version__
 from tokenmill.formats import Layout
 from tokenmill.journal import Encoded
 from tokenmill.manifest import QUARANTINE, VERSION, Input, Manifest, Shard
@@ -16,6 +15,7 @@ from tokenmill.planning import Plan, advised_split
 from tokenmill.progress import Status
 from tokenmill.quantities import format_bytes, format_files, format_seconds, numbered
 from tokenmill.spec import Spec
+from tokenmill.version import __version__
 from tokenmill.writer import quarantine_of
 
 

@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tokenmill import __version__
 from tokenmill.errors import TokenmillError
 from tokenmill.extras import install_extra
 from tokenmill.memory import available_cores, default_budget, memory_limit_and_place
@@ -18,6 +17,7 @@ from tokenmill.quantities import format_bytes
 from tokenmill.storage import StagedFile, free_bytes
 from tokenmill.tokenizers import ENGINES, load_vocabulary, make_engine
 from tokenmill.tokenizers.libraries import library, told
+from tokenmill.version import __version__
 
 _LIBRARIES = (
     "gigatoken", "tiktoken", "tokenizers", "sentencepiece", "huggingface_hub", "pyarrow", "numpy",

@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokenmill import __version__
 from tokenmill.batches import TRAIN, VAL, Counts
 from tokenmill.claims import Claims, is_own
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError, UsageError
@@ -59,6 +58,7 @@ from tokenmill.tokenizers import identity
 from tokenmill.tokenizers.libraries import advice
 from tokenmill.tokenizers.libraries import differences as library_differences
 from tokenmill.uploads import Uploads
+from tokenmill.version import __version__
 
 _STEP = 1024 * 1024
 

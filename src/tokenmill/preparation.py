@@ -13,7 +13,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenmill import __version__
 from tokenmill.batches import TokenBatch
 from tokenmill.caches import CacheGovernor
 from tokenmill.care import careful
@@ -77,6 +76,7 @@ from tokenmill.storage import (
 from tokenmill.supervision import Hand
 from tokenmill.tokenizers import Engine, make_engine
 from tokenmill.uploads import Uploads
+from tokenmill.version import __version__
 from tokenmill.writer import DatasetWriter, in_order
 
 if TYPE_CHECKING:

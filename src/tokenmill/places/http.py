@@ -21,11 +21,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from tokenmill import __version__
 from tokenmill.errors import InputError, UsageError
 from tokenmill.extras import install_extra
 from tokenmill.network import GATE, Passing
 from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
+from tokenmill.version import __version__
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager

@@ -20,7 +20,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from tokenmill import __version__
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.extras import install_extra
 from tokenmill.network import GATE, Passing
@@ -37,6 +36,7 @@ from tokenmill.places.http import (
 )
 from tokenmill.places.place import Found, InputFile, Selection, kind_of, unknown_kind
 from tokenmill.quantities import format_files
+from tokenmill.version import __version__
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
