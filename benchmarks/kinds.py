@@ -29,8 +29,8 @@ import pyarrow.parquet as pq
 
 import tokenmill
 from corpora import CORPORA, default_shared
-from tokenmill.cuts import NOWHERE
 from tokenmill.errors import TokenmillError
+from tokenmill.text.cuts import NOWHERE
 from tokenmill.tokenizers import Choice, Vocabulary, choose, load_vocabulary, make_engine
 from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
 from tokenmill.tokenizers.ranks import PATTERNS

@@ -22,9 +22,9 @@ import tiktoken
 import tokenizers
 
 from tests import texts
-from tokenmill import cuts
-from tokenmill.cuts import NOWHERE
 from tokenmill.errors import TokenmillError, UsageError
+from tokenmill.text import cuts
+from tokenmill.text.cuts import NOWHERE
 from tokenmill.tokenizers import Choice, Vocabulary, choose, load_vocabulary, make_engine
 from tokenmill.tokenizers.ranks import PATTERNS
 

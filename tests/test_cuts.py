@@ -1,6 +1,7 @@
 """Cutting one text and encoding the pieces gives the ids of the whole, wherever the cuts fall.
 
-White-box: the windows of `tokenmill.cuts` are shrunk so that a short text is cut hundreds of times.
+White-box: the windows of `tokenmill.text.cuts` are shrunk so that a short text is cut hundreds of
+times.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 
 from tests import oracles, texts
 from tests.shared import CORPORA, VOCABULARIES, corpus_documents
-from tokenmill import cuts
+from tokenmill.text import cuts
 
 SIZE = 6_000
 

@@ -54,8 +54,8 @@ def assert_exact(outcome: Outcome, documents: Sequence[str], vocabulary: str) ->
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few kilobytes, so that small texts are cut inside documents."""
-    from tokenmill import cuts
     from tokenmill.sources import block, jsonl, parquet, text
+    from tokenmill.text import cuts
     from tokenmill.tokenizers.gigatoken import GigatokenEngine
 
     for module in (block, jsonl, parquet, text):

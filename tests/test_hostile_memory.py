@@ -23,13 +23,13 @@ import measure
 import tokenmill as mill
 from tests.conftest import command_environment
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
-from tokenmill import utf8
 from tokenmill.calls import Calls
-from tokenmill.cuts import EVERYWHERE
 from tokenmill.errors import UsageError
 from tokenmill.memory import Budget, Room, TooLarge
 from tokenmill.sources import text
 from tokenmill.supervision import Forwarding
+from tokenmill.text import utf8
+from tokenmill.text.cuts import EVERYWHERE
 from tokenmill.tokenizers import load_vocabulary, make_engine, shared_reference
 
 MB = 1_000_000

@@ -24,13 +24,14 @@ from hypothesis import strategies as st
 
 import tokenmill
 from tests import corpora, oracles, test_positions, texts
-from tokenmill import batches, cuts, reading, utf8
+from tokenmill import batches, reading
 from tokenmill.batches import BadRecord, Counts
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.memory import Budget
 from tokenmill.planning import Plan, make_plan
 from tokenmill.sources import block, jsonl, parquet, text
 from tokenmill.spec import Spec
+from tokenmill.text import cuts, utf8
 
 QUARANTINE: dict[str, Any] = {"on_bad": "quarantine"}
 REPLACE: dict[str, Any] = {"invalid_utf8": "replace"}

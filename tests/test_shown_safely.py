@@ -12,8 +12,8 @@ import pytest
 
 from tests.conftest import Result, Run
 from tokenmill import cli, load_manifest, prepare
+from tokenmill.console import one_line, to_json, visible
 from tokenmill.errors import DamageFound
-from tokenmill.streams import one_line, to_json, visible
 
 EVIL = "\x1b]0;title\x07\x1b[31m\x1b]52;c;aGk=\x07\x9b2J\u202eabc\u2066\r\x08\x85\u2028\x7f"
 """Title, colour, clipboard, C1's clear, direction, carriage return, backspace, line ends, DEL."""

@@ -25,9 +25,9 @@ from tests import corpora
 from tests.outcome import Outcome
 from tests.test_inputs import decoded
 from tests.test_kinds import POINTER, archive
-from tokenmill.charset import advice
 from tokenmill.content import HEAD_BYTES, contradiction
 from tokenmill.errors import TokenmillError
+from tokenmill.text.charset import advice
 
 EN = "All human beings are born free and equal in dignity and rights. " * 40
 ZH = "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心。" * 20

@@ -15,7 +15,7 @@ import pytest
 
 from tests import runs
 from tests.conftest import Run, command_environment
-from tokenmill.streams import ERASE
+from tokenmill.console import ERASE
 
 pytest.importorskip("pyte")
 from tests.terminal import Terminal, at_terminal
@@ -144,7 +144,7 @@ def test_killed_worker_leaves_nothing(corpus: Path, tmp_path: Path) -> None:
 def test_a_line_is_printed_above_the_block() -> None:
     code = (
         "import sys\n"
-        "from tokenmill.streams import print_line, show_block\n"
+        "from tokenmill.console import print_line, show_block\n"
         "for text in ('warning', 'note'):\n"
         "    show_block(['#' * 40, 'tokens     1'], sys.stderr)\n"
         "    print_line(text, sys.stderr)\n"

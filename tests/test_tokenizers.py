@@ -27,11 +27,11 @@ from tests.conftest import Run
 from tests.outcome import Outcome, prepare
 from tests.shared import ARTICLES, CORPORA, GPT2_RANKS, corpus_documents
 from tests.test_exact import TEXTS, small_blocks  # noqa: F401  a fixture
-from tokenmill import cuts
-from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.memory import Budget
 from tokenmill.spec import Spec, fingerprint
+from tokenmill.text import cuts
+from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.tokenizers import Engine, choose, identity, load_vocabulary, make_engine, trial
 from tokenmill.tokenizers.tokenizer_json import TokenizerJson
 

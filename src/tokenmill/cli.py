@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from tokenmill.console import last_words, one_line, print_line, print_or_forget, to_json
 from tokenmill.errors import Interrupted, NoSpace, TokenmillError, UsageError, choose_from, nearest
 from tokenmill.pipeline import MAP_THREADS
-from tokenmill.quantities import numbered
 from tokenmill.staging import output_place, working_folder
-from tokenmill.streams import last_words, one_line, print_line, print_or_forget, to_json
 from tokenmill.system import check_system
+from tokenmill.units import numbered
 from tokenmill.version import __version__
 
 if TYPE_CHECKING:
@@ -380,7 +380,7 @@ def status(folder: Path, as_json: bool) -> None:
 
 def _status_lines(found: dict[str, Any]) -> list[str]:
     """What a person is told of a run or a dataset, if it has got that far."""
-    from tokenmill.quantities import format_bytes, format_seconds
+    from tokenmill.units import format_bytes, format_seconds
 
     lines: list[str] = []
     if "began" in found:

@@ -28,11 +28,11 @@ from tokenmill.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.memory import Budget, memory_limit
 from tokenmill.places import InputFile
 from tokenmill.planning import Plan, position_split_of
-from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import Block
 from tokenmill.sources.heads import look_at
 from tokenmill.spec import Spec
 from tokenmill.tokenizers import Vocabulary, choose, make_engine
+from tokenmill.units import format_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

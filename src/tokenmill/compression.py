@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tokenmill.errors import InputError
-from tokenmill.quantities import format_bytes
+from tokenmill.units import format_bytes
 
 READ_BYTES = 256 * 1024
 WINDOW_BYTES = 128 * 1024 * 1024

@@ -13,8 +13,8 @@ from tokenmill.memory import peak_resident_bytes
 from tokenmill.network import GATE
 from tokenmill.planning import Plan, advised_split
 from tokenmill.progress import Status
-from tokenmill.quantities import format_bytes, format_files, format_seconds, numbered
 from tokenmill.spec import Spec
+from tokenmill.units import format_bytes, format_files, format_seconds, numbered
 from tokenmill.version import __version__
 from tokenmill.writer import quarantine_of
 

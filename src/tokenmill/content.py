@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from tokenmill.charset import is_binary, wide_encoding
+from tokenmill.text.charset import is_binary, wide_encoding
 
 HEAD_BYTES = 16 * 1024
 """Enough for the mark of a tar archive (byte 257), and for what a text is made of."""

@@ -27,14 +27,14 @@ from tokenmill.batches import (
     TokenRun,
 )
 from tokenmill.calls import Calls
-from tokenmill.cuts import EVERYWHERE, NOWHERE, BytesView, CutRule, find_cut, provable_cut
 from tokenmill.errors import EngineMismatch, InputError
 from tokenmill.memory import TooLarge
-from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import Block
 from tokenmill.sources.text import HASHED_BYTES
+from tokenmill.text.cuts import EVERYWHERE, NOWHERE, BytesView, CutRule, find_cut, provable_cut
 from tokenmill.tokenizers import Engine, Tokens, Vocabulary, shared_reference
 from tokenmill.tokenizers.vocabulary import END_OF_TEXT
+from tokenmill.units import format_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -22,7 +22,7 @@ import difflib
 import errno
 from collections.abc import Iterable
 
-from tokenmill.streams import one_line
+from tokenmill.console import one_line
 
 
 class TokenmillError(Exception):

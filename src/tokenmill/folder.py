@@ -37,7 +37,6 @@ from tokenmill.places import InputFile
 from tokenmill.places.local import LocalPlace
 from tokenmill.places.standard_input import Pipe
 from tokenmill.planning import Plan
-from tokenmill.quantities import format_bytes, format_files
 from tokenmill.reading import read_small
 from tokenmill.side_files import written_in
 from tokenmill.spec import Spec
@@ -57,6 +56,7 @@ from tokenmill.storage import (
 from tokenmill.tokenizers import identity
 from tokenmill.tokenizers.libraries import advice
 from tokenmill.tokenizers.libraries import differences as library_differences
+from tokenmill.units import format_bytes, format_files
 from tokenmill.uploads import Uploads
 from tokenmill.version import __version__
 

@@ -15,7 +15,7 @@ from tokenmill.memory import TooManyFiles
 from tokenmill.places import NO_MORE, InputFile, Selection, expand
 from tokenmill.places.place import KINDS
 from tokenmill.places.standard_input import Pipe
-from tokenmill.quantities import format_bytes, format_files
+from tokenmill.units import format_bytes, format_files
 
 __all__ = [
     "NO_MORE", "InputFile", "InputList", "Pipe", "Selection", "find_inputs", "settled",

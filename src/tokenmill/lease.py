@@ -19,7 +19,7 @@ import msgspec
 
 from tokenmill.errors import OutputInUse, TemporaryFailure, TokenmillError
 from tokenmill.places.bucket import Bucket, ObjectChanged, Tag
-from tokenmill.quantities import format_seconds
+from tokenmill.units import format_seconds
 
 BEAT_SECONDS = 10.0
 WATCHED_BEATS = 4

@@ -19,9 +19,9 @@ import msgspec
 
 from tokenmill.batches import TRAIN, VAL
 from tokenmill.errors import DamageFound
-from tokenmill.quantities import numbered
 from tokenmill.reading import read_small
 from tokenmill.side_files import MANIFEST, QUARANTINE, SHA256SUMS
+from tokenmill.units import numbered
 
 __all__ = [
     "MANIFEST",

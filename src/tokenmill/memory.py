@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokenmill.errors import UsageError
-from tokenmill.quantities import format_bytes
+from tokenmill.units import format_bytes
 
 MIB = 1024 * 1024
 DEFAULT_MAXIMUM = 2 * 1024 * MIB

@@ -20,8 +20,8 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tokenmill.errors import TemporaryFailure
-from tokenmill.quantities import format_seconds
 from tokenmill.readahead import in_background
+from tokenmill.units import format_seconds
 
 Result = TypeVar("Result")
 DEFAULT_PATIENCE = 3600.0

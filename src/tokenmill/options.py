@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenmill.console import hide_block, one_line
 from tokenmill.errors import Interrupted, UsageError
 from tokenmill.journal import continuing_command
 from tokenmill.planning import Plan
 from tokenmill.progress import Display, Nothing, Progress
 from tokenmill.spec import SpecOptions
-from tokenmill.streams import hide_block, one_line
 from tokenmill.supervision import Attempt
 
 DEFAULT_CHECK = 0.0002

@@ -16,7 +16,6 @@ from typing import Any
 
 from tokenmill.calls import Calls
 from tokenmill.compression import WindowRoom
-from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.encode import LARGE_PIECE, EncodingRules, SeamEngine
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
@@ -35,13 +34,13 @@ from tokenmill.memory import (
     roomy_bytes,
 )
 from tokenmill.places import InputFile
-from tokenmill.quantities import format_bytes, format_count, format_files, format_seconds, numbered
 from tokenmill.sources import opened_ahead
 from tokenmill.sources.block import START, Block, Position, SourceOptions, Tails
 from tokenmill.sources.heads import look_at, needs_at_once, refuse_unusable
 from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.storage import free_bytes
+from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.textstream import Ahead, open_stream
 from tokenmill.tokenizers import (
     DEFAULT_ENGINE,
@@ -55,6 +54,7 @@ from tokenmill.tokenizers import (
     make_engine,
 )
 from tokenmill.tokenizers.libraries import library
+from tokenmill.units import format_bytes, format_count, format_files, format_seconds, numbered
 
 FETCHES = 4
 """Requests under way, or fetched and not yet read, of each remote file."""

@@ -29,7 +29,6 @@ from tokenmill.manifest import (
 from tokenmill.network import GATE, Gate
 from tokenmill.places.bucket import PART_BYTES, Bucket, StoredObject, parse
 from tokenmill.planning import Plan
-from tokenmill.quantities import format_bytes
 from tokenmill.readahead import in_background
 from tokenmill.reading import read_small
 from tokenmill.storage import (
@@ -39,6 +38,7 @@ from tokenmill.storage import (
     remove_working_folder,
     write_durably,
 )
+from tokenmill.units import format_bytes
 from tokenmill.uploads import FileChanged, Prefix, Uploads
 
 _LEASE = "lease"

@@ -53,15 +53,6 @@ from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
 from tokenmill.prefix import OutputPrefix
 from tokenmill.progress import Nothing, Reporter, Status, script_display
-from tokenmill.quantities import (
-    format_bytes,
-    format_count,
-    format_files,
-    format_seconds,
-    numbered,
-    parse_bytes,
-    parse_seconds,
-)
 from tokenmill.repair import repair
 from tokenmill.signature import checked, command_words, described, path_of, paths_of
 from tokenmill.sources.block import BLOCK_BYTES, START, Block, Position
@@ -75,6 +66,15 @@ from tokenmill.storage import (
 )
 from tokenmill.supervision import Hand
 from tokenmill.tokenizers import Engine, make_engine
+from tokenmill.units import (
+    format_bytes,
+    format_count,
+    format_files,
+    format_seconds,
+    numbered,
+    parse_bytes,
+    parse_seconds,
+)
 from tokenmill.uploads import Uploads
 from tokenmill.version import __version__
 from tokenmill.writer import DatasetWriter, in_order

@@ -16,11 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tokenmill.batches import Counts, TokenBatch
-from tokenmill.journal import Checkpoint
-from tokenmill.memory import resident_bytes
-from tokenmill.network import GATE
-from tokenmill.quantities import format_bytes, format_count, format_seconds, numbered
-from tokenmill.streams import (
+from tokenmill.console import (
     can_redraw,
     hide_block,
     print_or_forget,
@@ -28,6 +24,10 @@ from tokenmill.streams import (
     terminal_size,
     to_json,
 )
+from tokenmill.journal import Checkpoint
+from tokenmill.memory import resident_bytes
+from tokenmill.network import GATE
+from tokenmill.units import format_bytes, format_count, format_seconds, numbered
 
 Figures = dict[str, Any]
 """Plain data: what ``--json`` prints as progress, and what a caller's function gets."""

@@ -27,7 +27,6 @@ from tokenmill.folder import OutputFolder
 from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan
-from tokenmill.quantities import format_bytes
 from tokenmill.reading import read_small
 from tokenmill.sources.block import BLOCK_BYTES, Block, Position
 from tokenmill.storage import (
@@ -42,6 +41,7 @@ from tokenmill.storage import (
     set_aside,
     write_durably,
 )
+from tokenmill.units import format_bytes
 from tokenmill.writer import Router
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from pathlib import Path
 from tokenmill import claims as ownership
 from tokenmill.claims import PARTIAL, STATE_FOLDER, UNSUPPORTED, Claims, create_own, is_own, sync
 from tokenmill.errors import NoSpace, OutputInUse, TokenmillError, too_many_files
-from tokenmill.quantities import format_bytes
+from tokenmill.units import format_bytes
 
 __all__ = ["PARTIAL", "STATE_FOLDER"]
 FOUND_FOLDER = ".tokenmill-found"

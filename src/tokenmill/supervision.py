@@ -23,8 +23,8 @@ from pathlib import Path
 from types import FrameType
 
 from tokenmill.claims import create_own
+from tokenmill.console import erase_leftover
 from tokenmill.errors import Interrupted, TokenmillError
-from tokenmill.streams import erase_leftover
 
 AGAIN = 97
 """Exit code of a careful worker that has come past the trouble: go on as usual."""
@@ -175,7 +175,7 @@ def _obituary(number: int, was_oom: bool) -> str:
     why = ""
     if was_oom:
         from tokenmill.memory import memory_limit
-        from tokenmill.quantities import format_bytes
+        from tokenmill.units import format_bytes
 
         why = (
             "; the kernel's out-of-memory killer took it (memory limit "

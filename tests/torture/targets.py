@@ -24,7 +24,7 @@ import tokenmill
 from tests import corpora, texts, troubled
 from tests.shared import GPT2_RANKS
 from tests.torture import mutations
-from tokenmill import cuts, planning, quantities, tokenizers, utf8
+from tokenmill import planning, tokenizers, units
 from tokenmill.batches import CORRUPT_COMPRESSION, BadRecord, Counts
 from tokenmill.dataset import Dataset
 from tokenmill.errors import LimitReached, TokenmillError
@@ -36,6 +36,7 @@ from tokenmill.planning import Plan, make_plan
 from tokenmill.sources import open_source
 from tokenmill.sources.block import START, Position
 from tokenmill.spec import Spec
+from tokenmill.text import cuts, utf8
 from tokenmill.tokenizers import load_vocabulary
 from tokenmill.verification import verify
 
@@ -538,13 +539,13 @@ WORDS = ["1", "9", "0", "_", ".", "K", "M", "GiB", "B", "-", "+", "e", " ", "\u0
 def attack_options(case: Case) -> None:
     """Texts for numbers, and odd values for every option of the spec."""
     text = "".join(case.rng.choice(WORDS) for _ in range(case.rng.randint(0, 6)))
-    for parse in (quantities.parse_bytes, quantities.parse_count):
+    for parse in (units.parse_bytes, units.parse_count):
         with contextlib.suppress(TokenmillError):
             count = parse(text)
             if count < 0:
                 raise Broken("a negative number")
     with contextlib.suppress(TokenmillError):
-        quantities.parse_seconds(text)
+        units.parse_seconds(text)
     options: dict[str, Any] = {}
     for name in case.rng.sample(sorted(SPEC_VALUES), case.rng.randint(1, 4)):
         options[name] = SPEC_VALUES[name](case.rng, text)

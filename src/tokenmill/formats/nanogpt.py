@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenmill.formats.format import Format, Layout, TokenFile, plain_tokens
-from tokenmill.quantities import numbered
+from tokenmill.units import numbered
 
 BLOCK_SIZE = 1024
 """nanoGPT's default block_size: get_batch draws from range(len(data) - block_size)."""

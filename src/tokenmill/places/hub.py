@@ -35,7 +35,7 @@ from tokenmill.places.http import (
     retry_after,
 )
 from tokenmill.places.place import Found, InputFile, Selection, kind_of, unknown_kind
-from tokenmill.quantities import format_files
+from tokenmill.units import format_files
 from tokenmill.version import __version__
 
 if TYPE_CHECKING:

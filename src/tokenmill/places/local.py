@@ -20,9 +20,9 @@ from tokenmill.content import HEAD_BYTES
 from tokenmill.errors import InputError, unreadable
 from tokenmill.places import standard_input
 from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, kind_of, unknown_kind
-from tokenmill.quantities import numbered
 from tokenmill.reading import read_patiently
 from tokenmill.side_files import SIDE_FILES, written_in
+from tokenmill.units import numbered
 
 _PROBE = 64 * 1024
 

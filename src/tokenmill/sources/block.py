@@ -8,16 +8,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tokenmill import utf8
 from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, TOO_LARGE, BadRecord, DocumentBatch
-from tokenmill.charset import SAMPLE_BYTES, advice
 from tokenmill.compression import WINDOW_BYTES, WindowRoom
-from tokenmill.cuts import EVERYWHERE, CutRule, SeamEncoder
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.memory import InHand
 from tokenmill.places import InputFile
-from tokenmill.quantities import format_bytes
+from tokenmill.text import utf8
+from tokenmill.text.charset import SAMPLE_BYTES, advice
+from tokenmill.text.cuts import EVERYWHERE, CutRule, SeamEncoder
 from tokenmill.textstream import Ahead, ByteStream, open_stream, read_head
+from tokenmill.units import format_bytes
 
 BLOCK_BYTES = 2 * 1024 * 1024
 """Text in one block, about. Measured: from 1 to 2 MiB is fastest, for the text and its ids then

@@ -27,7 +27,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from tokenmill import utf8
 from tokenmill.batches import (
     INVALID_UTF8,
     NO_TEXT,
@@ -57,6 +56,7 @@ from tokenmill.sources.block import (
 )
 from tokenmill.sources.columns import divided, values_of
 from tokenmill.sources.text import BYTE_ORDER_MARK
+from tokenmill.text import utf8
 from tokenmill.textstream import ByteStream, Excerpt
 
 _STEP = FIRST_LINE_BYTES = 64 * 1024

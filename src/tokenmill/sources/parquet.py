@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tokenmill import utf8
 from tokenmill.batches import (
     CORRUPT_PARQUET,
     INVALID_UTF8,
@@ -29,7 +28,6 @@ from tokenmill.batches import (
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.memory import PAGE_SHARE, SMALL_PAGE, SMALL_READER
 from tokenmill.places import InputFile
-from tokenmill.quantities import format_bytes
 from tokenmill.rangefile import RangeFile
 from tokenmill.readahead import Range, ReadAhead, cost
 from tokenmill.sources.block import (
@@ -54,7 +52,9 @@ from tokenmill.sources.pages import (
     footer_elements,
     pages_of,
 )
+from tokenmill.text import utf8
 from tokenmill.textstream import read_head
+from tokenmill.units import format_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,7 +1,7 @@
 """Plain text: one document, or divided by lines, blank lines or a separator.
 
 Files of any size are read in bounded memory: a block is a byte range cut between two documents
-where one ends near, else inside the document at a safe cut (``tokenmill.cuts``). A byte order
+where one ends near, else inside the document at a safe cut (``tokenmill.text.cuts``). A byte order
 mark at the very start is dropped; every other byte is kept.
 """
 
@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from tokenmill import utf8
 from tokenmill.batches import (
     INVALID_UTF8,
     SPECIAL_TEXT,
@@ -21,11 +20,9 @@ from tokenmill.batches import (
     Counts,
     DocumentBatch,
 )
-from tokenmill.cuts import NOWHERE, Cut, UnbrokenRun, find_cut, whole_characters
 from tokenmill.errors import InputError, UsageError, choose_from
 from tokenmill.memory import TooLarge
 from tokenmill.places import InputFile
-from tokenmill.quantities import format_bytes
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     Block,
@@ -39,7 +36,10 @@ from tokenmill.sources.block import (
     record_too_large,
     resumed,
 )
+from tokenmill.text import utf8
+from tokenmill.text.cuts import NOWHERE, Cut, UnbrokenRun, find_cut, whole_characters
 from tokenmill.textstream import ByteStream, Excerpt
+from tokenmill.units import format_bytes
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HASHED_BYTES = 1024 * 1024

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.errors import TokenmillError, UsageError, choose_from
 from tokenmill.memory import Budget, Needs, return_free_memory
+from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.tokenizers.differences import different
 from tokenmill.tokenizers.engine import Engine, Tokens
 from tokenmill.tokenizers.gigatoken import GigatokenEngine

@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING
 
-from tokenmill.cuts import NOWHERE, CutRule, provable_cut
 from tokenmill.memory import Room
+from tokenmill.text.cuts import NOWHERE, CutRule, provable_cut
 from tokenmill.tokenizers.differences import Ranges
 from tokenmill.tokenizers.engine import Engine, Tokens
 

@@ -23,9 +23,9 @@ from functools import cached_property
 from importlib import resources
 from pathlib import Path
 
-from tokenmill.cuts import EVERYWHERE, CutRule
 from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.memory import Needs
+from tokenmill.text.cuts import EVERYWHERE, CutRule
 from tokenmill.tokenizers.vocabulary import END_OF_TEXT, Vocabulary, chosen_token
 
 _ENCODINGS_URL = "https://openaipublic.blob.core.windows.net/encodings/"

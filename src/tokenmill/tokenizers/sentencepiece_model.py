@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from tokenmill.cuts import NOWHERE
 from tokenmill.errors import TokenmillError
 from tokenmill.extras import install_extra
 from tokenmill.memory import MIB, Needs
+from tokenmill.text.cuts import NOWHERE
 from tokenmill.tokenizers.sentencepiece_proto import BYTE, NORMAL, ModelFile, read_model_file
 from tokenmill.tokenizers.vocabulary import Vocabulary, chosen_token, no_end_of_text
 

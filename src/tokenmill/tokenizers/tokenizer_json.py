@@ -18,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from tokenmill.cuts import NOWHERE, CutRule
 from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.memory import MIB, Needs
+from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.tokenizers import growth, huggingface_library
 from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
 from tokenmill.tokenizers.huggingface_library import HuggingFaceTokenizer

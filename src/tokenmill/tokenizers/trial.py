@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from tokenmill.cuts import NOWHERE, BytesView, CutRule, find_cut, provable_cut
+from tokenmill.text.cuts import NOWHERE, BytesView, CutRule, find_cut, provable_cut
 from tokenmill.tokenizers.engine import Engine
 from tokenmill.tokenizers.vocabulary import Vocabulary
 

@@ -12,9 +12,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tokenmill.cuts import CutRule
 from tokenmill.errors import UsageError
 from tokenmill.memory import Needs
+from tokenmill.text.cuts import CutRule
 
 END_OF_TEXT = "<|endoftext|>"
 _PLACES = ("name", "commit")

@@ -24,7 +24,7 @@ Every cut is a function of the text and of the previous cut only: never of threa
 A ``CutRule`` says which of these hold for one tokenizer. Where none does (``NOWHERE``), a text is
 never cut: then a document is held whole, or it is an error.
 
-The text may hold bytes that are not UTF-8 (``tokenmill.utf8``), which are later replaced by
+The text may hold bytes that are not UTF-8 (``tokenmill.text.utf8``), which are later replaced by
 U+FFFD or taken out. The pieces joined are then the *repaired* text, and so are the characters that
 the rules look at. Where bytes are taken out, their neighbours meet: no cut is made there.
 """
@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from tokenmill import utf8
+from tokenmill.text import utf8
 
 WINDOW = 64 * 1024
 """Bytes looked at in one step of the search for a provable cut."""

@@ -1,0 +1,1 @@
+"""What holds for any text: faults of UTF-8, encodings told, where a text may be cut."""
