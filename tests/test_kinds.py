@@ -29,10 +29,10 @@ from tests.conftest import Run, command_environment
 from tests.outcome import Outcome
 from tests.test_inputs import decoded
 from tests.test_standard_input import prepare as prepare_pipe
-from tokenmill.content import HEAD_BYTES, contradiction
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.inputs import Selection, find_inputs
-from tokenmill.places.place import KindRule
+from tokenmill.kinds.content import HEAD_BYTES, contradiction
+from tokenmill.kinds.kind import KindRule
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.text import charset
 from tokenmill.verification import verify

@@ -25,8 +25,8 @@ from tests import corpora
 from tests.outcome import Outcome
 from tests.test_inputs import decoded
 from tests.test_kinds import POINTER, archive
-from tokenmill.content import HEAD_BYTES, contradiction
 from tokenmill.errors import TokenmillError
+from tokenmill.kinds.content import HEAD_BYTES, contradiction
 from tokenmill.text.charset import advice
 
 EN = "All human beings are born free and equal in dignity and rights. " * 40

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.calls import Calls
-from tokenmill.compression import WindowRoom
 from tokenmill.encode import LARGE_PIECE, EncodingRules, SeamEngine
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
+from tokenmill.kinds.compression import WindowRoom
 from tokenmill.memory import (
     SMALL_READER,
     Budget,

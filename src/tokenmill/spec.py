@@ -16,7 +16,7 @@ from typing import Any, TypedDict
 
 from tokenmill.errors import UsageError, choose_from
 from tokenmill.formats import Format, find_format
-from tokenmill.places.place import KindRule
+from tokenmill.kinds.kind import KindRule
 from tokenmill.units import parse_count
 
 SPECIAL_TEXT = ("text", "token", "error")

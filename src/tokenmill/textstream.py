@@ -10,7 +10,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import Protocol
 
-from tokenmill.compression import (
+from tokenmill.errors import WrongContent
+from tokenmill.kinds.compression import (
     READ_BYTES,
     Damage,
     DecompressedFile,
@@ -18,7 +19,6 @@ from tokenmill.compression import (
     WindowRoom,
     first_needs,
 )
-from tokenmill.errors import WrongContent
 from tokenmill.network import GATE
 from tokenmill.places import Content, InputFile
 from tokenmill.places.standard_input import Pipe

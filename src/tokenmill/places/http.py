@@ -23,8 +23,9 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from tokenmill.errors import InputError, UsageError
 from tokenmill.extras import install_extra
+from tokenmill.kinds.kind import unknown_kind
 from tokenmill.network import GATE, Passing
-from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
+from tokenmill.places.place import NO_MORE, Found, InputFile, Selection
 from tokenmill.version import __version__
 
 if TYPE_CHECKING:

@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.extras import install_extra
+from tokenmill.kinds.kind import kind_of, unknown_kind
 from tokenmill.network import GATE, Passing
 from tokenmill.places.cards import Config, configs_of
 from tokenmill.places.http import (
@@ -34,7 +35,7 @@ from tokenmill.places.http import (
     read_whole,
     retry_after,
 )
-from tokenmill.places.place import Found, InputFile, Selection, kind_of, unknown_kind
+from tokenmill.places.place import Found, InputFile, Selection
 from tokenmill.units import format_files
 from tokenmill.version import __version__
 

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import xxhash
 
-from tokenmill.content import HEAD_BYTES
 from tokenmill.errors import InputError, unreadable
+from tokenmill.kinds.content import HEAD_BYTES
+from tokenmill.kinds.kind import kind_of, unknown_kind
 from tokenmill.places import standard_input
-from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, kind_of, unknown_kind
+from tokenmill.places.place import NO_MORE, Found, InputFile, Selection
 from tokenmill.reading import read_patiently
 from tokenmill.side_files import SIDE_FILES, written_in
 from tokenmill.units import numbered

@@ -17,9 +17,9 @@ from dataclasses import replace
 
 import xxhash
 
-from tokenmill.compression import Damage
-from tokenmill.content import COMPRESSED, contradiction, looks_like_lines
 from tokenmill.errors import InputError, TemporaryFailure, UsageError, unreadable
+from tokenmill.kinds.compression import Damage
+from tokenmill.kinds.content import COMPRESSED, contradiction, looks_like_lines
 from tokenmill.places.place import NO_MORE, Content, Found, InputFile, Selection
 
 PATH = "-"

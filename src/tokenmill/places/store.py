@@ -12,8 +12,9 @@ import re
 from fnmatch import fnmatchcase
 
 from tokenmill.errors import InputError
+from tokenmill.kinds.kind import unknown_kind
 from tokenmill.places.bucket import Bucket, ObjectChanged, StoredObject, parse
-from tokenmill.places.place import NO_MORE, Found, InputFile, Selection, unknown_kind
+from tokenmill.places.place import NO_MORE, Found, InputFile, Selection
 
 
 class StoreContent:

@@ -5,7 +5,7 @@ wherever they are encoded. ``blocks()`` walks through the file once, cheaply and
 block's ``read()`` does the heavy part and is called from any thread. Blocks follow from the input
 alone, never from the number of threads or the memory.
 
-To add a source: one file here, one line in ``SOURCES``, a suffix in ``inputs.KINDS``.
+To add a source: one file here, one line in ``SOURCES``, a suffix in ``kinds.kind.KINDS``.
 """
 
 from __future__ import annotations

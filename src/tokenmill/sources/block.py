@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, TOO_LARGE, BadRecord, DocumentBatch
-from tokenmill.compression import WINDOW_BYTES, WindowRoom
 from tokenmill.errors import InputError, TokenmillError
+from tokenmill.kinds.compression import WINDOW_BYTES, WindowRoom
 from tokenmill.memory import InHand
 from tokenmill.places import InputFile
 from tokenmill.text import utf8

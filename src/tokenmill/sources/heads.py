@@ -20,10 +20,10 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 
-from tokenmill.compression import too_large
-from tokenmill.content import HEAD_BYTES, Content, contradiction, is_lines
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.inputs import InputList
+from tokenmill.kinds.compression import too_large
+from tokenmill.kinds.content import HEAD_BYTES, Content, contradiction, is_lines
 from tokenmill.places import InputFile, Selection
 from tokenmill.places.standard_input import Pipe
 from tokenmill.readahead import in_background, result_by
