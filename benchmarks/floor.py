@@ -40,7 +40,7 @@ from tokenmill.planning import Plan, make_plan
 from tokenmill.progress import Status
 from tokenmill.sources.block import START
 from tokenmill.spec import Spec
-from tokenmill.storage import STATE_FOLDER
+from tokenmill.stores.durable import STATE_FOLDER
 from tokenmill.tokenizers import make_engine
 from tokenmill.writer import DatasetWriter
 

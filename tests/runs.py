@@ -24,7 +24,7 @@ from tests import corpora, texts
 from tests.conftest import Result, command_environment, forkserver, kill
 from tests.forkserver import hear_signals
 from tests.shared import REPOSITORY
-from tokenmill.storage import lock_holder
+from tokenmill.stores.lock import lock_holder
 
 TROUBLED = REPOSITORY / "tests" / "troubled.py"
 KINDS = ("txt", "one.txt", "jsonl", "jsonl.zst", "parquet", "giant.parquet")

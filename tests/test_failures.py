@@ -22,9 +22,11 @@ from tests import corpora, texts
 from tests.conftest import Run, kill, start
 from tests.outcome import Outcome, prepare
 from tests.shared import ARTICLES
-from tokenmill import folder, preparation, storage, writer
+from tokenmill import folder, preparation, writer
 from tokenmill.errors import InputError, NoSpace, OutputInUse, SpecMismatch
-from tokenmill.storage import locked, write_durably
+from tokenmill.stores import lock
+from tokenmill.stores.durable import write_durably
+from tokenmill.stores.lock import locked
 
 OPTIONS = ["--format", "build-nanogpt", "--shard-tokens", "100K", "--check", "0"]
 
@@ -155,9 +157,9 @@ def test_two_interrupts_end_at_once(corpus: corpora.Corpus, tmp_path: Path) -> N
 
 def test_a_lock_file_that_its_holder_removed_locks_nobody_else(tmp_path: Path) -> None:
     """A run that ends removes the file that another may have opened a moment before."""
-    opened = storage._open_lock(tmp_path)
-    storage.remove_state(tmp_path)
-    assert not storage._is_current(opened, tmp_path)
+    opened = lock._open_lock(tmp_path)
+    lock.remove_state(tmp_path)
+    assert not lock._is_current(opened, tmp_path)
     with (
         locked(tmp_path),
         pytest.raises(OutputInUse, match=str(os.getpid())),

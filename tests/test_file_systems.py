@@ -19,9 +19,9 @@ import pytest
 from tests import runs
 from tests.conftest import kill
 from tests.injection import Scene, arguments, need_strace
-from tokenmill import storage
-from tokenmill.claims import create_own, is_own
 from tokenmill.errors import OutputInUse
+from tokenmill.stores import durable, lock
+from tokenmill.stores.claims import create_own, is_own
 
 KERNELS_OWN = 524
 """ENOTSUPP, the kernel's own, which some network file systems let out; C libraries name it not."""
@@ -129,10 +129,10 @@ def test_a_lock_that_another_has(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", held)
-    monkeypatch.setattr(storage, "_LOCK_PATIENCE", 0)
-    with pytest.raises(OutputInUse), storage.locked(tmp_path):
+    monkeypatch.setattr(lock, "_LOCK_PATIENCE", 0)
+    with pytest.raises(OutputInUse), lock.locked(tmp_path):
         pass
-    assert storage.lock_holder(tmp_path) is not None
+    assert lock.lock_holder(tmp_path) is not None
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def test_every_way_of_saying_that_it_is_lacking(
     told = list[str]()
     ours, foreign = tmp_path / "ours", tmp_path / "foreign"
     foreign.write_bytes(b"not ours")
-    with storage.locked(tmp_path, told.append):
+    with lock.locked(tmp_path, told.append):
         create_own(ours)
         with pytest.raises(FileExistsError):
             create_own(foreign)
         assert is_own(ours) and not is_own(foreign)
-        storage.write_durably(tmp_path / "small", b"content")
+        durable.write_durably(tmp_path / "small", b"content")
     assert [lost for lost in LOST if any(lost in line for line in told)] == list(LOST)
     assert foreign.read_bytes() == b"not ours"
 
@@ -187,7 +187,7 @@ def test_without_hard_links_a_lock_never_takes_the_place_of_another(
 
     made: list[int] = []
     monkeypatch.setattr(os, "link", link)
-    with storage.locked(tmp_path, told.append):
+    with lock.locked(tmp_path, told.append):
         assert (state / "lock").stat().st_ino == made[0]
     assert len(told) == 1 and "no hard links" in told[0]
 
@@ -199,7 +199,7 @@ def test_a_dead_process_that_nobody_waited_for_holds_nothing() -> None:
         os._exit(0)
     try:
         runs.wait_for(lambda: runs.is_dead(child), "the end of the child")
-        assert storage._started(child) is None
-        assert storage._started(os.getpid()) is not None
+        assert lock._started(child) is None
+        assert lock._started(os.getpid()) is not None
     finally:
         os.waitpid(child, 0)

@@ -19,12 +19,13 @@ import xxhash
 
 import tokenmill
 from tests.shared import GPT2_RANKS
-from tokenmill import folder, reading, units
+from tokenmill import folder, units
 from tokenmill.dataset import Dataset
 from tokenmill.errors import DamageFound, LimitReached, TokenmillError, UsageError
 from tokenmill.inspection import describe, text_at_token, text_of_document
 from tokenmill.manifest import load_manifest
 from tokenmill.sources import block, text
+from tokenmill.stores import disk_reads
 from tokenmill.tokenizers import load_vocabulary
 from tokenmill.verification import verify
 
@@ -155,7 +156,7 @@ def test_a_shard_that_grew_is_not_shown(done: Path) -> None:
 
 
 def test_a_file_too_large_for_a_manifest_is_not_read(done: Path) -> None:
-    os.truncate(done / "manifest.json", reading.MOST_BYTES + 1)
+    os.truncate(done / "manifest.json", disk_reads.MOST_BYTES + 1)
     with pytest.raises(DamageFound, match="larger than"):
         load_manifest(done)
 

@@ -32,8 +32,8 @@ from tokenmill import preparation
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError, UsageError
 from tokenmill.inputs import Selection, find_inputs
 from tokenmill.memory import Listing
-from tokenmill.network import GATE
-from tokenmill.places import cards, http, hub
+from tokenmill.stores import dataset_card, http, hub
+from tokenmill.stores.retry import GATE
 
 NAME = "HuggingFaceFW/fineweb-edu"
 CARD = """---
@@ -269,7 +269,7 @@ def test_configs_that_make_no_sense_are_named(
         find(str(tmp_path), "default")
     for text in ("configs: 7", "configs: [7]", "configs: [{data_files: 7}]", "configs: [", "a: *b"):
         with pytest.raises(InputError, match="the dataset's card makes no sense"):
-            cards.configs_of(f"---\n{text}\n---\n", "there")
+            dataset_card.configs_of(f"---\n{text}\n---\n", "there")
     (tmp_path / "x.txt").write_text("x")
     fake.add("org/plain", tmp_path)
     with pytest.raises(UsageError, match="has no configs, so none is called 'x'"):
@@ -447,9 +447,9 @@ FAULTS: dict[str, tuple[Act, str, bool]] = {
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little patience, and little of everything else that takes time."""
-    from tokenmill import network
+    from tokenmill.stores import retry
 
-    monkeypatch.setattr(network, "_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(http, "READ_SECONDS", 1.0)
     monkeypatch.setattr(preparation, "DEFAULT_PATIENCE", 2.5)
 

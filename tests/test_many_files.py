@@ -16,7 +16,6 @@ import pytest
 
 import tokenmill as mill
 from tests.conftest import Run
-from tokenmill import reading
 from tokenmill.batches import Counts
 from tokenmill.errors import UsageError
 from tokenmill.journal import (
@@ -29,8 +28,8 @@ from tokenmill.journal import (
 )
 from tokenmill.manifest import Input, load_manifest
 from tokenmill.memory import Budget, Listing, TooManyFiles, listed_bytes
-from tokenmill.places import Selection, expand
 from tokenmill.spec import Spec, fingerprint
+from tokenmill.stores import Selection, disk_reads, expand
 
 AWKWARD = "".join(map(chr, [*range(1, 128), 0x80, 0x9F, 0xA0, 0x2028, 0xFEFF, 0x1F600]))
 
@@ -85,7 +84,7 @@ def test_the_journal_of_a_run_of_weeks_is_read_line_by_line(
         file.write(to_line(RunBegun(1, "0", "f", {}, {}, [], [], "")))
         file.write(bytes(to_line(at)) * 10_000)
         size = file.tell()
-    monkeypatch.setattr(reading, "MOST_BYTES", 10_000)
+    monkeypatch.setattr(disk_reads, "MOST_BYTES", 10_000)
     tracemalloc.start()
     log = read_journal(tmp_path)
     assert tracemalloc.get_traced_memory()[1] < 500_000 < size
@@ -98,7 +97,7 @@ def test_the_reader_takes_a_manifest_of_a_million_files() -> None:
     """About 400 bytes each with a long path."""
     if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") < 4 * 10**9:
         pytest.skip("this machine has little memory")
-    assert reading.MOST_BYTES >= 400 * 10**6
+    assert disk_reads.MOST_BYTES >= 400 * 10**6
 
 
 def test_each_file_is_counted_in_the_budget() -> None:

@@ -18,9 +18,9 @@ from tests.outcome import Outcome
 from tests.test_store_output import check_conditions
 from tokenmill.errors import InputError
 from tokenmill.inputs import find_inputs
-from tokenmill.network import GATE
-from tokenmill.places import bucket as bucket_module
-from tokenmill.places.bucket import Bucket
+from tokenmill.stores import bucket as bucket_module
+from tokenmill.stores.bucket import Bucket
+from tokenmill.stores.retry import GATE
 
 
 @pytest.fixture(params=["gs", "az"])

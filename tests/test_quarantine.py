@@ -24,13 +24,14 @@ from hypothesis import strategies as st
 
 import tokenmill
 from tests import corpora, oracles, test_positions, texts
-from tokenmill import batches, reading
+from tokenmill import batches
 from tokenmill.batches import BadRecord, Counts
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.memory import Budget
 from tokenmill.planning import Plan, make_plan
 from tokenmill.sources import block, jsonl, parquet, text
 from tokenmill.spec import Spec
+from tokenmill.stores import disk_reads
 from tokenmill.text import cuts, utf8
 
 QUARANTINE: dict[str, Any] = {"on_bad": "quarantine"}
@@ -598,12 +599,12 @@ def failing(times: int, call: Callable[..., bytes]) -> Callable[..., bytes]:
 def test_an_io_error_is_tried_again_and_never_quarantined(
     times: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reading, "PAUSE_SECONDS", 0)
+    monkeypatch.setattr(disk_reads, "PAUSE_SECONDS", 0)
     path = tmp_path / "c.txt"
     path.write_bytes(b"some text")
     blocks = list(plan_of(path, **QUARANTINE).blocks())
     monkeypatch.setattr(os, "pread", failing(times, os.pread))
-    if times < reading.TRIES:
+    if times < disk_reads.TRIES:
         assert blocks[0].read().documents == [b"some text"]
     else:
         with pytest.raises(InputError, match=r"c\.txt, byte 0"):

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from tests import texts
 from tokenmill.errors import InputError, LimitReached
 from tokenmill.inputs import find_inputs
-from tokenmill.places import InputFile
-from tokenmill.places.local import LocalContent, LocalPlace
-from tokenmill.readahead import MOST_WASTE, ReadAhead, result_by
 from tokenmill.sources import open_source, opened_ahead
 from tokenmill.sources.block import SourceOptions
+from tokenmill.stores import InputFile
+from tokenmill.stores.local import LocalContent, LocalPlace
+from tokenmill.stores.readahead import MOST_WASTE, ReadAhead, result_by
 from tokenmill.textstream import Ahead
 from tokenmill.tokenizers import load_vocabulary, make_engine
 

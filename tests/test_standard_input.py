@@ -19,7 +19,7 @@ from tests import runs
 from tests.conftest import Result, command_environment, kill
 from tests.forkserver import hear_signals
 from tests.outcome import Outcome
-from tokenmill.storage import PARTIAL
+from tokenmill.stores.durable import PARTIAL
 
 DOCUMENTS = runs.documents()
 JSONL = "".join(json.dumps({"text": text}) + "\n" for text in DOCUMENTS).encode()

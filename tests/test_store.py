@@ -18,9 +18,9 @@ from tokenmill.errors import InputError, TemporaryFailure, UsageError
 from tokenmill.inputs import find_inputs
 from tokenmill.journal import read_journal
 from tokenmill.memory import Listing, TooManyFiles
-from tokenmill.network import GATE
-from tokenmill.places import Selection, expand
-from tokenmill.places import bucket as bucket_module
+from tokenmill.stores import Selection, expand
+from tokenmill.stores import bucket as bucket_module
+from tokenmill.stores.retry import GATE
 
 FOOTER = 64 * 1024
 KINDS = ("txt", "jsonl", "jsonl.gz", "jsonl.zst", "parquet")

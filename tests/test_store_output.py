@@ -19,8 +19,8 @@ from tests.test_store import server, store
 from tokenmill.batches import TRAIN
 from tokenmill.errors import OutputInUse
 from tokenmill.lease import Lease
-from tokenmill.places.bucket import Bucket, ObjectChanged
 from tokenmill.staging import working_folder
+from tokenmill.stores.bucket import Bucket, ObjectChanged
 from tokenmill.uploads import MOST_WAITING
 
 __all__ = ["server", "store"]  # fixtures

@@ -21,10 +21,10 @@ from tests.outcome import Outcome
 from tests.test_inputs import decoded
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError
 from tokenmill.inputs import find_inputs
-from tokenmill.network import GATE, Gate, Passing
 from tokenmill.planning import make_plan
 from tokenmill.sources.text import HASHED_BYTES
 from tokenmill.spec import Spec
+from tokenmill.stores.retry import GATE, Gate, Passing
 
 TEXT = "".join(f"line {number} of a text\n" for number in range(4000))
 
@@ -200,7 +200,7 @@ def test_a_host_that_never_answered_ends_the_run_in_seconds(
 def test_a_host_that_answered_once_gets_all_the_patience(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("tokenmill.network.FIRST_PATIENCE", 0.2)
+    monkeypatch.setattr("tokenmill.stores.retry.FIRST_PATIENCE", 0.2)
     gate, calls = Gate(patience=20.0), 0
     assert gate.request(lambda: 1, "s3://bucket/a, byte 0") == 1
 

@@ -30,10 +30,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmill import cli, folder, journal, lease, preparation, storage, tokenizers, uploads
+from tokenmill import cli, folder, journal, lease, preparation, tokenizers, uploads
 from tokenmill.manifest import Shard
 from tokenmill.memory import Budget
 from tokenmill.sources import block, jsonl, parquet, text
+from tokenmill.stores import durable
 from tokenmill.supervision import Attempt
 from tokenmill.tokenizers import Engine, Tokens, Vocabulary
 
@@ -152,7 +153,7 @@ def die_before_manifest() -> None:
         if path.name == "manifest.json":
             os.kill(os.getppid(), signal.SIGKILL)
             os.kill(os.getpid(), signal.SIGKILL)
-        storage.write_durably(path, content)
+        durable.write_durably(path, content)
 
     vars(folder)["write_durably"] = dying
 

@@ -239,7 +239,7 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
 def plan(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     """Tell what prepare would do with the same options; writes nothing."""
     from tokenmill.preparation import plan_run, refuse_pipe
-    from tokenmill.storage import free_bytes
+    from tokenmill.stores.durable import free_bytes
 
     place = Path(output_place(out))
     run = _make_run(options)

@@ -26,11 +26,11 @@ from tokenmill.inputs import Selection, find_inputs, settled
 from tokenmill.inspection import vocabulary_of
 from tokenmill.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.memory import Budget, memory_limit
-from tokenmill.places import InputFile
 from tokenmill.planning import Plan, position_split_of
 from tokenmill.sources.block import Block
 from tokenmill.sources.heads import look_at
 from tokenmill.spec import Spec
+from tokenmill.stores import InputFile
 from tokenmill.tokenizers import Vocabulary, choose, make_engine
 from tokenmill.units import format_bytes
 

@@ -25,8 +25,9 @@ from tokenmill.manifest import (
     Shard,
     load_manifest,
 )
-from tokenmill.reading import read_small
-from tokenmill.storage import FOUND_FOLDER, STATE_FOLDER, lock_holder
+from tokenmill.stores.disk_reads import read_small
+from tokenmill.stores.durable import FOUND_FOLDER, STATE_FOLDER
+from tokenmill.stores.lock import lock_holder
 
 _STEP = 1024 * 1024
 

@@ -13,7 +13,7 @@ from typing import Any
 from tokenmill.errors import TokenmillError
 from tokenmill.extras import install_extra
 from tokenmill.memory import available_cores, default_budget, memory_limit_and_place
-from tokenmill.storage import StagedFile, free_bytes
+from tokenmill.stores.durable import StagedFile, free_bytes
 from tokenmill.tokenizers import ENGINES, load_vocabulary, make_engine
 from tokenmill.tokenizers.libraries import library, told
 from tokenmill.units import format_bytes

@@ -17,10 +17,10 @@ from functools import partial
 
 from tokenmill.formats.format import item_bytes
 from tokenmill.inputs import InputList
-from tokenmill.places import InputFile
-from tokenmill.readahead import in_background
 from tokenmill.sources import open_source
 from tokenmill.sources.block import Sample, Source, SourceOptions
+from tokenmill.stores import InputFile
+from tokenmill.stores.readahead import in_background
 from tokenmill.tokenizers import Engine
 
 SAMPLES = 12

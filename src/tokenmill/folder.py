@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.batches import TRAIN, VAL, Counts
-from tokenmill.claims import Claims, is_own
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError, UsageError
 from tokenmill.formats.format import item_bytes
 from tokenmill.journal import JOURNAL, Checkpoint, Log, RunBegun, read_journal
@@ -33,14 +32,12 @@ from tokenmill.manifest import (
     is_plain_name,
     load_manifest,
 )
-from tokenmill.places import InputFile
-from tokenmill.places.local import LocalPlace
-from tokenmill.places.standard_input import Pipe
 from tokenmill.planning import Plan
-from tokenmill.reading import read_small
-from tokenmill.side_files import written_in
 from tokenmill.spec import Spec
-from tokenmill.storage import (
+from tokenmill.stores import InputFile
+from tokenmill.stores.claims import Claims, is_own
+from tokenmill.stores.disk_reads import read_small
+from tokenmill.stores.durable import (
     PARTIAL,
     STATE_FOLDER,
     explained,
@@ -48,11 +45,14 @@ from tokenmill.storage import (
     publish,
     remove_file,
     remove_own,
-    remove_state,
     set_aside,
     sync_folder,
     write_durably,
 )
+from tokenmill.stores.local import LocalPlace
+from tokenmill.stores.lock import remove_state
+from tokenmill.stores.side_files import written_in
+from tokenmill.stores.stdin import Pipe
 from tokenmill.tokenizers import identity
 from tokenmill.tokenizers.libraries import advice
 from tokenmill.tokenizers.libraries import differences as library_differences

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from tokenmill.errors import InputError, UsageError
 from tokenmill.kinds.kind import KINDS
 from tokenmill.memory import TooManyFiles
-from tokenmill.places import NO_MORE, InputFile, Selection, expand
-from tokenmill.places.standard_input import Pipe
+from tokenmill.stores import NO_MORE, InputFile, Selection, expand
+from tokenmill.stores.stdin import Pipe
 from tokenmill.units import format_bytes, format_files
 
 __all__ = [

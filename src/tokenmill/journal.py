@@ -19,8 +19,8 @@ import xxhash
 
 from tokenmill.errors import TokenmillError
 from tokenmill.manifest import Input, Shard, is_plain_name
-from tokenmill.reading import read_lines
-from tokenmill.storage import STATE_FOLDER, AppendedFile
+from tokenmill.stores.disk_reads import read_lines
+from tokenmill.stores.durable import STATE_FOLDER, AppendedFile
 
 JOURNAL = "journal"
 VERSION = 1

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from tokenmill.errors import OutputInUse, TemporaryFailure, TokenmillError
-from tokenmill.places.bucket import Bucket, ObjectChanged, Tag
+from tokenmill.stores.bucket import Bucket, ObjectChanged, Tag
 from tokenmill.units import format_seconds
 
 BEAT_SECONDS = 10.0

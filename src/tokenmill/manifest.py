@@ -19,8 +19,8 @@ import msgspec
 
 from tokenmill.batches import TRAIN, VAL
 from tokenmill.errors import DamageFound
-from tokenmill.reading import read_small
-from tokenmill.side_files import MANIFEST, QUARANTINE, SHA256SUMS
+from tokenmill.stores.disk_reads import read_small
+from tokenmill.stores.side_files import MANIFEST, QUARANTINE, SHA256SUMS
 from tokenmill.units import numbered
 
 __all__ = [

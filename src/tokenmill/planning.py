@@ -33,13 +33,13 @@ from tokenmill.memory import (
     return_free_memory,
     roomy_bytes,
 )
-from tokenmill.places import InputFile
 from tokenmill.sources import opened_ahead
 from tokenmill.sources.block import START, Block, Position, SourceOptions, Tails
 from tokenmill.sources.heads import look_at, needs_at_once, refuse_unusable
 from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
-from tokenmill.storage import free_bytes
+from tokenmill.stores import InputFile
+from tokenmill.stores.durable import free_bytes
 from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.textstream import Ahead, open_stream
 from tokenmill.tokenizers import (

@@ -26,20 +26,16 @@ from tokenmill.manifest import (
     is_from_tokenmill,
     parse_manifest,
 )
-from tokenmill.network import GATE, Gate
-from tokenmill.places.bucket import PART_BYTES, Bucket, StoredObject, parse
 from tokenmill.planning import Plan
-from tokenmill.readahead import in_background
-from tokenmill.reading import read_small
-from tokenmill.storage import (
-    PARTIAL,
-    STATE_FOLDER,
-    StagedFile,
-    remove_working_folder,
-    write_durably,
-)
+from tokenmill.stores.bucket import PART_BYTES, Bucket, StoredObject, parse
+from tokenmill.stores.disk_reads import read_small
+from tokenmill.stores.durable import PARTIAL, STATE_FOLDER, StagedFile, write_durably
+from tokenmill.stores.lock import remove_working_folder
+from tokenmill.stores.prefix import FileChanged, Prefix
+from tokenmill.stores.readahead import in_background
+from tokenmill.stores.retry import GATE, Gate
 from tokenmill.units import format_bytes
-from tokenmill.uploads import FileChanged, Prefix, Uploads
+from tokenmill.uploads import Uploads
 
 _LEASE = "lease"
 _GOODBYE_SECONDS = 2.0

@@ -41,7 +41,6 @@ from tokenmill.manifest import (
     Shard,
 )
 from tokenmill.memory import give_back_large_buffers
-from tokenmill.network import DEFAULT_PATIENCE, GATE
 from tokenmill.options import (
     DEFAULT_CHECKPOINT_SECONDS,
     PrepareOptions,
@@ -58,12 +57,9 @@ from tokenmill.signature import checked, command_words, described, path_of, path
 from tokenmill.sources.block import BLOCK_BYTES, START, Block, Position
 from tokenmill.spec import Spec, SpecOptions
 from tokenmill.staging import is_store, output_place, working_folder
-from tokenmill.storage import (
-    STATE_FOLDER,
-    free_bytes,
-    locked,
-    make_folder,
-)
+from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
+from tokenmill.stores.lock import locked
+from tokenmill.stores.retry import DEFAULT_PATIENCE, GATE
 from tokenmill.supervision import Hand
 from tokenmill.tokenizers import Engine, make_engine
 from tokenmill.units import (

@@ -26,7 +26,7 @@ from tokenmill.console import (
 )
 from tokenmill.journal import Checkpoint
 from tokenmill.memory import resident_bytes
-from tokenmill.network import GATE
+from tokenmill.stores.retry import GATE
 from tokenmill.units import format_bytes, format_count, format_seconds, numbered
 
 Figures = dict[str, Any]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from tokenmill.batches import TokenBatch
 from tokenmill.caches import CacheGovernor
-from tokenmill.claims import shares_a_stretch
 from tokenmill.damage import (
     Problem,
     check_quarantine,
@@ -27,20 +26,20 @@ from tokenmill.folder import OutputFolder
 from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan
-from tokenmill.reading import read_small
 from tokenmill.sources.block import BLOCK_BYTES, Block, Position
-from tokenmill.storage import (
+from tokenmill.stores.claims import shares_a_stretch
+from tokenmill.stores.disk_reads import read_small
+from tokenmill.stores.durable import (
     PARTIAL,
     StagedFile,
     explained,
     foreign,
-    locked,
     publish,
     remove_own,
-    remove_state,
     set_aside,
     write_durably,
 )
+from tokenmill.stores.lock import locked, remove_state
 from tokenmill.units import format_bytes
 from tokenmill.writer import Router
 

@@ -10,7 +10,8 @@ from typing import Any
 from tokenmill.errors import DamageFound
 from tokenmill.journal import JOURNAL, Log, continuing_command, read_journal
 from tokenmill.manifest import MANIFEST, Manifest, load_manifest
-from tokenmill.storage import STATE_FOLDER, lock_holder
+from tokenmill.stores.durable import STATE_FOLDER
+from tokenmill.stores.lock import lock_holder
 
 
 def status_of(folder: Path) -> dict[str, Any]:

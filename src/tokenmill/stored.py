@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from tokenmill.damage import Problem, check_counts
 from tokenmill.errors import DamageFound
 from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, parse_manifest
-from tokenmill.places.bucket import Bucket, ObjectChanged, StoredObject, parse
-from tokenmill.storage import STATE_FOLDER
-from tokenmill.uploads import Prefix, sha256_of
+from tokenmill.stores.bucket import Bucket, ObjectChanged, StoredObject, parse
+from tokenmill.stores.durable import STATE_FOLDER
+from tokenmill.stores.prefix import Prefix, sha256_of
 
 
 def problems_of_prefix(url: str, quick: bool) -> Iterator[Problem]:

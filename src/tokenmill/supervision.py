@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from tokenmill.claims import create_own
 from tokenmill.console import erase_leftover
 from tokenmill.errors import Interrupted, TokenmillError
+from tokenmill.stores.claims import create_own
 
 AGAIN = 97
 """Exit code of a careful worker that has come past the trouble: go on as usual."""

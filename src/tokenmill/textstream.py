@@ -19,10 +19,10 @@ from tokenmill.kinds.compression import (
     WindowRoom,
     first_needs,
 )
-from tokenmill.network import GATE
-from tokenmill.places import Content, InputFile
-from tokenmill.places.standard_input import Pipe
-from tokenmill.readahead import ReadAhead
+from tokenmill.stores import Content, InputFile
+from tokenmill.stores.readahead import ReadAhead
+from tokenmill.stores.retry import GATE
+from tokenmill.stores.stdin import Pipe
 
 SHA256 = "sha256:"
 """How the probe of a file begins whose place lists the hash of all of it."""

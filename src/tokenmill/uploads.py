@@ -9,13 +9,12 @@ can go on where its local files are lost.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-from tokenmill.errors import Interrupted, TokenmillError
+from tokenmill.errors import TokenmillError
 from tokenmill.journal import (
     JOURNAL,
     Checkpoint,
@@ -27,117 +26,12 @@ from tokenmill.journal import (
 )
 from tokenmill.lease import Lease
 from tokenmill.manifest import Shard
-from tokenmill.places.bucket import PART_BYTES, Bucket, ObjectChanged, StoredObject
-from tokenmill.readahead import ReadAhead
-from tokenmill.storage import PARTIAL, STATE_FOLDER, remove_own
+from tokenmill.stores.durable import PARTIAL, STATE_FOLDER, remove_own
+from tokenmill.stores.prefix import FileChanged, Prefix
 
-_AHEAD = 4
 MOST_WAITING = 2
 """Whole shards that wait for a checkpoint or their upload, at most, but for those of one block: so
 many are on the local disk."""
-
-
-class FileChanged(Exception):
-    """A local file has not the bytes that were noted of it."""
-
-
-class Prefix:
-    """A place in a bucket that one dataset has for itself, held by a lease."""
-
-    def __init__(self, bucket: Bucket, key: str) -> None:
-        self.bucket = bucket
-        self.key = key.strip("/")
-
-    def at(self, name: str) -> str:
-        """The key of a file of the dataset."""
-        return f"{self.key}/{name}" if self.key else name
-
-    def state(self, name: str) -> str:
-        """The key of a part of the run's state."""
-        return self.at(f"{STATE_FOLDER}/{name}")
-
-    @property
-    def url(self) -> str:
-        """As a person writes it."""
-        return self.bucket.url(self.key).rstrip("/")
-
-    def send(self, path: Path, name: str, size: int, sha256: str, stop: Callable[[], bool]) -> None:
-        """Store the first ``size`` bytes of a local file, which must have that hash.
-
-        Raises FileChanged when they have not, Interrupted when asked to stop, and TokenmillError
-        where a foreign object has the name; then nothing appears.
-        """
-
-        def pieces() -> Iterator[bytes]:
-            digest, left = hashlib.sha256(), size
-            with path.open("rb", buffering=0) as file:
-                while left and (piece := file.read(min(left, PART_BYTES))):
-                    if stop():
-                        raise Interrupted("the upload was stopped")
-                    digest.update(piece)
-                    left -= len(piece)
-                    yield piece
-            if left or digest.hexdigest() != sha256:
-                raise FileChanged(str(path))
-
-        self._put(name, pieces, size, sha256)
-
-    def put(self, name: str, content: bytes) -> None:
-        """Store a small object. Raises TokenmillError where a foreign one has its name."""
-        self._put(name, lambda: iter([content]), len(content), hashlib.sha256(content).hexdigest())
-
-    def _put(
-        self, name: str, pieces: Callable[[], Iterator[bytes]], size: int, sha256: str
-    ) -> None:
-        found = self.bucket.sign(self.at(name))
-        try:
-            if found is not None and found[1] is None and not self.holds(name, size, sha256):
-                raise FileExistsError(name)
-            if found is None or found[1] not in (sha256, None):  # else all of it is there
-                self.bucket.put(self.at(name), pieces, size, sha256, is_new=found is None)
-        except FileExistsError as error:
-            # Perhaps it was this very call that made it, and the answer was lost.
-            if not self.holds(name, size, sha256):
-                raise TokenmillError(
-                    "an object that tokenmill did not write is in the way",
-                    self.bucket.url(self.at(name)),
-                    "it is not touched",
-                    "move it away, or choose another --out, then run this again",
-                ) from error
-
-    def is_signed(self, name: str) -> bool:
-        """Is there an object that tokenmill wrote, whatever is in it?"""
-        found = self.bucket.sign(self.at(name))
-        return found is not None and found[1] is not None
-
-    def holds(self, name: str, size: int, sha256: str) -> bool:
-        """Is the object of that name the one with these bytes? What it is signed with tells, and
-        of one without a sign its bytes, which are read."""
-        found = self.bucket.sign(self.at(name))
-        if found is None or found[0].size != size:
-            return False
-        if found[1] is not None:
-            return found[1] == sha256
-        try:
-            return sha256_of(self.bucket, found[0]) == sha256
-        except (FileNotFoundError, ObjectChanged):
-            return False
-
-
-def sha256_of(bucket: Bucket, entry: StoredObject) -> str:
-    """The hash of an object, read as it was when ``entry`` was told. Raises ObjectChanged when it
-    is another one meanwhile, FileNotFoundError when it is gone."""
-    digest = hashlib.sha256()
-
-    def read(start: int, stop: int) -> bytes:
-        return bucket.read(entry.key, start, stop, entry.etag)
-
-    ahead = ReadAhead(read, [(0, entry.size)], PART_BYTES, _AHEAD)
-    for start in range(0, entry.size, PART_BYTES):
-        stop = min(start + PART_BYTES, entry.size)
-        digest.update(ahead.read(start, stop))
-        ahead.release(start, stop)
-    return digest.hexdigest()
 
 
 class Uploads:

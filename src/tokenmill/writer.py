@@ -25,7 +25,7 @@ from tokenmill.journal import Checkpoint, Encoded, Journal, Log, OpenFile, Shard
 from tokenmill.manifest import QUARANTINE, Origin, Quarantine, Shard
 from tokenmill.sources.block import START, Position
 from tokenmill.spec import Spec
-from tokenmill.storage import StagedFile, check_partial, sync_folder
+from tokenmill.stores.durable import StagedFile, check_partial, sync_folder
 from tokenmill.uploads import MOST_WAITING, Uploads
 
 if TYPE_CHECKING:

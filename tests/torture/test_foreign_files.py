@@ -36,8 +36,8 @@ from tests.torture import syscalls
 from tests.torture.syscalls import Outcome
 from tokenmill import cli, estimate, planning, preparation, tokenizers
 from tokenmill.formats import FORMATS
-from tokenmill.side_files import SIDE_FILES
-from tokenmill.storage import FOUND_FOLDER, PARTIAL, STATE_FOLDER
+from tokenmill.stores.durable import FOUND_FOLDER, PARTIAL, STATE_FOLDER
+from tokenmill.stores.side_files import SIDE_FILES
 from tokenmill.supervision import Attempt
 from tokenmill.tokenizers.tiktoken import TiktokenEngine
 

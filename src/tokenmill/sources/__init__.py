@@ -16,12 +16,12 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from tokenmill.places import InputFile
-from tokenmill.readahead import in_background
 from tokenmill.sources.block import Source, SourceOptions, State
 from tokenmill.sources.jsonl import JsonlSource
 from tokenmill.sources.parquet import ParquetSource
 from tokenmill.sources.text import TextSource
+from tokenmill.stores import InputFile
+from tokenmill.stores.readahead import in_background
 
 SOURCES: dict[str, Callable[[InputFile, SourceOptions], Source]] = {
     "text": TextSource,

@@ -12,7 +12,7 @@ from tokenmill.batches import CORRUPT_COMPRESSION, RAW_BYTES, TOO_LARGE, BadReco
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.kinds.compression import WINDOW_BYTES, WindowRoom
 from tokenmill.memory import InHand
-from tokenmill.places import InputFile
+from tokenmill.stores import InputFile
 from tokenmill.text import utf8
 from tokenmill.text.charset import SAMPLE_BYTES, advice
 from tokenmill.text.cuts import EVERYWHERE, CutRule, SeamEncoder

@@ -24,12 +24,12 @@ from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.inputs import InputList
 from tokenmill.kinds.compression import too_large
 from tokenmill.kinds.content import HEAD_BYTES, Content, contradiction, is_lines
-from tokenmill.places import InputFile, Selection
-from tokenmill.places.standard_input import Pipe
-from tokenmill.readahead import in_background, result_by
 from tokenmill.sources.block import BLOCK_BYTES, SourceOptions
 from tokenmill.sources.jsonl import FIRST_LINE_BYTES, JsonlSource
 from tokenmill.sources.parquet import ParquetSource, page_too_large
+from tokenmill.stores import InputFile, Selection
+from tokenmill.stores.readahead import in_background, result_by
+from tokenmill.stores.stdin import Pipe
 from tokenmill.textstream import Beginning, read_head
 
 _AT_ONCE = 8

@@ -40,7 +40,6 @@ from tokenmill.batches import (
     DocumentBatch,
 )
 from tokenmill.errors import InputError, UsageError
-from tokenmill.places import InputFile
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     BadBlock,
@@ -56,6 +55,7 @@ from tokenmill.sources.block import (
 )
 from tokenmill.sources.columns import divided, values_of
 from tokenmill.sources.text import BYTE_ORDER_MARK
+from tokenmill.stores import InputFile
 from tokenmill.text import utf8
 from tokenmill.textstream import ByteStream, Excerpt
 

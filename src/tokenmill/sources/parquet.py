@@ -27,9 +27,6 @@ from tokenmill.batches import (
 )
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.memory import PAGE_SHARE, SMALL_PAGE, SMALL_READER
-from tokenmill.places import InputFile
-from tokenmill.rangefile import RangeFile
-from tokenmill.readahead import Range, ReadAhead, cost
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     BadBlock,
@@ -52,6 +49,9 @@ from tokenmill.sources.pages import (
     footer_elements,
     pages_of,
 )
+from tokenmill.stores import InputFile
+from tokenmill.stores.range_file import RangeFile
+from tokenmill.stores.readahead import Range, ReadAhead, cost
 from tokenmill.text import utf8
 from tokenmill.textstream import read_head
 from tokenmill.units import format_bytes

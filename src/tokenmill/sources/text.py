@@ -22,7 +22,6 @@ from tokenmill.batches import (
 )
 from tokenmill.errors import InputError, UsageError, choose_from
 from tokenmill.memory import TooLarge
-from tokenmill.places import InputFile
 from tokenmill.sources.block import (
     BLOCK_BYTES,
     Block,
@@ -36,6 +35,7 @@ from tokenmill.sources.block import (
     record_too_large,
     resumed,
 )
+from tokenmill.stores import InputFile
 from tokenmill.text import utf8
 from tokenmill.text.cuts import NOWHERE, Cut, UnbrokenRun, find_cut, whole_characters
 from tokenmill.textstream import ByteStream, Excerpt

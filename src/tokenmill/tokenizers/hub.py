@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tokenmill.errors import TemporaryFailure, TokenmillError, UsageError
 from tokenmill.extras import install_extra
-from tokenmill.places.hub import check_endpoint
+from tokenmill.stores.hub import check_endpoint
 
 FILES = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model",

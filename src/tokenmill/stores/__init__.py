@@ -6,28 +6,21 @@ To add a place: one file here with a ``Place`` and an ``expand``, one line in ``
 from __future__ import annotations
 
 import os
+from importlib import import_module
 
 from tokenmill.errors import UsageError
-from tokenmill.places import http, hub, local, standard_input, store
-from tokenmill.places.place import (
-    NO_MORE,
-    Content,
-    Expand,
-    Found,
-    InputFile,
-    Place,
-    Selection,
-)
+from tokenmill.stores.store import NO_MORE, Content, Found, InputFile, Place, Selection
 
 __all__ = ["NO_MORE", "SCHEMES", "Content", "Found", "InputFile", "Place", "Selection", "expand"]
 
-SCHEMES: dict[str, Expand] = {
-    "http": http.expand,
-    "https": http.expand,
-    "s3": store.expand,
-    "gs": store.expand,
-    "az": store.expand,
+SCHEMES = {
+    "http": "http",
+    "https": "http",
+    "s3": "object_store",
+    "gs": "object_store",
+    "az": "object_store",
 }
+"""Which module has the ``expand`` of a scheme; each is loaded when it is asked for."""
 
 
 def expand(argument: str, selection: Selection = NO_MORE) -> Found:
@@ -35,8 +28,10 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
 
     What is there under that name on this machine is meant before a dataset on the Hub is.
     """
-    if argument == standard_input.PATH:
-        return standard_input.expand(argument, selection)
+    from tokenmill.stores import hub, local, stdin
+
+    if argument == stdin.PATH:
+        return stdin.expand(argument, selection)
     scheme = argument.partition("://")[0] if "://" in argument else ""
     if scheme == "hf" or (not scheme and hub.is_id(argument) and not os.path.lexists(argument)):
         return hub.expand(argument, selection)
@@ -47,4 +42,8 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
             "there is a file or folder of that name here" if not scheme else None,
             "leave --config out, or write hf://datasets/ORG/NAME",
         )
-    return SCHEMES.get(scheme, local.expand)(argument, selection)
+    if scheme not in SCHEMES:
+        return local.expand(argument, selection)
+    store = import_module(f"tokenmill.stores.{SCHEMES[scheme]}")
+    found: Found = store.expand(argument, selection)
+    return found

@@ -19,10 +19,10 @@ import xxhash
 from tokenmill.errors import InputError, unreadable
 from tokenmill.kinds.content import HEAD_BYTES
 from tokenmill.kinds.kind import kind_of, unknown_kind
-from tokenmill.places import standard_input
-from tokenmill.places.place import NO_MORE, Found, InputFile, Selection
-from tokenmill.reading import read_patiently
-from tokenmill.side_files import SIDE_FILES, written_in
+from tokenmill.stores import stdin
+from tokenmill.stores.disk_reads import read_patiently
+from tokenmill.stores.side_files import SIDE_FILES, written_in
+from tokenmill.stores.store import NO_MORE, Found, InputFile, Selection
 from tokenmill.units import numbered
 
 _PROBE = 64 * 1024
@@ -114,7 +114,7 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
                 continue
             found.notes.append(f"note: tokenmill wrote {path}; it was named itself, and is read")
         if named and stat.S_ISFIFO(_mode(path)):
-            return standard_input.expand(argument, selection)
+            return stdin.expand(argument, selection)
         entry = _input_file(path, selection)
         if entry is not None:
             found.files.append(entry)

@@ -13,8 +13,8 @@ from fnmatch import fnmatchcase
 
 from tokenmill.errors import InputError
 from tokenmill.kinds.kind import unknown_kind
-from tokenmill.places.bucket import Bucket, ObjectChanged, StoredObject, parse
-from tokenmill.places.place import NO_MORE, Found, InputFile, Selection
+from tokenmill.stores.bucket import Bucket, ObjectChanged, StoredObject, parse
+from tokenmill.stores.store import NO_MORE, Found, InputFile, Selection
 
 
 class StoreContent:

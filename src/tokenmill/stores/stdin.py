@@ -20,7 +20,7 @@ import xxhash
 from tokenmill.errors import InputError, TemporaryFailure, UsageError, unreadable
 from tokenmill.kinds.compression import Damage
 from tokenmill.kinds.content import COMPRESSED, contradiction, looks_like_lines
-from tokenmill.places.place import NO_MORE, Content, Found, InputFile, Selection
+from tokenmill.stores.store import NO_MORE, Content, Found, InputFile, Selection
 
 PATH = "-"
 _STDIN = 0

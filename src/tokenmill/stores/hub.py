@@ -1,7 +1,7 @@
 """Datasets on the Hugging Face Hub: a repository, its configs and globs, one pinned commit.
 
 The Hub's own client lists files, finds the token and names the commit; the bytes are read by range
-from that commit (``tokenmill.places.http``). Nothing is cached on disk, and nothing that a
+from that commit (``tokenmill.stores.http``). Nothing is cached on disk, and nothing that a
 repository holds is executed: of its files only the card's YAML is read beside the data.
 
 ``hf://datasets/ORG/NAME[@REVISION]/PATH`` stands for a file, a folder or the matches of a glob.
@@ -23,9 +23,8 @@ from urllib.parse import quote, unquote, urlsplit
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.extras import install_extra
 from tokenmill.kinds.kind import kind_of, unknown_kind
-from tokenmill.network import GATE, Passing
-from tokenmill.places.cards import Config, configs_of
-from tokenmill.places.http import (
+from tokenmill.stores.dataset_card import Config, configs_of
+from tokenmill.stores.http import (
     Headers,
     HttpContent,
     Resource,
@@ -35,7 +34,8 @@ from tokenmill.places.http import (
     read_whole,
     retry_after,
 )
-from tokenmill.places.place import Found, InputFile, Selection
+from tokenmill.stores.retry import GATE, Passing
+from tokenmill.stores.store import Found, InputFile, Selection
 from tokenmill.units import format_files
 from tokenmill.version import __version__
 

@@ -24,8 +24,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 from tokenmill.errors import InputError, UsageError
 from tokenmill.extras import install_extra
 from tokenmill.kinds.kind import unknown_kind
-from tokenmill.network import GATE, Passing
-from tokenmill.places.place import NO_MORE, Found, InputFile, Selection
+from tokenmill.stores.retry import GATE, Passing
+from tokenmill.stores.store import NO_MORE, Found, InputFile, Selection
 from tokenmill.version import __version__
 
 if TYPE_CHECKING:

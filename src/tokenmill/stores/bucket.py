@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from tokenmill.errors import InputError, UsageError
 from tokenmill.extras import install_extra
-from tokenmill.network import GATE, Gate, Passing
+from tokenmill.stores.retry import GATE, Gate, Passing
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore

@@ -20,7 +20,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from tokenmill.errors import TemporaryFailure
-from tokenmill.readahead import in_background
+from tokenmill.stores.readahead import in_background
 from tokenmill.units import format_seconds
 
 Result = TypeVar("Result")
