@@ -41,7 +41,7 @@ from tokenmill.progress import Status
 from tokenmill.sources.block import START
 from tokenmill.spec import Spec
 from tokenmill.stores.durable import STATE_FOLDER
-from tokenmill.tokenizers import make_engine
+from tokenmill.tokenizers.engines import make_engine
 from tokenmill.writer import DatasetWriter
 
 STAGES = ("read", "encode", "write", "run")

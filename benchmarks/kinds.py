@@ -31,9 +31,12 @@ import tokenmill
 from corpora import CORPORA, default_shared
 from tokenmill.errors import TokenmillError
 from tokenmill.text.cuts import NOWHERE
-from tokenmill.tokenizers import Choice, Vocabulary, choose, load_vocabulary, make_engine
-from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
-from tokenmill.tokenizers.ranks import PATTERNS
+from tokenmill.tokenizers.choose import Choice, choose
+from tokenmill.tokenizers.engines import make_engine
+from tokenmill.tokenizers.vocabularies.byte_letters import BYTE_LETTERS
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
+from tokenmill.tokenizers.vocabularies.tiktoken_ranks import PATTERNS
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 CALL_BYTES = 2 * 1024 * 1024
 TRAINED_TOKENS = 16_000

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.forkserver import MODULE, Forkserver, hear_signals
-from tokenmill.tokenizers import ranks
+from tokenmill.tokenizers.vocabularies import tiktoken_ranks
 
 SECONDS = 120.0
 
@@ -82,7 +82,7 @@ def kill(process: subprocess.Popen[Any]) -> None:
 
 
 forkserver = Forkserver(command_environment)
-vars(ranks)["_parse_ranks"] = functools.lru_cache(maxsize=4)(ranks._parse_ranks)
+vars(tiktoken_ranks)["_parse_ranks"] = functools.lru_cache(maxsize=4)(tiktoken_ranks._parse_ranks)
 """In this process each run would parse the same vocabulary again: a fifth of a short one."""
 
 

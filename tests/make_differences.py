@@ -13,11 +13,14 @@ from typing import Any
 
 from tests import trained
 from tests.shared import SOURCE
-from tokenmill.tokenizers import Engine, Vocabulary, load_vocabulary, plain_engine
-from tokenmill.tokenizers.differences import Ranges, compared, ranges_of
-from tokenmill.tokenizers.ranks import PATTERNS, Ranks
+from tokenmill.tokenizers.engines import plain_engine
+from tokenmill.tokenizers.engines.differences import Ranges, compared, ranges_of
+from tokenmill.tokenizers.engines.engine import Engine
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
+from tokenmill.tokenizers.vocabularies.tiktoken_ranks import PATTERNS, Ranks
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
-PLACE = SOURCE / "tokenizers" / "differences.json"
+PLACE = SOURCE / "tokenizers" / "engines" / "differences.json"
 ENGINE = "gigatoken"
 EVERY = [code for code in range(0x80, 0x110000) if not 0xD800 <= code < 0xE000]
 """Every code point that is not ASCII and no surrogate."""

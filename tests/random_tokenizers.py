@@ -25,8 +25,11 @@ from tests import texts
 from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.text import cuts
 from tokenmill.text.cuts import NOWHERE
-from tokenmill.tokenizers import Choice, Vocabulary, choose, load_vocabulary, make_engine
-from tokenmill.tokenizers.ranks import PATTERNS
+from tokenmill.tokenizers.choose import Choice, choose
+from tokenmill.tokenizers.engines import make_engine
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
+from tokenmill.tokenizers.vocabularies.tiktoken_ranks import PATTERNS
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 TEXTS = 20
 T = tokenizers
@@ -372,7 +375,7 @@ def _ranks(draw: random.Random, folder: Path, corpus: list[str]) -> Made:
         corpus,
         T.trainers.BpeTrainer(vocab_size=600, initial_alphabet=alphabet, show_progress=False),
     )
-    from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
+    from tokenmill.tokenizers.vocabularies.byte_letters import BYTE_LETTERS
 
     ordered = sorted(made.get_vocab().items(), key=lambda item: item[1])
     tokens = [bytes(map(BYTE_LETTERS.__getitem__, text)) for text, _ in ordered]

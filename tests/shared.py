@@ -18,7 +18,7 @@ EXAMPLES = REPOSITORY / "examples"
 BOOKS = EXAMPLES / "books"
 ARTICLES = EXAMPLES / "articles.jsonl"
 SOURCE = REPOSITORY / "src" / "tokenmill"
-GPT2_RANKS = SOURCE / "vocabularies" / "gpt2.tiktoken"
+GPT2_RANKS = SOURCE / "tokenizers" / "vocabularies" / "gpt2.tiktoken"
 SHARED = Path(os.environ.get("TOKENMILL_SHARED", REPOSITORY.parent / "shared"))
 
 VOCABULARIES = ("gpt2", "cl100k_base", "o200k_base")

@@ -15,8 +15,10 @@ import pytest
 from tests import runs, trained
 from tests.make_differences import PLACE, computed, entry, probes
 from tests.shared import GPT2_RANKS, tokenizer_argument
-from tokenmill.tokenizers import choose, load_vocabulary, make_engine
-from tokenmill.tokenizers.ranks import Ranks
+from tokenmill.tokenizers.choose import choose
+from tokenmill.tokenizers.engines import make_engine
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
+from tokenmill.tokenizers.vocabularies.tiktoken_ranks import Ranks
 
 NEW = (
     0x088F, 0xA7CE, 0x10940, 0x16EA0, 0x187F8, 0x18D09, 0x1E6C0, 0x2B73A, 0x323B0, 0x33000, 0x33479,

@@ -13,8 +13,8 @@ from tests.conftest import Run
 from tests.outcome import prepare
 from tests.test_exact import small_blocks  # noqa: F401  a fixture
 from tokenmill.errors import EngineMismatch, LimitReached
-from tokenmill.tokenizers.engine import Tokens
-from tokenmill.tokenizers.gigatoken import GigatokenEngine
+from tokenmill.tokenizers.engines.engine import Tokens
+from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
 
 SPELLINGS = ("one.txt", "{}/one.txt", "../in/one.txt", "../in/../in/one.txt", "*.txt")
 

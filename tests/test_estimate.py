@@ -18,7 +18,7 @@ from tests.shared import ARTICLES
 from tokenmill import estimate
 from tokenmill.estimate import Estimate
 from tokenmill.sources.block import Sample
-from tokenmill.tokenizers.gigatoken import GigatokenEngine
+from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
 
 
 def short_and_long() -> list[str]:

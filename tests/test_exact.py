@@ -56,7 +56,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of a few kilobytes, so that small texts are cut inside documents."""
     from tokenmill.sources import block, jsonl, parquet, text
     from tokenmill.text import cuts
-    from tokenmill.tokenizers.gigatoken import GigatokenEngine
+    from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
 
     for module in (block, jsonl, parquet, text):
         monkeypatch.setattr(module, "BLOCK_BYTES", 4096)

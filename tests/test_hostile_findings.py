@@ -26,7 +26,7 @@ from tokenmill.inspection import describe, text_at_token, text_of_document
 from tokenmill.manifest import load_manifest
 from tokenmill.sources import block, text
 from tokenmill.stores import disk_reads
-from tokenmill.tokenizers import load_vocabulary
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 from tokenmill.verification import verify
 
 OPTIONS: dict[str, Any] = {

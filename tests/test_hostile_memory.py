@@ -30,7 +30,8 @@ from tokenmill.sources import text
 from tokenmill.supervision import Forwarding
 from tokenmill.text import utf8
 from tokenmill.text.cuts import EVERYWHERE
-from tokenmill.tokenizers import load_vocabulary, make_engine, shared_reference
+from tokenmill.tokenizers.engines import make_engine, shared_reference
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
 MB = 1_000_000
 HALF = b'{"text":"\\ud800","x":['

@@ -14,9 +14,11 @@ from tests import corpora, random_tokenizers, trained
 from tests.conftest import Run
 from tests.shared import GPT2_RANKS
 from tokenmill.errors import TokenmillError, UsageError
-from tokenmill.tokenizers import choose, load_vocabulary, make_engine
-from tokenmill.tokenizers.gigatoken_limits import refusal
-from tokenmill.tokenizers.ranks import PATTERNS, Ranks
+from tokenmill.tokenizers.choose import choose
+from tokenmill.tokenizers.engines import make_engine
+from tokenmill.tokenizers.engines.gigatoken_limits import refusal
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
+from tokenmill.tokenizers.vocabularies.tiktoken_ranks import PATTERNS, Ranks
 
 Settings = dict[str, Any]
 
@@ -127,7 +129,7 @@ def test_every_added_token_is_tried(
             settings["added_tokens"][-1]["id"] += number
 
     path = changed("llama3", tmp_path, change)
-    monkeypatch.setattr("tokenmill.tokenizers.REFUSALS", {})
+    monkeypatch.setattr("tokenmill.tokenizers.choose.REFUSALS", {})
     choice = choose("auto", load_vocabulary(path))
     assert choice.engine == "tokenizers"
     assert "it differs from tokenizers for" in choice.why
@@ -237,7 +239,7 @@ def test_other_models_without_an_unknown_token_are_refused(kind: str, tmp_path: 
 
 def test_bytes_that_no_text_has_may_be_missing(tmp_path: Path) -> None:
     """UTF-8 never has 0xC0, 0xC1 and 0xF5 to 0xFF."""
-    from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
+    from tokenmill.tokenizers.vocabularies.byte_letters import BYTE_LETTERS
 
     letters = {letter for letter, byte in BYTE_LETTERS.items() if byte in (0xC0, 0xC1, 0xFF)}
 
@@ -319,13 +321,15 @@ def test_published_files_have_their_own_delimiter(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The files are not ours to keep: a small one stands in for each, known by its hash instead."""
-    from tokenmill.tokenizers import ranks
+    from tokenmill.tokenizers.vocabularies import tiktoken_ranks
 
-    entry = next(entry for entry in ranks._FILES if entry.name == name)
-    assert ranks._BY_HASH[entry.sha256] is entry
+    entry = next(entry for entry in tiktoken_ranks._FILES if entry.name == name)
+    assert tiktoken_ranks._BY_HASH[entry.sha256] is entry
     path = ranks_file(tmp_path / "tokenizer.model", [*BYTES, b"ab"])
-    found = ranks._BY_HASH | {__import__("hashlib").sha256(path.read_bytes()).hexdigest(): entry}
-    monkeypatch.setattr(ranks, "_BY_HASH", found)
+    found = tiktoken_ranks._BY_HASH | {
+        __import__("hashlib").sha256(path.read_bytes()).hexdigest(): entry
+    }
+    monkeypatch.setattr(tiktoken_ranks, "_BY_HASH", found)
     vocabulary = load_vocabulary(str(path))
     assert isinstance(vocabulary, Ranks)
     assert (vocabulary.end_of_text, vocabulary.pattern) == KNOWN[name]

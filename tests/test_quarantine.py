@@ -287,7 +287,7 @@ HARD: dict[str, bytes] = {
 def encoded(path: Path, options: dict[str, Any]) -> tuple[list[int], Reading, int]:
     """The ids that the blocks give, what is in them, and how many blocks there are."""
     from tokenmill.encode import BlockEncoder, EncodingRules, Reference
-    from tokenmill.tokenizers import make_engine
+    from tokenmill.tokenizers.engines import make_engine
 
     plan = plan_of(path, **options)
     rules = EncodingRules("none", "uint16", 50256, 50256, 0.0, 0, "text", 0.0)

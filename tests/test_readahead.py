@@ -26,7 +26,8 @@ from tokenmill.stores import InputFile
 from tokenmill.stores.local import LocalContent, LocalPlace
 from tokenmill.stores.readahead import MOST_WASTE, ReadAhead, result_by
 from tokenmill.textstream import Ahead
-from tokenmill.tokenizers import load_vocabulary, make_engine
+from tokenmill.tokenizers.engines import make_engine
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
 CONTENT = random.Random(5).randbytes(5000)
 

@@ -221,7 +221,7 @@ def test_a_missing_library_is_named(tmp_path: Path) -> None:
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from tokenmill.errors import TokenmillError\n"
-        "from tokenmill.tokenizers import load_vocabulary\n"
+        "from tokenmill.tokenizers.vocabularies.loading import load_vocabulary\n"
         "try:\n    load_vocabulary('some-org/Some-Model')\n"
         "except TokenmillError as error:\n    print(error)\n"
     )

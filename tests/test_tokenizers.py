@@ -32,8 +32,13 @@ from tokenmill.memory import Budget
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.text import cuts
 from tokenmill.text.cuts import NOWHERE, CutRule
-from tokenmill.tokenizers import Engine, choose, identity, load_vocabulary, make_engine, trial
-from tokenmill.tokenizers.tokenizer_json import TokenizerJson
+from tokenmill.tokenizers import selftest
+from tokenmill.tokenizers.choose import choose
+from tokenmill.tokenizers.engines import make_engine
+from tokenmill.tokenizers.engines.engine import Engine
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
+from tokenmill.tokenizers.vocabularies.tokenizer_json import TokenizerJson
+from tokenmill.tokenizers.vocabularies.vocabulary import identity
 
 SIZE = 3000
 ENGINES = [
@@ -581,7 +586,7 @@ def test_a_missing_library_is_named(
 
 
 def test_the_self_test_has_what_splitters_differ_on() -> None:
-    found = b"\n".join(trial.documents_for(["<tool_call>"])).decode()
+    found = b"\n".join(selftest.documents_for(["<tool_call>"])).decode()
     for part in ("<tool_call>", "e\u0301", "\r\n", "\u1c89", "日本", "😀", "  ", "</s>", "\u3000"):
         assert part in found
-    assert b"" in trial.documents_for([])
+    assert b"" in selftest.documents_for([])

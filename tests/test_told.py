@@ -18,7 +18,8 @@ from tokenmill import cli
 from tokenmill.extras import install_extra, requirements_of
 from tokenmill.formats import FORMATS
 from tokenmill.spec import DELIMITERS, INVALID_UTF8, ON_BAD, SPECIAL_TEXT, Spec
-from tokenmill.tokenizers import ENGINES, load_vocabulary, make_engine
+from tokenmill.tokenizers.engines import ENGINES, make_engine
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
 DOCUMENTS = [f"{n} {texts.prose(4000)[: 40 * (n % 7) + 3]}" for n in range(60)]
 

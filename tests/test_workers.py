@@ -17,7 +17,7 @@ from tests.conftest import Run
 from tokenmill import memory, plan, planning
 from tokenmill.errors import UsageError
 from tokenmill.memory import MIB, Budget, Needs, floor_bytes, roomy_bytes
-from tokenmill.tokenizers import load_vocabulary
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
 MB = 10**6
 MUCH = 10**12

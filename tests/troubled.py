@@ -30,13 +30,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmill import cli, folder, journal, lease, preparation, tokenizers, uploads
+from tokenmill import cli, folder, journal, lease, preparation, uploads
 from tokenmill.manifest import Shard
 from tokenmill.memory import Budget
 from tokenmill.sources import block, jsonl, parquet, text
 from tokenmill.stores import durable
 from tokenmill.supervision import Attempt
-from tokenmill.tokenizers import Engine, Tokens, Vocabulary
+from tokenmill.tokenizers import engines
+from tokenmill.tokenizers.engines.engine import Engine, Tokens
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 Make = Callable[[Vocabulary], Engine]
 _hogs = True
@@ -119,8 +121,8 @@ class Troubled:
 def trouble_engines(wanted: dict[str, Any]) -> None:
     """Wrap the engines in ENGINES as wanted."""
     marker = wanted.get("marker", "no marker at all").encode()
-    for name, make in list(tokenizers.ENGINES.items()):
-        pause = wanted.get("pause", 0) if name == tokenizers.DEFAULT_ENGINE else 0
+    for name, make in list(engines.ENGINES.items()):
+        pause = wanted.get("pause", 0) if name == engines.DEFAULT_ENGINE else 0
         die = DEATHS.get(wanted.get("die", {}).get(name), lambda: None)
 
         def wrapped(
@@ -131,7 +133,7 @@ def trouble_engines(wanted: dict[str, Any]) -> None:
         ) -> Engine:
             return Troubled(make(vocabulary), pause, marker, die, wanted.get("signal"))
 
-        tokenizers.ENGINES[name] = wrapped
+        engines.ENGINES[name] = wrapped
 
 
 def spare_small_budgets() -> None:

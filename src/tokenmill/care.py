@@ -12,7 +12,7 @@ from tokenmill.encode import BlockEncoder
 from tokenmill.errors import InputError
 from tokenmill.sources.block import Block
 from tokenmill.supervision import Attempt, Hand
-from tokenmill.tokenizers import Engine
+from tokenmill.tokenizers.engines.engine import Engine
 
 
 @dataclass(kw_only=True)

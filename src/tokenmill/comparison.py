@@ -31,7 +31,9 @@ from tokenmill.sources.block import Block
 from tokenmill.sources.heads import look_at
 from tokenmill.spec import Spec
 from tokenmill.stores import InputFile
-from tokenmill.tokenizers import Vocabulary, choose, make_engine
+from tokenmill.tokenizers.choose import choose
+from tokenmill.tokenizers.engines import make_engine
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 from tokenmill.units import format_bytes
 
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ from tokenmill.errors import TokenmillError
 from tokenmill.extras import install_extra
 from tokenmill.memory import available_cores, default_budget, memory_limit_and_place
 from tokenmill.stores.durable import StagedFile, free_bytes
-from tokenmill.tokenizers import ENGINES, load_vocabulary, make_engine
+from tokenmill.tokenizers.engines import ENGINES, make_engine
 from tokenmill.tokenizers.libraries import library, told
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 from tokenmill.units import format_bytes
 from tokenmill.version import __version__
 

@@ -32,8 +32,9 @@ from tokenmill.memory import TooLarge
 from tokenmill.sources.block import Block
 from tokenmill.sources.text import HASHED_BYTES
 from tokenmill.text.cuts import EVERYWHERE, NOWHERE, BytesView, CutRule, find_cut, provable_cut
-from tokenmill.tokenizers import Engine, Tokens, Vocabulary, shared_reference
-from tokenmill.tokenizers.vocabulary import END_OF_TEXT
+from tokenmill.tokenizers.engines import shared_reference
+from tokenmill.tokenizers.engines.engine import Engine, Tokens
+from tokenmill.tokenizers.vocabularies.vocabulary import END_OF_TEXT, Vocabulary
 from tokenmill.units import format_bytes
 
 if TYPE_CHECKING:

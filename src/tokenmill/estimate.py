@@ -21,7 +21,7 @@ from tokenmill.sources import open_source
 from tokenmill.sources.block import Sample, Source, SourceOptions
 from tokenmill.stores import InputFile
 from tokenmill.stores.readahead import in_background
-from tokenmill.tokenizers import Engine
+from tokenmill.tokenizers.engines.engine import Engine
 
 SAMPLES = 12
 SAMPLE_BYTES = 96 * 1024

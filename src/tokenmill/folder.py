@@ -53,9 +53,9 @@ from tokenmill.stores.local import LocalPlace
 from tokenmill.stores.lock import remove_state
 from tokenmill.stores.side_files import written_in
 from tokenmill.stores.stdin import Pipe
-from tokenmill.tokenizers import identity
 from tokenmill.tokenizers.libraries import advice
 from tokenmill.tokenizers.libraries import differences as library_differences
+from tokenmill.tokenizers.vocabularies.vocabulary import identity
 from tokenmill.units import format_bytes, format_files
 from tokenmill.uploads import Uploads
 from tokenmill.version import __version__

@@ -6,7 +6,8 @@ from typing import Any
 
 from tokenmill.dataset import Dataset
 from tokenmill.errors import TokenmillError
-from tokenmill.tokenizers import Vocabulary, identity, load_vocabulary
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary, identity
 
 SHOWN_TOKENS = 64
 

@@ -42,18 +42,12 @@ from tokenmill.stores import InputFile
 from tokenmill.stores.durable import free_bytes
 from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.textstream import Ahead, open_stream
-from tokenmill.tokenizers import (
-    DEFAULT_ENGINE,
-    Choice,
-    Engine,
-    Vocabulary,
-    check_engine,
-    choose,
-    identity,
-    load_vocabulary,
-    make_engine,
-)
+from tokenmill.tokenizers.choose import Choice, check_engine, choose
+from tokenmill.tokenizers.engines import DEFAULT_ENGINE, make_engine
+from tokenmill.tokenizers.engines.engine import Engine
 from tokenmill.tokenizers.libraries import library
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary, identity
 from tokenmill.units import format_bytes, format_count, format_files, format_seconds, numbered
 
 FETCHES = 4

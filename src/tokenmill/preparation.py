@@ -61,7 +61,8 @@ from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked
 from tokenmill.stores.retry import DEFAULT_PATIENCE, GATE
 from tokenmill.supervision import Hand
-from tokenmill.tokenizers import Engine, make_engine
+from tokenmill.tokenizers.engines import make_engine
+from tokenmill.tokenizers.engines.engine import Engine
 from tokenmill.units import (
     format_bytes,
     format_count,

@@ -24,7 +24,7 @@ import tokenmill
 from tests import corpora, texts, troubled
 from tests.shared import GPT2_RANKS
 from tests.torture import mutations
-from tokenmill import planning, tokenizers, units
+from tokenmill import planning, units
 from tokenmill.batches import CORRUPT_COMPRESSION, BadRecord, Counts
 from tokenmill.dataset import Dataset
 from tokenmill.errors import LimitReached, TokenmillError
@@ -37,7 +37,8 @@ from tokenmill.sources import open_source
 from tokenmill.sources.block import START, Position
 from tokenmill.spec import Spec
 from tokenmill.text import cuts, utf8
-from tokenmill.tokenizers import load_vocabulary
+from tokenmill.tokenizers import engines
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 from tokenmill.verification import verify
 
 MIB = 1024 * 1024
@@ -75,7 +76,7 @@ def make_small() -> None:
     vars(cuts).update(WINDOW=512, _SEAM_CONTEXT=1024, _RUN_AHEAD=256)
     Budget.record_bytes = property(lambda budget: 64_000)  # type: ignore[assignment]
     vars(os).update(fsync=lambda fd: None, fdatasync=lambda fd: None)
-    vars(planning)["make_engine"] = functools.lru_cache(4)(tokenizers.make_engine)
+    vars(planning)["make_engine"] = functools.lru_cache(4)(engines.make_engine)
 
 
 # --- valid files -------------------------------------------------------------------------------

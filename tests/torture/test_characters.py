@@ -17,7 +17,8 @@ from tests import trained
 from tests.make_differences import PLACE, computed, probes
 from tests.shared import tokenizer_argument
 from tests.test_characters import NEIGHBOURHOODS, expected, found
-from tokenmill.tokenizers import choose, load_vocabulary
+from tokenmill.tokenizers.choose import choose
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
 GROUP = 256
 EVERY = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]

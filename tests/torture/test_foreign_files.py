@@ -34,12 +34,14 @@ import pytest
 from tests import troubled
 from tests.torture import syscalls
 from tests.torture.syscalls import Outcome
-from tokenmill import cli, estimate, planning, preparation, tokenizers
+from tokenmill import cli, estimate, planning, preparation
 from tokenmill.formats import FORMATS
 from tokenmill.stores.durable import FOUND_FOLDER, PARTIAL, STATE_FOLDER
 from tokenmill.stores.side_files import SIDE_FILES
 from tokenmill.supervision import Attempt
-from tokenmill.tokenizers.tiktoken import TiktokenEngine
+from tokenmill.tokenizers import engines
+from tokenmill.tokenizers.engines.tiktoken import TiktokenEngine
+from tokenmill.tokenizers.vocabularies import loading
 
 SEED = int(os.environ.get("TOKENMILL_SEED", random.SystemRandom().randrange(10**9)))
 POINTS = int(os.environ.get("TOKENMILL_POINTS", "4000"))
@@ -127,7 +129,7 @@ class Commands:
     """Runs of the command in forks of this process, in which all is loaded."""
 
     def __init__(self) -> None:
-        self._vocabulary = tokenizers.load_vocabulary("gpt2")
+        self._vocabulary = loading.load_vocabulary("gpt2")
         self._engine = TiktokenEngine(self._vocabulary)
         self._engine.encode([b"warm"])
         assert estimate and preparation  # loaded here, and not in each fork
@@ -137,7 +139,7 @@ class Commands:
             signal.alarm(SECONDS)
             vars(cli)["_supervised"] = lambda *_: Attempt()
             vars(planning)["load_vocabulary"] = lambda *_: self._vocabulary
-            tokenizers.ENGINES["tiktoken"] = lambda _: self._engine
+            engines.ENGINES["tiktoken"] = lambda _: self._engine
             troubled.shrink_blocks(8 * 1024)
             vars(preparation)["DEFAULT_CHECKPOINT_SECONDS"] = 0
             sys.argv = ["tokenmill", *command]

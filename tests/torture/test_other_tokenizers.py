@@ -15,7 +15,7 @@ import pytest
 
 from tests import random_tokenizers, trained
 from tests.shared import SOURCE
-from tokenmill.tokenizers import load_vocabulary
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
 OTHER = "tokenizers==1.0.0rc3"
 NEEDS = (
@@ -26,7 +26,9 @@ PROGRAM = """
 import json, sys
 sys.path.insert(0, sys.argv[1])
 import tokenizers
-from tokenmill.tokenizers import choose, load_vocabulary, make_engine
+from tokenmill.tokenizers.choose import choose
+from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
+from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.libraries import library
 texts = json.load(sys.stdin)
 vocabulary = load_vocabulary(sys.argv[2], None, sys.argv[3] or None)

@@ -16,8 +16,8 @@ from importlib import metadata
 from typing import Any
 
 from tokenmill.errors import TokenmillError
-from tokenmill.tokenizers import huggingface_library
-from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
+from tokenmill.tokenizers.vocabularies import huggingface_library
+from tokenmill.tokenizers.vocabularies.byte_letters import BYTE_LETTERS
 
 LETTERS = {
     "11": "\U00010d00", "12": "\U00010fe0", "13": "\U00010e80", "14": "\U00012f90",

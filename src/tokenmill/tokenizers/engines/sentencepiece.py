@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tokenmill.memory import return_free_memory
-from tokenmill.tokenizers.engine import Tokens, joined
-from tokenmill.tokenizers.sentencepiece_model import SentencePieceModel
-from tokenmill.tokenizers.vocabulary import Vocabulary
+from tokenmill.tokenizers.engines.engine import Tokens, joined
+from tokenmill.tokenizers.vocabularies.sentencepiece_model import SentencePieceModel
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 
 class SentencePieceEngine:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 
 from tokenmill.memory import Room
 from tokenmill.text.cuts import NOWHERE, CutRule, provable_cut
-from tokenmill.tokenizers.differences import Ranges
-from tokenmill.tokenizers.engine import Engine, Tokens
+from tokenmill.tokenizers.engines.differences import Ranges
+from tokenmill.tokenizers.engines.engine import Engine, Tokens
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,12 +16,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tokenmill.tokenizers import sentencepiece_proto as proto
-from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
-from tokenmill.tokenizers.ranks import Ranks
-from tokenmill.tokenizers.sentencepiece_model import SentencePieceModel
-from tokenmill.tokenizers.tokenizer_json import TokenizerJson
-from tokenmill.tokenizers.vocabulary import Vocabulary, plain, steps_of
+from tokenmill.tokenizers.vocabularies import sentencepiece_proto as proto
+from tokenmill.tokenizers.vocabularies.byte_letters import BYTE_LETTERS
+from tokenmill.tokenizers.vocabularies.sentencepiece_model import SentencePieceModel
+from tokenmill.tokenizers.vocabularies.tiktoken_ranks import Ranks
+from tokenmill.tokenizers.vocabularies.tokenizer_json import TokenizerJson
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary, plain, steps_of
 
 MARK = "\x1c\x1d\x1e\x1f"
 """Stands between documents: ASCII's four information separators. It has no two equal characters,

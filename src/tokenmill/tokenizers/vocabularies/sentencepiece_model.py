@@ -17,8 +17,13 @@ from tokenmill.errors import TokenmillError
 from tokenmill.extras import install_extra
 from tokenmill.memory import MIB, Needs
 from tokenmill.text.cuts import NOWHERE
-from tokenmill.tokenizers.sentencepiece_proto import BYTE, NORMAL, ModelFile, read_model_file
-from tokenmill.tokenizers.vocabulary import Vocabulary, chosen_token, no_end_of_text
+from tokenmill.tokenizers.vocabularies.sentencepiece_proto import (
+    BYTE,
+    NORMAL,
+    ModelFile,
+    read_model_file,
+)
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary, chosen_token, no_end_of_text
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor

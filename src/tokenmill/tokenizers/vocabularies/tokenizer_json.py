@@ -21,12 +21,12 @@ from typing import Any
 from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.memory import MIB, Needs
 from tokenmill.text.cuts import NOWHERE, CutRule
-from tokenmill.tokenizers import growth, huggingface_library
-from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
-from tokenmill.tokenizers.huggingface_library import HuggingFaceTokenizer
-from tokenmill.tokenizers.lost_text import refuse_lost_text
-from tokenmill.tokenizers.ranks import PATTERNS
-from tokenmill.tokenizers.vocabulary import (
+from tokenmill.tokenizers.vocabularies import growth, huggingface_library
+from tokenmill.tokenizers.vocabularies.byte_letters import BYTE_LETTERS
+from tokenmill.tokenizers.vocabularies.huggingface_library import HuggingFaceTokenizer
+from tokenmill.tokenizers.vocabularies.lost_text import refuse_lost_text
+from tokenmill.tokenizers.vocabularies.tiktoken_ranks import PATTERNS
+from tokenmill.tokenizers.vocabularies.vocabulary import (
     END_OF_TEXT,
     Vocabulary,
     chosen_token,
@@ -301,7 +301,7 @@ def _table_steps(settings: dict[str, Any]) -> tuple[list[Any], list[Any]]:
 
 def _probe(normalizers: list[Any], splits: list[Any]) -> bytes:
     """A ``tokenizer.json`` with these steps, whose tokens are those of a probe."""
-    from tokenmill.tokenizers.differences import probe_tokens
+    from tokenmill.tokenizers.vocabularies.probe import probe_tokens
 
     letters = {byte: letter for letter, byte in BYTE_LETTERS.items()}
     texts = ["".join(map(letters.__getitem__, token)) for token in probe_tokens()]

@@ -20,13 +20,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib import metadata, resources
 
-from tokenmill.tokenizers.engine import Engine
-from tokenmill.tokenizers.vocabulary import Vocabulary
+from tokenmill.tokenizers.engines.engine import Engine
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 Ranges = tuple[tuple[int, int], ...]
 """Code points, as ascending pairs of first and last."""
 
-_NEIGHBOURS = b"aA0!' \n."
 _SPLITS = "a{0}a\nA{0}A\n0{0}0\n!{0}!\n {0}'s\na'{0}a\n'{0}a\n"
 """Letters, digits, signs, blanks, line ends and contractions around a character: each class that a
 split pattern asks for makes other borders in one of these lines."""
@@ -56,16 +55,6 @@ _NEW_PAIRS = (
 tried, too."""
 
 
-def probe_tokens() -> list[bytes]:
-    """The tokens of a probe in order of their merges, single bytes first: a neighbour with each
-    byte that begins a character and with each that ends one, so that a border changes the ids."""
-    tokens = [bytes([byte]) for byte in range(256)]
-    for neighbour in _NEIGHBOURS:
-        tokens += [bytes([neighbour, byte]) for byte in range(0xC2, 0xF5)]
-        tokens += [bytes([byte, neighbour]) for byte in range(0x80, 0xC0)]
-    return [*tokens, b"'s", b"a'", b"!\n"]
-
-
 def different(
     engine: str, vocabulary: Vocabulary, make: Callable[[str, Vocabulary], Engine]
 ) -> Ranges:
@@ -89,7 +78,7 @@ def _release(library: str) -> str:
 
 @cache
 def _known() -> dict[tuple[str, str, str], Ranges]:
-    text = (resources.files("tokenmill.tokenizers") / "differences.json").read_text("utf-8")
+    text = (resources.files("tokenmill.tokenizers.engines") / "differences.json").read_text("utf-8")
     return {
         (entry["engine"], entry["reference"], entry["tables"]): tuple(
             (low, high) for low, high in entry["ranges"]

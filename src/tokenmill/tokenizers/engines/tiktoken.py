@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tokenmill.tokenizers.engine import Tokens, joined
-from tokenmill.tokenizers.ranks import PATTERNS, Ranks
-from tokenmill.tokenizers.vocabulary import END_OF_TEXT, Vocabulary
+from tokenmill.tokenizers.engines.engine import Tokens, joined
+from tokenmill.tokenizers.vocabularies.tiktoken_ranks import PATTERNS, Ranks
+from tokenmill.tokenizers.vocabularies.vocabulary import END_OF_TEXT, Vocabulary
 
 
 class TiktokenEngine:

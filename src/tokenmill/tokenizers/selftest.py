@@ -13,8 +13,8 @@ import random
 from collections.abc import Iterator
 
 from tokenmill.text.cuts import NOWHERE, BytesView, CutRule, find_cut, provable_cut
-from tokenmill.tokenizers.engine import Engine
-from tokenmill.tokenizers.vocabulary import Vocabulary
+from tokenmill.tokenizers.engines.engine import Engine
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 DOCUMENTS = 400
 _RUN_BYTES = 96 * 1024

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from tokenmill.errors import TokenmillError
 from tokenmill.memory import return_free_memory
-from tokenmill.tokenizers.engine import Tokens
-from tokenmill.tokenizers.gigatoken_limits import MARK
-from tokenmill.tokenizers.ranks import Ranks
-from tokenmill.tokenizers.sentencepiece_model import SentencePieceModel
-from tokenmill.tokenizers.tokenizer_json import TokenizerJson
-from tokenmill.tokenizers.vocabulary import Vocabulary
+from tokenmill.tokenizers.engines.engine import Tokens
+from tokenmill.tokenizers.engines.gigatoken_limits import MARK
+from tokenmill.tokenizers.vocabularies.sentencepiece_model import SentencePieceModel
+from tokenmill.tokenizers.vocabularies.tiktoken_ranks import Ranks
+from tokenmill.tokenizers.vocabularies.tokenizer_json import TokenizerJson
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     import numpy as np

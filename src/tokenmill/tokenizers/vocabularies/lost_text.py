@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from tokenmill.errors import UsageError
-from tokenmill.tokenizers.byte_letters import BYTE_LETTERS
-from tokenmill.tokenizers.vocabulary import plain, steps_of
+from tokenmill.tokenizers.vocabularies.byte_letters import BYTE_LETTERS
+from tokenmill.tokenizers.vocabularies.vocabulary import plain, steps_of
 
 _NEVER_IN_UTF8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
 _PIECE = "<0x{:02X}>"

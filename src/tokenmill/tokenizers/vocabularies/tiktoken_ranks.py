@@ -26,7 +26,7 @@ from pathlib import Path
 from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.memory import Needs
 from tokenmill.text.cuts import EVERYWHERE, CutRule
-from tokenmill.tokenizers.vocabulary import END_OF_TEXT, Vocabulary, chosen_token
+from tokenmill.tokenizers.vocabularies.vocabulary import END_OF_TEXT, Vocabulary, chosen_token
 
 _ENCODINGS_URL = "https://openaipublic.blob.core.windows.net/encodings/"
 
@@ -202,7 +202,7 @@ class Ranks(Vocabulary):
         return self.pattern
 
     def probe(self) -> Ranks:
-        from tokenmill.tokenizers.differences import probe_tokens
+        from tokenmill.tokenizers.vocabularies.probe import probe_tokens
 
         tokens = probe_tokens()
         lines = (base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens))
@@ -336,7 +336,7 @@ def _cuts(pattern: str) -> CutRule:
 
 def _published_content(entry: _Published) -> bytes:
     if entry.name == "gpt2":
-        return (resources.files("tokenmill") / "vocabularies" / "gpt2.tiktoken").read_bytes()
+        return (resources.files("tokenmill.tokenizers.vocabularies") / "gpt2.tiktoken").read_bytes()
     from tiktoken.load import read_file_cached
 
     url = f"{_ENCODINGS_URL}{entry.name}.tiktoken"

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tokenmill.errors import UsageError, unreadable
-from tokenmill.tokenizers import hub, ranks
-from tokenmill.tokenizers.sentencepiece_model import SentencePieceModel
-from tokenmill.tokenizers.tokenizer_json import TokenizerJson
-from tokenmill.tokenizers.vocabulary import Vocabulary
+from tokenmill.tokenizers.vocabularies import hub, tiktoken_ranks
+from tokenmill.tokenizers.vocabularies.sentencepiece_model import SentencePieceModel
+from tokenmill.tokenizers.vocabularies.tokenizer_json import TokenizerJson
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 Check = Callable[[str], None]
 _COMPANIONS = ("tokenizer_config.json", "special_tokens_map.json")
@@ -34,8 +34,8 @@ def load_vocabulary(
     ``--eot-token``. Of what lies on the Hub ``commit`` is taken, if given, whatever the branch
     that was named holds today. ``check`` is called with the path of each file before it is read.
     Raises UsageError or TokenmillError."""
-    if choice in ranks.NAMES:
-        return ranks.load_published(choice, pattern, eot)
+    if choice in tiktoken_ranks.NAMES:
+        return tiktoken_ranks.load_published(choice, pattern, eot)
     if os.path.isfile(choice):  # pathlib raises when the name is too long
         return _from_file(Path(choice), pattern, eot, check)
     if os.path.isdir(choice):
@@ -48,7 +48,7 @@ def load_vocabulary(
     raise UsageError(
         f"there is no tokenizer {choice!r}",
         why="it is neither a known name, nor a file or folder, nor a Hub id (ORG/NAME)",
-        fix=f"use {', '.join(ranks.NAMES)}, or the path of a .tiktoken, tokenizer.json or "
+        fix=f"use {', '.join(tiktoken_ranks.NAMES)}, or the path of a .tiktoken, tokenizer.json or "
         "SentencePiece .model file",
     )
 
@@ -61,7 +61,7 @@ def _from_file(path: Path, pattern: str | None, eot: str | None, check: Check) -
     if path.suffix == ".model" and not _looks_like_ranks(content):
         _refuse_pattern(pattern, path)
         return SentencePieceModel(path.name, content, eot)
-    return ranks.load_ranks(path, content, pattern, eot)
+    return tiktoken_ranks.load_ranks(path, content, pattern, eot)
 
 
 def _from_folder(
@@ -85,7 +85,7 @@ def _from_folder(
         if path.is_file():
             content = _read(path, check)
             if _looks_like_ranks(content):
-                return ranks.load_ranks(path, content, pattern, eot)
+                return tiktoken_ranks.load_ranks(path, content, pattern, eot)
             _refuse_pattern(pattern, path)
             return SentencePieceModel(name, content, eot, commit)
     raise UsageError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenmill.tokenizers.vocabulary import plain
+from tokenmill.tokenizers.vocabularies.vocabulary import plain
 
 MOST = 1024.0
 """A tokenizer whose rules may make more bytes of one is refused: not even its self-test would be

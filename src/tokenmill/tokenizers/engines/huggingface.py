@@ -7,9 +7,9 @@ from contextlib import contextmanager
 
 from tokenmill.errors import TokenmillError
 from tokenmill.memory import return_free_memory
-from tokenmill.tokenizers.engine import Tokens, joined
-from tokenmill.tokenizers.tokenizer_json import TokenizerJson
-from tokenmill.tokenizers.vocabulary import Vocabulary
+from tokenmill.tokenizers.engines.engine import Tokens, joined
+from tokenmill.tokenizers.vocabularies.tokenizer_json import TokenizerJson
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 
 class HuggingFaceEngine:

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from tokenmill.errors import TokenmillError
 from tokenmill.extras import install_extra
-from tokenmill.tokenizers.ranks import temporary_file
-from tokenmill.tokenizers.vocabulary import plain
+from tokenmill.tokenizers.vocabularies.tiktoken_ranks import temporary_file
+from tokenmill.tokenizers.vocabularies.vocabulary import plain
 
 
 class HuggingFaceTokenizer(Protocol):

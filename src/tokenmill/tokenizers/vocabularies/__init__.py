@@ -1,0 +1,1 @@
+"""Tokenizer files of every kind, and what follows from each."""
