@@ -32,13 +32,12 @@ from typing import Any
 import corpora
 from corpora import grow, parse_size, place_of
 from measure import machine, prepare_cache, say, table_head, table_row
-from tokenmill.batches import DocumentBatch, TokenBatch
+from tokenmill.batches import START, DocumentBatch, TokenBatch
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
 from tokenmill.journal import Journal
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
 from tokenmill.progress import Status
-from tokenmill.sources.block import START
 from tokenmill.spec import Spec
 from tokenmill.stores.durable import STATE_FOLDER
 from tokenmill.tokenizers.engines import make_engine

@@ -17,7 +17,7 @@ from tests.outcome import prepare
 from tests.shared import ARTICLES
 from tokenmill import estimate
 from tokenmill.estimate import Estimate
-from tokenmill.sources.block import Sample
+from tokenmill.sources.source import Sample
 from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
 
 

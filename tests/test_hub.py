@@ -30,8 +30,8 @@ from tests.fake_hub import Blob, FakeHub, Fault, Handler, Repository
 from tests.outcome import Outcome
 from tokenmill import preparation
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError, UsageError
-from tokenmill.inputs import Selection, find_inputs
 from tokenmill.memory import Listing
+from tokenmill.sources.inputs import Selection, find_inputs
 from tokenmill.stores import dataset_card, http, hub
 from tokenmill.stores.retry import GATE
 

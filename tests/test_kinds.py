@@ -30,9 +30,9 @@ from tests.outcome import Outcome
 from tests.test_inputs import decoded
 from tests.test_standard_input import prepare as prepare_pipe
 from tokenmill.errors import InputError, TokenmillError, UsageError
-from tokenmill.inputs import Selection, find_inputs
 from tokenmill.kinds.content import HEAD_BYTES, contradiction
 from tokenmill.kinds.kind import KindRule
+from tokenmill.sources.inputs import Selection, find_inputs
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.text import charset
 from tokenmill.verification import verify

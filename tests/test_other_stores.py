@@ -17,7 +17,7 @@ from tests.fake_stores import BUCKET, FakeStore
 from tests.outcome import Outcome
 from tests.test_store_output import check_conditions
 from tokenmill.errors import InputError
-from tokenmill.inputs import find_inputs
+from tokenmill.sources.inputs import find_inputs
 from tokenmill.stores import bucket as bucket_module
 from tokenmill.stores.bucket import Bucket
 from tokenmill.stores.retry import GATE

@@ -11,9 +11,9 @@ import pytest
 
 from tests import corpora, texts
 from tests.shared import ARTICLES
+from tokenmill.batches import START, Position
 from tokenmill.planning import Plan, make_plan
 from tokenmill.sources import block, jsonl, parquet, text
-from tokenmill.sources.block import START, Position
 from tokenmill.spec import Spec
 
 

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 
 from tests import texts
 from tokenmill.errors import InputError, LimitReached
-from tokenmill.inputs import find_inputs
-from tokenmill.sources import open_source, opened_ahead
-from tokenmill.sources.block import SourceOptions
+from tokenmill.sources import open_source
+from tokenmill.sources.corpus import opened_ahead
+from tokenmill.sources.inputs import find_inputs
+from tokenmill.sources.source import SourceOptions
+from tokenmill.sources.stream import Ahead
 from tokenmill.stores import InputFile
 from tokenmill.stores.local import LocalContent, LocalPlace
 from tokenmill.stores.readahead import MOST_WASTE, ReadAhead, result_by
-from tokenmill.textstream import Ahead
 from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 

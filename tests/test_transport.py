@@ -20,8 +20,8 @@ from tests.conftest import Run
 from tests.outcome import Outcome
 from tests.test_inputs import decoded
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError
-from tokenmill.inputs import find_inputs
 from tokenmill.planning import make_plan
+from tokenmill.sources.inputs import find_inputs
 from tokenmill.sources.text import HASHED_BYTES
 from tokenmill.spec import Spec
 from tokenmill.stores.retry import GATE, Gate, Passing

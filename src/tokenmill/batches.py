@@ -139,3 +139,18 @@ class TokenBatch:
     seconds_reading: float = 0.0
     seconds_encoding: float = 0.0
     bad: list[BadRecord] = field(default_factory=list)
+
+
+State = dict[str, Any]
+"""Where a source stands between two blocks: plain data, of a shape that only it knows."""
+
+
+@dataclass(frozen=True)
+class Position:
+    """A place between two blocks of the corpus: a file, by its number, and its source's state."""
+
+    file: int
+    state: State | None
+
+
+START = Position(0, None)

@@ -22,13 +22,13 @@ from tokenmill.damage import Problem
 from tokenmill.dataset import Dataset
 from tokenmill.encode import BlockEncoder, Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
-from tokenmill.inputs import Selection, find_inputs, settled
 from tokenmill.inspection import vocabulary_of
 from tokenmill.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.memory import Budget, memory_limit
 from tokenmill.planning import Plan, position_split_of
 from tokenmill.sources.block import Block
 from tokenmill.sources.heads import look_at
+from tokenmill.sources.inputs import Selection, find_inputs, settled
 from tokenmill.spec import Spec
 from tokenmill.stores import InputFile
 from tokenmill.tokenizers.choose import choose

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import InputList
 from tokenmill.sources import open_source
-from tokenmill.sources.block import Sample, Source, SourceOptions
+from tokenmill.sources.inputs import InputList
+from tokenmill.sources.source import Sample, Source, SourceOptions
 from tokenmill.stores import InputFile
 from tokenmill.stores.readahead import in_background
 from tokenmill.tokenizers.engines.engine import Engine

@@ -14,13 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokenmill.batches import START, Position
 from tokenmill.calls import Calls
 from tokenmill.encode import LARGE_PIECE, EncodingRules, SeamEngine
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
 from tokenmill.kinds.compression import WindowRoom
 from tokenmill.memory import (
     SMALL_READER,
@@ -33,15 +33,17 @@ from tokenmill.memory import (
     return_free_memory,
     roomy_bytes,
 )
-from tokenmill.sources import opened_ahead
-from tokenmill.sources.block import START, Block, Position, SourceOptions, Tails
+from tokenmill.sources.block import Block, Tails
+from tokenmill.sources.corpus import opened_ahead
 from tokenmill.sources.heads import look_at, needs_at_once, refuse_unusable
+from tokenmill.sources.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
+from tokenmill.sources.source import SourceOptions
+from tokenmill.sources.stream import Ahead, open_stream
 from tokenmill.sources.text import divider_of
 from tokenmill.spec import Spec, fingerprint
 from tokenmill.stores import InputFile
 from tokenmill.stores.durable import free_bytes
 from tokenmill.text.cuts import NOWHERE, CutRule
-from tokenmill.textstream import Ahead, open_stream
 from tokenmill.tokenizers.choose import Choice, check_engine, choose
 from tokenmill.tokenizers.engines import DEFAULT_ENGINE, make_engine
 from tokenmill.tokenizers.engines.engine import Engine

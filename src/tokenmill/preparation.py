@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tokenmill.batches import TokenBatch
+from tokenmill.batches import START, Position, TokenBatch
 from tokenmill.caches import CacheGovernor
 from tokenmill.care import careful
 from tokenmill.conclusion import closing_lines, manifest_of, outcome_of
@@ -31,7 +31,6 @@ from tokenmill.errors import (
 )
 from tokenmill.folder import OutputFolder, recorded_commit, revisions_of
 from tokenmill.formats.format import item_bytes
-from tokenmill.inputs import Selection, settled
 from tokenmill.journal import VERSION as JOURNAL_VERSION
 from tokenmill.journal import Encoded, Journal, Log, RunBegun
 from tokenmill.manifest import (
@@ -54,7 +53,8 @@ from tokenmill.prefix import OutputPrefix
 from tokenmill.progress import Nothing, Reporter, Status, script_display
 from tokenmill.repair import repair
 from tokenmill.signature import checked, command_words, described, path_of, paths_of
-from tokenmill.sources.block import BLOCK_BYTES, START, Block, Position
+from tokenmill.sources.block import BLOCK_BYTES, Block
+from tokenmill.sources.inputs import Selection, settled
 from tokenmill.spec import Spec, SpecOptions
 from tokenmill.staging import is_store, output_place, working_folder
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder

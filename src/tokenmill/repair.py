@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenmill.batches import TokenBatch
+from tokenmill.batches import Position, TokenBatch
 from tokenmill.caches import CacheGovernor
 from tokenmill.damage import (
     Problem,
@@ -26,7 +26,7 @@ from tokenmill.folder import OutputFolder
 from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
 from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan
-from tokenmill.sources.block import BLOCK_BYTES, Block, Position
+from tokenmill.sources.block import BLOCK_BYTES, Block
 from tokenmill.stores.claims import shares_a_stretch
 from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.durable import (

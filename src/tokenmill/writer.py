@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import numpy as np
 
-from tokenmill.batches import TRAIN, VAL, BadRecord, TokenBatch
+from tokenmill.batches import START, TRAIN, VAL, BadRecord, Position, TokenBatch
 from tokenmill.formats import Format
 from tokenmill.journal import Checkpoint, Encoded, Journal, Log, OpenFile, ShardDone
 from tokenmill.manifest import QUARANTINE, Origin, Quarantine, Shard
-from tokenmill.sources.block import START, Position
 from tokenmill.spec import Spec
 from tokenmill.stores.durable import StagedFile, check_partial, sync_folder
 from tokenmill.uploads import MOST_WAITING, Uploads

@@ -25,7 +25,7 @@ from tests import corpora, texts, troubled
 from tests.shared import GPT2_RANKS
 from tests.torture import mutations
 from tokenmill import planning, units
-from tokenmill.batches import CORRUPT_COMPRESSION, BadRecord, Counts
+from tokenmill.batches import CORRUPT_COMPRESSION, START, BadRecord, Counts, Position
 from tokenmill.dataset import Dataset
 from tokenmill.errors import LimitReached, TokenmillError
 from tokenmill.formats import FORMATS, ShardDamage
@@ -34,7 +34,6 @@ from tokenmill.manifest import load_manifest
 from tokenmill.memory import Budget
 from tokenmill.planning import Plan, make_plan
 from tokenmill.sources import open_source
-from tokenmill.sources.block import START, Position
 from tokenmill.spec import Spec
 from tokenmill.text import cuts, utf8
 from tokenmill.tokenizers import engines

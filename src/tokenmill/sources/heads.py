@@ -21,16 +21,17 @@ from fnmatch import fnmatchcase
 from functools import partial
 
 from tokenmill.errors import InputError, TokenmillError, UsageError
-from tokenmill.inputs import InputList
 from tokenmill.kinds.compression import too_large
 from tokenmill.kinds.content import HEAD_BYTES, Content, contradiction, is_lines
-from tokenmill.sources.block import BLOCK_BYTES, SourceOptions
+from tokenmill.sources.block import BLOCK_BYTES
+from tokenmill.sources.inputs import InputList
 from tokenmill.sources.jsonl import FIRST_LINE_BYTES, JsonlSource
 from tokenmill.sources.parquet import ParquetSource, page_too_large
+from tokenmill.sources.source import SourceOptions
+from tokenmill.sources.stream import Beginning, read_head
 from tokenmill.stores import InputFile, Selection
 from tokenmill.stores.readahead import in_background, result_by
 from tokenmill.stores.stdin import Pipe
-from tokenmill.textstream import Beginning, read_head
 
 _AT_ONCE = 8
 _SHOWN = 5

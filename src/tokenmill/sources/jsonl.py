@@ -38,26 +38,17 @@ from tokenmill.batches import (
     BadRecord,
     Counts,
     DocumentBatch,
+    State,
 )
 from tokenmill.errors import InputError, UsageError
-from tokenmill.sources.block import (
-    BLOCK_BYTES,
-    BadBlock,
-    Block,
-    Sample,
-    SourceOptions,
-    State,
-    bad_record,
-    damage_block,
-    opened,
-    record_too_large,
-    resumed,
-)
+from tokenmill.sources.bad_records import BadBlock, bad_record, damage_block, record_too_large
+from tokenmill.sources.block import BLOCK_BYTES, Block, resumed
 from tokenmill.sources.columns import divided, values_of
+from tokenmill.sources.source import Sample, SourceOptions, opened
+from tokenmill.sources.stream import ByteStream, Excerpt
 from tokenmill.sources.text import BYTE_ORDER_MARK
 from tokenmill.stores import InputFile
 from tokenmill.text import utf8
-from tokenmill.textstream import ByteStream, Excerpt
 
 _STEP = FIRST_LINE_BYTES = 64 * 1024
 _MOST_RECORDS = 1000

@@ -24,22 +24,12 @@ from tokenmill.batches import (
     TOO_LARGE,
     BadRecord,
     DocumentBatch,
+    State,
 )
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.memory import PAGE_SHARE, SMALL_PAGE, SMALL_READER
-from tokenmill.sources.block import (
-    BLOCK_BYTES,
-    BadBlock,
-    Block,
-    Sample,
-    SourceOptions,
-    State,
-    Tails,
-    bad_record,
-    record_too_large,
-    resumed,
-    texts_of,
-)
+from tokenmill.sources.bad_records import BadBlock, bad_record, record_too_large
+from tokenmill.sources.block import BLOCK_BYTES, Block, Tails, resumed
 from tokenmill.sources.columns import find_column, find_leaf, leaf_count
 from tokenmill.sources.pages import (
     NoFooter,
@@ -49,11 +39,12 @@ from tokenmill.sources.pages import (
     footer_elements,
     pages_of,
 )
+from tokenmill.sources.source import Sample, SourceOptions
+from tokenmill.sources.stream import read_head
 from tokenmill.stores import InputFile
 from tokenmill.stores.range_file import RangeFile
 from tokenmill.stores.readahead import Range, ReadAhead, cost
 from tokenmill.text import utf8
-from tokenmill.textstream import read_head
 from tokenmill.units import format_bytes
 
 if TYPE_CHECKING:
@@ -836,3 +827,17 @@ class _UnreadableRows(InputError):
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def texts_of(array: Any) -> list[bytes]:
+    """The values of an Arrow string or binary array without nulls, each as bytes of its own."""
+    import numpy as np
+    import pyarrow as pa
+
+    array = array.cast(pa.large_binary())
+    if len(array) == 0:
+        return []
+    _, offsets, data = array.buffers()
+    ends = np.frombuffer(offsets, np.int64, len(array) + 1, array.offset * 8).tolist()
+    text = memoryview(data) if data else memoryview(b"")
+    return [bytes(text[low:high]) for low, high in itertools.pairwise(ends)]

@@ -19,26 +19,17 @@ from tokenmill.batches import (
     VAL,
     Counts,
     DocumentBatch,
+    State,
 )
 from tokenmill.errors import InputError, UsageError, choose_from
 from tokenmill.memory import TooLarge
-from tokenmill.sources.block import (
-    BLOCK_BYTES,
-    Block,
-    Sample,
-    SourceOptions,
-    State,
-    bad_record,
-    check_utf8,
-    damage_block,
-    opened,
-    record_too_large,
-    resumed,
-)
+from tokenmill.sources.bad_records import bad_record, check_utf8, damage_block, record_too_large
+from tokenmill.sources.block import BLOCK_BYTES, Block, resumed
+from tokenmill.sources.source import Sample, SourceOptions, opened
+from tokenmill.sources.stream import ByteStream, Excerpt
 from tokenmill.stores import InputFile
 from tokenmill.text import utf8
 from tokenmill.text.cuts import NOWHERE, Cut, UnbrokenRun, find_cut, whole_characters
-from tokenmill.textstream import ByteStream, Excerpt
 from tokenmill.units import format_bytes
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
