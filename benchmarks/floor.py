@@ -34,8 +34,8 @@ from corpora import grow, parse_size, place_of
 from measure import machine, prepare_cache, say, table_head, table_row
 from tokenmill.batches import START, DocumentBatch, TokenBatch
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
+from tokenmill.executors.threads import OrderedMap
 from tokenmill.journal import Journal
-from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
 from tokenmill.progress import Status
 from tokenmill.spec import Spec

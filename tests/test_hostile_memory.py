@@ -25,9 +25,9 @@ from tests.conftest import command_environment
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
 from tokenmill.calls import Calls
 from tokenmill.errors import UsageError
+from tokenmill.executors.supervisor import Forwarding
 from tokenmill.memory import Budget, Room, TooLarge
 from tokenmill.sources import text
-from tokenmill.supervision import Forwarding
 from tokenmill.text import utf8
 from tokenmill.text.cuts import EVERYWHERE
 from tokenmill.tokenizers.engines import make_engine, shared_reference

@@ -21,7 +21,7 @@ from cgroup import CgroupUnavailable, MemoryCgroup
 from tests import corpora, runs
 from tests.conftest import command_environment
 from tests.runs import OPTIONS, snapshot
-from tokenmill.supervision import MOST_DEATHS
+from tokenmill.executors.supervisor import MOST_DEATHS
 
 MARKER = "this one kills"
 VICTIM = 23

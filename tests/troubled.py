@@ -31,11 +31,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill import cli, folder, journal, lease, preparation, uploads
+from tokenmill.executors.supervisor import Attempt
 from tokenmill.manifest import Shard
 from tokenmill.memory import Budget
 from tokenmill.sources import block, jsonl, parquet, text
 from tokenmill.stores import durable
-from tokenmill.supervision import Attempt
 from tokenmill.tokenizers import engines
 from tokenmill.tokenizers.engines.engine import Engine, Tokens
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary

@@ -1,5 +1,5 @@
 """Careful work after crashes: one thread that notes what it has in hand, record by record where
-needed, so that its parent learns which piece of input kills (``tokenmill.supervision``).
+needed, so that its parent learns which piece of input kills (``tokenmill.executors.supervisor``).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from tokenmill.batches import CRASH, RAW_BYTES, BadRecord, DocumentBatch, TokenBatch
 from tokenmill.encode import BlockEncoder
 from tokenmill.errors import InputError
+from tokenmill.executors.supervisor import Attempt, Hand
 from tokenmill.sources.block import Block
-from tokenmill.supervision import Attempt, Hand
 from tokenmill.tokenizers.engines.engine import Engine
 
 

@@ -20,15 +20,15 @@ import click
 
 from tokenmill.console import last_words, one_line, print_line, print_or_forget, to_json
 from tokenmill.errors import Interrupted, NoSpace, TokenmillError, UsageError, choose_from, nearest
-from tokenmill.pipeline import MAP_THREADS
+from tokenmill.executors.threads import MAP_THREADS
 from tokenmill.staging import output_place, working_folder
 from tokenmill.system import check_system
 from tokenmill.units import numbered
 from tokenmill.version import __version__
 
 if TYPE_CHECKING:
+    from tokenmill.executors.supervisor import Attempt
     from tokenmill.options import RunOptions
-    from tokenmill.supervision import Attempt
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _Command = Callable[..., None]
@@ -215,8 +215,8 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     """
     out = output_place(out)
     attempt = _supervised(working_folder(out, options["staging"]), options)
+    from tokenmill.executors.supervisor import AGAIN
     from tokenmill.preparation import PastTrouble, Preparation, plan_run
-    from tokenmill.supervision import AGAIN
 
     run = _make_run(options, attempt)
     with _hearing_signals(run):
@@ -438,7 +438,7 @@ _RUN_NAMES = {
 
 def _supervised(out: Path, options: dict[str, Any]) -> Attempt:
     """Go on in a process of its own, watched by this one."""
-    from tokenmill.supervision import Watch, in_hand, supervise
+    from tokenmill.executors.supervisor import Watch, in_hand, supervise
 
     def fail(error: TokenmillError) -> None:
         if isinstance(error, Interrupted):
@@ -471,9 +471,9 @@ def _tell(line: str, is_quiet: bool) -> None:
 
 
 def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOptions:
+    from tokenmill.executors.supervisor import Attempt
     from tokenmill.options import DEFAULT_MAX_BAD, RunOptions, StopRequest, workers_of
     from tokenmill.progress import command_display
-    from tokenmill.supervision import Attempt
 
     quiet, max_bad = options["quiet"], options.get("max_bad")
     return RunOptions(
@@ -512,7 +512,7 @@ def _hearing_signals(run: RunOptions) -> Iterator[None]:
 def _catch_signals(run: RunOptions) -> None:
     """The first signal stops the run, durably; the second ends it at once, which is safe too, and
     says so."""
-    from tokenmill.supervision import Repeats
+    from tokenmill.executors.supervisor import Repeats
 
     repeats = Repeats()
     fix = f"to go on, run the same command again: {run.command}"

@@ -29,6 +29,8 @@ from tokenmill.errors import (
     UsageError,
     WrongContent,
 )
+from tokenmill.executors.supervisor import Hand
+from tokenmill.executors.threads import OrderedMap
 from tokenmill.folder import OutputFolder, recorded_commit, revisions_of
 from tokenmill.formats.format import item_bytes
 from tokenmill.journal import VERSION as JOURNAL_VERSION
@@ -47,7 +49,6 @@ from tokenmill.options import (
     default_check,
     divided,
 )
-from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan, make_plan
 from tokenmill.prefix import OutputPrefix
 from tokenmill.progress import Nothing, Reporter, Status, script_display
@@ -60,7 +61,6 @@ from tokenmill.staging import is_store, output_place, working_folder
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked
 from tokenmill.stores.retry import DEFAULT_PATIENCE, GATE
-from tokenmill.supervision import Hand
 from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.engines.engine import Engine
 from tokenmill.units import (

@@ -22,9 +22,9 @@ from tokenmill.damage import (
 )
 from tokenmill.encode import BlockEncoder, Reference
 from tokenmill.errors import DamageFound, TokenmillError, UsageError
+from tokenmill.executors.threads import OrderedMap
 from tokenmill.folder import OutputFolder
 from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
-from tokenmill.pipeline import OrderedMap
 from tokenmill.planning import Plan
 from tokenmill.sources.block import BLOCK_BYTES, Block
 from tokenmill.stores.claims import shares_a_stretch

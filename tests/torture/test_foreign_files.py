@@ -35,10 +35,10 @@ from tests import troubled
 from tests.torture import syscalls
 from tests.torture.syscalls import Outcome
 from tokenmill import cli, estimate, planning, preparation
+from tokenmill.executors.supervisor import Attempt
 from tokenmill.formats import FORMATS
 from tokenmill.stores.durable import FOUND_FOLDER, PARTIAL, STATE_FOLDER
 from tokenmill.stores.side_files import SIDE_FILES
-from tokenmill.supervision import Attempt
 from tokenmill.tokenizers import engines
 from tokenmill.tokenizers.engines.tiktoken import TiktokenEngine
 from tokenmill.tokenizers.vocabularies import loading

@@ -1,0 +1,1 @@
+"""Who maps a function over blocks, in order and bounded; and who watches over it."""
