@@ -33,12 +33,12 @@ import corpora
 from corpora import grow, parse_size, place_of
 from measure import machine, prepare_cache, say, table_head, table_row
 from tokenmill.batches import START, DocumentBatch, TokenBatch
+from tokenmill.dataset.spec import Spec
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.journal import Journal
 from tokenmill.planning import Plan, make_plan
 from tokenmill.progress import Status
-from tokenmill.spec import Spec
 from tokenmill.stores.durable import STATE_FOLDER
 from tokenmill.tokenizers.engines import make_engine
 from tokenmill.writer import DatasetWriter

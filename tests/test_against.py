@@ -14,10 +14,10 @@ from tests import corpora, texts
 from tests.conftest import Run
 from tests.outcome import prepare
 from tokenmill import verify
-from tokenmill.damage import Problem
-from tokenmill.dataset import Dataset
+from tokenmill.dataset.checks import Problem
+from tokenmill.dataset.manifest import load_manifest
+from tokenmill.dataset.reader import Dataset
 from tokenmill.errors import SpecMismatch, UsageError
-from tokenmill.manifest import load_manifest
 from tokenmill.sources import block, jsonl, parquet, text
 
 SHARDS = {"shard_tokens": "3K"}

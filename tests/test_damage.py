@@ -16,8 +16,8 @@ from tests import corpora, texts
 from tests.conftest import Run
 from tests.outcome import Outcome, prepare
 from tokenmill import verify
+from tokenmill.dataset.manifest import load_manifest
 from tokenmill.errors import DamageFound
-from tokenmill.manifest import load_manifest
 
 FORMATS: dict[str, dict[str, Any]] = {
     "nanogpt": {"val_fraction": 0.2},

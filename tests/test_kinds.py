@@ -29,11 +29,12 @@ from tests.conftest import Run, command_environment
 from tests.outcome import Outcome
 from tests.test_inputs import decoded
 from tests.test_standard_input import prepare as prepare_pipe
+from tokenmill.dataset.identity import fingerprint
+from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.kinds.content import HEAD_BYTES, contradiction
 from tokenmill.kinds.kind import KindRule
 from tokenmill.sources.inputs import Selection, find_inputs
-from tokenmill.spec import Spec, fingerprint
 from tokenmill.text import charset
 from tokenmill.verification import verify
 

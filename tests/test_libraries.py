@@ -12,8 +12,8 @@ import pytest
 import tokenmill
 from tests.conftest import Run
 from tests.shared import BOOKS
+from tokenmill.dataset.manifest import load_manifest
 from tokenmill.errors import SpecMismatch
-from tokenmill.manifest import load_manifest
 from tokenmill.tokenizers import libraries
 
 

@@ -17,6 +17,9 @@ import pytest
 import tokenmill as mill
 from tests.conftest import Run
 from tokenmill.batches import Counts
+from tokenmill.dataset.identity import fingerprint
+from tokenmill.dataset.manifest import Input, load_manifest
+from tokenmill.dataset.spec import Spec
 from tokenmill.errors import UsageError
 from tokenmill.journal import (
     Checkpoint,
@@ -26,9 +29,7 @@ from tokenmill.journal import (
     read_journal,
     to_line,
 )
-from tokenmill.manifest import Input, load_manifest
 from tokenmill.memory import Budget, Listing, TooManyFiles, listed_bytes
-from tokenmill.spec import Spec, fingerprint
 from tokenmill.stores import Selection, disk_reads, expand
 
 AWKWARD = "".join(map(chr, [*range(1, 128), 0x80, 0x9F, 0xA0, 0x2028, 0xFEFF, 0x1F600]))

@@ -12,9 +12,9 @@ import pytest
 from tests import corpora, texts
 from tests.shared import ARTICLES
 from tokenmill.batches import START, Position
+from tokenmill.dataset.spec import Spec
 from tokenmill.planning import Plan, make_plan
 from tokenmill.sources import block, jsonl, parquet, text
-from tokenmill.spec import Spec
 
 
 def seen(plan: Plan, start: Position) -> list[tuple[Any, ...]]:

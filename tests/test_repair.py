@@ -15,8 +15,8 @@ from tests import corpora, texts
 from tests.conftest import Run, kill, start
 from tests.outcome import Outcome, prepare
 from tokenmill import verify
+from tokenmill.dataset.manifest import load_manifest
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError, UsageError
-from tokenmill.manifest import load_manifest
 from tokenmill.sources import block, jsonl, parquet, text
 
 SHARDS = {"shard_tokens": "3K"}

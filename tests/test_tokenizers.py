@@ -27,9 +27,10 @@ from tests.conftest import Run
 from tests.outcome import Outcome, prepare
 from tests.shared import ARTICLES, CORPORA, GPT2_RANKS, corpus_documents
 from tests.test_exact import TEXTS, small_blocks  # noqa: F401  a fixture
+from tokenmill.dataset.identity import fingerprint, identity
+from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.memory import Budget
-from tokenmill.spec import Spec, fingerprint
 from tokenmill.text import cuts
 from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.tokenizers import selftest
@@ -38,7 +39,6 @@ from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.engines.engine import Engine
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 from tokenmill.tokenizers.vocabularies.tokenizer_json import TokenizerJson
-from tokenmill.tokenizers.vocabularies.vocabulary import identity
 
 SIZE = 3000
 ENGINES = [

@@ -15,9 +15,9 @@ from tests import corpora, runs, texts
 from tests.conftest import Run, command_environment
 from tests.shared import REPOSITORY
 from tokenmill import cli
+from tokenmill.dataset.spec import DELIMITERS, INVALID_UTF8, ON_BAD, SPECIAL_TEXT, Spec
 from tokenmill.extras import install_extra, requirements_of
 from tokenmill.formats import FORMATS
-from tokenmill.spec import DELIMITERS, INVALID_UTF8, ON_BAD, SPECIAL_TEXT, Spec
 from tokenmill.tokenizers.engines import ENGINES, make_engine
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 

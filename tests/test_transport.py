@@ -19,11 +19,11 @@ from tests import stores, texts
 from tests.conftest import Run
 from tests.outcome import Outcome
 from tests.test_inputs import decoded
+from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError
 from tokenmill.planning import make_plan
 from tokenmill.sources.inputs import find_inputs
 from tokenmill.sources.text import HASHED_BYTES
-from tokenmill.spec import Spec
 from tokenmill.stores.retry import GATE, Gate, Passing
 
 TEXT = "".join(f"line {number} of a text\n" for number in range(4000))

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill import cli, folder, journal, lease, preparation, uploads
+from tokenmill.dataset.manifest import Shard
 from tokenmill.executors.supervisor import Attempt
-from tokenmill.manifest import Shard
 from tokenmill.memory import Budget
 from tokenmill.sources import block, jsonl, parquet, text
 from tokenmill.stores import durable

@@ -14,15 +14,15 @@ from tokenmill.version import __version__ as __version__
 __all__ = ["Manifest", "TokenmillError", "load_manifest", "plan", "prepare", "verify"]
 
 if TYPE_CHECKING:
+    from tokenmill.dataset.manifest import Manifest, load_manifest
     from tokenmill.errors import TokenmillError
-    from tokenmill.manifest import Manifest, load_manifest
     from tokenmill.preparation import plan, prepare
     from tokenmill.verification import verify
 
 _HOMES = {
-    "Manifest": "manifest",
+    "Manifest": "dataset.manifest",
     "TokenmillError": "errors",
-    "load_manifest": "manifest",
+    "load_manifest": "dataset.manifest",
     "plan": "preparation",
     "prepare": "preparation",
     "verify": "verification",

@@ -333,7 +333,7 @@ def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_jso
     """Show headers, counts and decoded text."""
     if split not in SPLITS:
         raise UsageError(f"there is no split {split!r}", fix=choose_from(split, SPLITS))
-    from tokenmill.dataset import Dataset
+    from tokenmill.dataset.reader import Dataset
     from tokenmill.inspection import describe, text_at_token, text_of_document
 
     dataset = Dataset.at(folder)

@@ -18,18 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokenmill.batches import CRASH, TOO_LARGE, TRAIN, VAL, DocumentBatch
-from tokenmill.damage import Problem
-from tokenmill.dataset import Dataset
+from tokenmill.dataset.checks import Problem
+from tokenmill.dataset.manifest import MANIFEST, Input, Manifest, Shard
+from tokenmill.dataset.reader import Dataset
+from tokenmill.dataset.spec import Spec
 from tokenmill.encode import BlockEncoder, Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
 from tokenmill.inspection import vocabulary_of
-from tokenmill.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.memory import Budget, memory_limit
 from tokenmill.planning import Plan, position_split_of
 from tokenmill.sources.block import Block
 from tokenmill.sources.heads import look_at
 from tokenmill.sources.inputs import Selection, find_inputs, settled
-from tokenmill.spec import Spec
 from tokenmill.stores import InputFile
 from tokenmill.tokenizers.choose import choose
 from tokenmill.tokenizers.engines import make_engine

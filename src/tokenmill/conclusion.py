@@ -6,13 +6,13 @@ import re
 import time
 from collections.abc import Iterator
 
+from tokenmill.dataset.manifest import QUARANTINE, VERSION, Input, Manifest, Shard
+from tokenmill.dataset.spec import Spec
 from tokenmill.formats import Layout
 from tokenmill.journal import Encoded
-from tokenmill.manifest import QUARANTINE, VERSION, Input, Manifest, Shard
 from tokenmill.memory import peak_resident_bytes
 from tokenmill.planning import Plan, advised_split
 from tokenmill.progress import Status
-from tokenmill.spec import Spec
 from tokenmill.stores.retry import GATE
 from tokenmill.units import format_bytes, format_files, format_seconds, numbered
 from tokenmill.version import __version__

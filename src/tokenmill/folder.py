@@ -17,11 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.batches import TRAIN, VAL, Counts
-from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError, UsageError
-from tokenmill.formats.format import item_bytes
-from tokenmill.journal import JOURNAL, Checkpoint, Log, RunBegun, read_journal
-from tokenmill.journal import VERSION as JOURNAL_VERSION
-from tokenmill.manifest import (
+from tokenmill.dataset.identity import identity
+from tokenmill.dataset.manifest import (
     MANIFEST,
     QUARANTINE,
     SHA256SUMS,
@@ -32,8 +29,12 @@ from tokenmill.manifest import (
     is_plain_name,
     load_manifest,
 )
+from tokenmill.dataset.spec import Spec
+from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError, UsageError
+from tokenmill.formats.format import item_bytes
+from tokenmill.journal import JOURNAL, Checkpoint, Log, RunBegun, read_journal
+from tokenmill.journal import VERSION as JOURNAL_VERSION
 from tokenmill.planning import Plan
-from tokenmill.spec import Spec
 from tokenmill.stores import InputFile
 from tokenmill.stores.claims import Claims, is_own
 from tokenmill.stores.disk_reads import read_small
@@ -55,7 +56,6 @@ from tokenmill.stores.side_files import written_in
 from tokenmill.stores.stdin import Pipe
 from tokenmill.tokenizers.libraries import advice
 from tokenmill.tokenizers.libraries import differences as library_differences
-from tokenmill.tokenizers.vocabularies.vocabulary import identity
 from tokenmill.units import format_bytes, format_files
 from tokenmill.uploads import Uploads
 from tokenmill.version import __version__

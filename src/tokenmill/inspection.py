@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenmill.dataset import Dataset
+from tokenmill.dataset.identity import identity
+from tokenmill.dataset.reader import Dataset
 from tokenmill.errors import TokenmillError
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
-from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary, identity
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 SHOWN_TOKENS = 64
 

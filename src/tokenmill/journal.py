@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 import xxhash
 
+from tokenmill.dataset.manifest import Input, Shard, is_plain_name
 from tokenmill.errors import TokenmillError
-from tokenmill.manifest import Input, Shard, is_plain_name
 from tokenmill.stores.disk_reads import read_lines
 from tokenmill.stores.durable import STATE_FOLDER, AppendedFile
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokenmill.console import hide_block, one_line
+from tokenmill.dataset.spec import SpecOptions
 from tokenmill.errors import Interrupted, UsageError
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.journal import continuing_command
 from tokenmill.planning import Plan
 from tokenmill.progress import Display, Nothing, Progress
-from tokenmill.spec import SpecOptions
 
 DEFAULT_CHECK = 0.0002
 """Measured: tiktoken takes about 70 ms for a MB, the whole run 2 to 6; this share costs 1 %."""

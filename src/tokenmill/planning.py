@@ -16,6 +16,8 @@ from typing import Any
 
 from tokenmill.batches import START, Position
 from tokenmill.calls import Calls
+from tokenmill.dataset.identity import fingerprint, identity
+from tokenmill.dataset.spec import Spec
 from tokenmill.encode import LARGE_PIECE, EncodingRules, SeamEngine
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
@@ -40,7 +42,6 @@ from tokenmill.sources.inputs import NO_MORE, InputList, Pipe, Selection, find_i
 from tokenmill.sources.source import SourceOptions
 from tokenmill.sources.stream import Ahead, open_stream
 from tokenmill.sources.text import divider_of
-from tokenmill.spec import Spec, fingerprint
 from tokenmill.stores import InputFile
 from tokenmill.stores.durable import free_bytes
 from tokenmill.text.cuts import NOWHERE, CutRule
@@ -49,7 +50,7 @@ from tokenmill.tokenizers.engines import DEFAULT_ENGINE, make_engine
 from tokenmill.tokenizers.engines.engine import Engine
 from tokenmill.tokenizers.libraries import library
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
-from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary, identity
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 from tokenmill.units import format_bytes, format_count, format_files, format_seconds, numbered
 
 FETCHES = 4

@@ -13,11 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 
-from tokenmill.errors import DamageFound, SpecMismatch, TemporaryFailure, TokenmillError
-from tokenmill.folder import OutputFolder
-from tokenmill.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal, read_journal
-from tokenmill.lease import Lease, new_token
-from tokenmill.manifest import (
+from tokenmill.dataset.manifest import (
     MANIFEST,
     QUARANTINE,
     SHA256SUMS,
@@ -26,6 +22,10 @@ from tokenmill.manifest import (
     is_from_tokenmill,
     parse_manifest,
 )
+from tokenmill.errors import DamageFound, SpecMismatch, TemporaryFailure, TokenmillError
+from tokenmill.folder import OutputFolder
+from tokenmill.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal, read_journal
+from tokenmill.lease import Lease, new_token
 from tokenmill.planning import Plan
 from tokenmill.stores.bucket import PART_BYTES, Bucket, StoredObject, parse
 from tokenmill.stores.disk_reads import read_small

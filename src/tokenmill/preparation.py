@@ -17,6 +17,8 @@ from tokenmill.batches import START, Position, TokenBatch
 from tokenmill.caches import CacheGovernor
 from tokenmill.care import careful
 from tokenmill.conclusion import closing_lines, manifest_of, outcome_of
+from tokenmill.dataset.manifest import QUARANTINE, Input, Manifest, Shard
+from tokenmill.dataset.spec import Spec, SpecOptions
 from tokenmill.encode import BlockEncoder, EncodingRules, Reference
 from tokenmill.errors import (
     EngineMismatch,
@@ -35,12 +37,6 @@ from tokenmill.folder import OutputFolder, recorded_commit, revisions_of
 from tokenmill.formats.format import item_bytes
 from tokenmill.journal import VERSION as JOURNAL_VERSION
 from tokenmill.journal import Encoded, Journal, Log, RunBegun
-from tokenmill.manifest import (
-    QUARANTINE,
-    Input,
-    Manifest,
-    Shard,
-)
 from tokenmill.memory import give_back_large_buffers
 from tokenmill.options import (
     DEFAULT_CHECKPOINT_SECONDS,
@@ -56,7 +52,6 @@ from tokenmill.repair import repair
 from tokenmill.signature import checked, command_words, described, path_of, paths_of
 from tokenmill.sources.block import BLOCK_BYTES, Block
 from tokenmill.sources.inputs import Selection, settled
-from tokenmill.spec import Spec, SpecOptions
 from tokenmill.staging import is_store, output_place, working_folder
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked

@@ -13,18 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from tokenmill.batches import Position, TokenBatch
 from tokenmill.caches import CacheGovernor
-from tokenmill.damage import (
-    Problem,
-    check_quarantine,
-    check_sums,
-    shard_problem,
-    strays,
-)
+from tokenmill.dataset.checks import Problem, check_quarantine, check_sums, shard_problem, strays
+from tokenmill.dataset.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
 from tokenmill.encode import BlockEncoder, Reference
 from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.folder import OutputFolder
-from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
 from tokenmill.planning import Plan
 from tokenmill.sources.block import BLOCK_BYTES, Block
 from tokenmill.stores.claims import shares_a_stretch

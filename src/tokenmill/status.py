@@ -7,9 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from tokenmill.dataset.manifest import MANIFEST, Manifest, load_manifest
 from tokenmill.errors import DamageFound
 from tokenmill.journal import JOURNAL, Log, continuing_command, read_journal
-from tokenmill.manifest import MANIFEST, Manifest, load_manifest
 from tokenmill.stores.durable import STATE_FOLDER
 from tokenmill.stores.lock import lock_holder
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from tokenmill.dataset.manifest import Shard
 from tokenmill.errors import TokenmillError
 from tokenmill.journal import (
     JOURNAL,
@@ -25,7 +26,6 @@ from tokenmill.journal import (
     to_line,
 )
 from tokenmill.lease import Lease
-from tokenmill.manifest import Shard
 from tokenmill.stores.durable import PARTIAL, STATE_FOLDER, remove_own
 from tokenmill.stores.prefix import FileChanged, Prefix
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tokenmill.damage import (
+from tokenmill.dataset.checks import (
     Problem,
     check_counts,
     check_quarantine,
@@ -69,7 +69,7 @@ def verify(
 
 
 def _stored_problems(url: str, quick: bool, against: list[str | Path] | None) -> Iterator[Problem]:
-    from tokenmill.stored import problems_of_prefix  # heavy
+    from tokenmill.dataset.object_checks import problems_of_prefix  # heavy
 
     if against is not None:
         raise UsageError(

@@ -20,10 +20,10 @@ import msgspec
 import numpy as np
 
 from tokenmill.batches import START, TRAIN, VAL, BadRecord, Position, TokenBatch
+from tokenmill.dataset.manifest import QUARANTINE, Origin, Quarantine, Shard
+from tokenmill.dataset.spec import Spec
 from tokenmill.formats import Format
 from tokenmill.journal import Checkpoint, Encoded, Journal, Log, OpenFile, ShardDone
-from tokenmill.manifest import QUARANTINE, Origin, Quarantine, Shard
-from tokenmill.spec import Spec
 from tokenmill.stores.durable import StagedFile, check_partial, sync_folder
 from tokenmill.uploads import MOST_WAITING, Uploads
 

@@ -26,15 +26,15 @@ from tests.shared import GPT2_RANKS
 from tests.torture import mutations
 from tokenmill import planning, units
 from tokenmill.batches import CORRUPT_COMPRESSION, START, BadRecord, Counts, Position
-from tokenmill.dataset import Dataset
+from tokenmill.dataset.manifest import load_manifest
+from tokenmill.dataset.reader import Dataset
+from tokenmill.dataset.spec import Spec
 from tokenmill.errors import LimitReached, TokenmillError
 from tokenmill.formats import FORMATS, ShardDamage
 from tokenmill.inspection import describe, text_at_token, text_of_document
-from tokenmill.manifest import load_manifest
 from tokenmill.memory import Budget
 from tokenmill.planning import Plan, make_plan
 from tokenmill.sources import open_source
-from tokenmill.spec import Spec
 from tokenmill.text import cuts, utf8
 from tokenmill.tokenizers import engines
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary

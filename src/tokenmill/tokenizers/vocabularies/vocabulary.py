@@ -17,8 +17,6 @@ from tokenmill.memory import Needs
 from tokenmill.text.cuts import CutRule
 
 END_OF_TEXT = "<|endoftext|>"
-_PLACES = ("name", "commit")
-"""Where a tokenizer was found; not what it is."""
 
 
 class Vocabulary(ABC):
@@ -101,14 +99,6 @@ class Vocabulary(ABC):
         """The text that ids stand for, for a person to read."""
         text = b"".join(self.token_bytes.get(token, b"\xef\xbf\xbd") for token in ids)
         return text.decode("utf-8", "replace")
-
-
-def identity(about: dict[str, str | int]) -> dict[str, str | int]:
-    """Of what ``describe`` gave, all that decides the ids: the same content is the same tokenizer,
-    wherever it lies. A ``.tiktoken`` vocabulary's name is part of it, as it always was."""
-    if "kind" not in about:
-        return about
-    return {key: value for key, value in about.items() if key not in _PLACES}
 
 
 def chosen_token(

@@ -7,10 +7,8 @@ one write the same bytes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, TypedDict
 
@@ -172,23 +170,6 @@ class Spec:
                 option = "--" + entry.name.replace("_", "-")
                 found.append(f"{option} is {mine}, was {theirs}")
         return found
-
-
-def fingerprint(spec: Spec, tokenizer: dict[str, Any], inputs: Iterable[dict[str, Any]]) -> str:
-    """SHA-256 over the canonical JSON of all that decides the bytes.
-
-    The inputs, of which there may be a million, go into the hash one by one.
-    """
-    plain = {**spec.as_dict(), "tokenizer": tokenizer, "inputs": [], "pattern": None}
-    del plain["eot_token"]  # what it chose is the tokenizer's end_of_text
-    encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
-    # In no string does this stand: there, quotation marks are escaped.
-    head, sign, tail = encode(plain).partition('"inputs":[')
-    digest = hashlib.sha256((head + sign).encode())
-    for number, entry in enumerate(inputs):
-        digest.update((("," if number else "") + encode(entry)).encode())
-    digest.update(tail.encode())
-    return digest.hexdigest()
 
 
 def _check_name(name: str | None, layout: Format) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tokenmill.dataset.manifest import Manifest, Shard, load_manifest
 from tokenmill.errors import DamageFound, UsageError
 from tokenmill.formats import ShardDamage, TokenFile, find_format
-from tokenmill.manifest import Manifest, Shard, load_manifest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

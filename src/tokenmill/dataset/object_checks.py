@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from tokenmill.damage import Problem, check_counts
+from tokenmill.dataset.checks import Problem, check_counts
+from tokenmill.dataset.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, parse_manifest
 from tokenmill.errors import DamageFound
-from tokenmill.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, parse_manifest
 from tokenmill.stores.bucket import Bucket, ObjectChanged, StoredObject, parse
 from tokenmill.stores.durable import STATE_FOLDER
 from tokenmill.stores.prefix import Prefix, sha256_of

@@ -14,9 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from tokenmill.errors import DamageFound
-from tokenmill.formats import FORMATS, ShardDamage, find_format
-from tokenmill.manifest import (
+from tokenmill.dataset.manifest import (
     MANIFEST,
     QUARANTINE,
     SHA256SUMS,
@@ -25,6 +23,8 @@ from tokenmill.manifest import (
     Shard,
     load_manifest,
 )
+from tokenmill.errors import DamageFound
+from tokenmill.formats import FORMATS, ShardDamage, find_format
 from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.durable import FOUND_FOLDER, STATE_FOLDER
 from tokenmill.stores.lock import lock_holder
