@@ -34,7 +34,9 @@ from corpora import grow, parse_size, place_of
 from measure import machine, prepare_cache, say, table_head, table_row
 from tokenmill.batches import START, DocumentBatch, TokenBatch
 from tokenmill.dataset.spec import Spec
-from tokenmill.encode import BlockEncoder, EncodingRules, Reference
+from tokenmill.encoding.encoder import BlockEncoder
+from tokenmill.encoding.reference import Reference
+from tokenmill.encoding.rules import EncodingRules
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.journal import Journal
 from tokenmill.planning import Plan, make_plan

@@ -23,7 +23,7 @@ import measure
 import tokenmill as mill
 from tests.conftest import command_environment
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
-from tokenmill.calls import Calls
+from tokenmill.encoding.calls import Calls
 from tokenmill.errors import UsageError
 from tokenmill.executors.supervisor import Forwarding
 from tokenmill.memory import Budget, Room, TooLarge

@@ -286,7 +286,9 @@ HARD: dict[str, bytes] = {
 
 def encoded(path: Path, options: dict[str, Any]) -> tuple[list[int], Reading, int]:
     """The ids that the blocks give, what is in them, and how many blocks there are."""
-    from tokenmill.encode import BlockEncoder, EncodingRules, Reference
+    from tokenmill.encoding.encoder import BlockEncoder
+    from tokenmill.encoding.reference import Reference
+    from tokenmill.encoding.rules import EncodingRules
     from tokenmill.tokenizers.engines import make_engine
 
     plan = plan_of(path, **options)

@@ -34,13 +34,9 @@ FLOORS = (
 only, and nobody imports a neighbour on the same floor. A new one gets a place here."""
 
 NOT_YET_MOVED = {
-    "caches": "encoding",
-    "calls": "encoding",
-    "care": "encoding",
     "comparison": "commands",
     "conclusion": "commands",
     "diagnosis": "commands",
-    "encode": "encoding",
     "estimate": "commands",
     "folder": "output",
     "inspection": "commands",

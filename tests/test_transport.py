@@ -23,7 +23,7 @@ from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError
 from tokenmill.planning import make_plan
 from tokenmill.sources.inputs import find_inputs
-from tokenmill.sources.text import HASHED_BYTES
+from tokenmill.splits import HASHED_BYTES
 from tokenmill.stores.retry import GATE, Gate, Passing
 
 TEXT = "".join(f"line {number} of a text\n" for number in range(4000))

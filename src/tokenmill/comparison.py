@@ -22,7 +22,8 @@ from tokenmill.dataset.checks import Problem
 from tokenmill.dataset.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.dataset.reader import Dataset
 from tokenmill.dataset.spec import Spec
-from tokenmill.encode import BlockEncoder, Reference, checked_part, drawn
+from tokenmill.encoding.encoder import BlockEncoder
+from tokenmill.encoding.reference import Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
 from tokenmill.inspection import vocabulary_of
 from tokenmill.memory import Budget, memory_limit

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.batches import START, Position
-from tokenmill.calls import Calls
 from tokenmill.dataset.identity import fingerprint, identity
 from tokenmill.dataset.spec import Spec
-from tokenmill.encode import LARGE_PIECE, EncodingRules, SeamEngine
+from tokenmill.encoding.calls import Calls
+from tokenmill.encoding.encoder import LARGE_PIECE, SeamEngine
+from tokenmill.encoding.rules import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout

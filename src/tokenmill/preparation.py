@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenmill.batches import START, Position, TokenBatch
-from tokenmill.caches import CacheGovernor
-from tokenmill.care import careful
 from tokenmill.conclusion import closing_lines, manifest_of, outcome_of
 from tokenmill.dataset.manifest import QUARANTINE, Input, Manifest, Shard
 from tokenmill.dataset.spec import Spec, SpecOptions
-from tokenmill.encode import BlockEncoder, EncodingRules, Reference
+from tokenmill.encoding.cache_limit import CacheGovernor
+from tokenmill.encoding.crash_isolation import careful
+from tokenmill.encoding.encoder import BlockEncoder
+from tokenmill.encoding.reference import Reference
+from tokenmill.encoding.rules import EncodingRules
 from tokenmill.errors import (
     EngineMismatch,
     InputError,

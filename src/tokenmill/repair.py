@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenmill.batches import Position, TokenBatch
-from tokenmill.caches import CacheGovernor
 from tokenmill.dataset.checks import Problem, check_quarantine, check_sums, shard_problem, strays
 from tokenmill.dataset.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
-from tokenmill.encode import BlockEncoder, Reference
+from tokenmill.encoding.cache_limit import CacheGovernor
+from tokenmill.encoding.encoder import BlockEncoder
+from tokenmill.encoding.reference import Reference
 from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.folder import OutputFolder

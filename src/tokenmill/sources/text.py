@@ -27,14 +27,13 @@ from tokenmill.sources.bad_records import bad_record, check_utf8, damage_block, 
 from tokenmill.sources.block import BLOCK_BYTES, Block, resumed
 from tokenmill.sources.source import Sample, SourceOptions, opened
 from tokenmill.sources.stream import ByteStream, Excerpt
+from tokenmill.splits import HASHED_BYTES
 from tokenmill.stores import InputFile
 from tokenmill.text import utf8
 from tokenmill.text.cuts import NOWHERE, Cut, UnbrokenRun, find_cut, whole_characters
 from tokenmill.units import format_bytes
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-HASHED_BYTES = 1024 * 1024
-"""A document that goes on in the next block has at least this much in its first one."""
 _REACH = 1024 * 1024
 _RUN = "an unbroken run of text"
 _MOST_DOCUMENTS = 128 * 1024

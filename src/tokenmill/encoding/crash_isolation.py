@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokenmill.batches import CRASH, RAW_BYTES, BadRecord, DocumentBatch, TokenBatch
-from tokenmill.encode import BlockEncoder
+from tokenmill.encoding.encoder import BlockEncoder
 from tokenmill.errors import InputError
 from tokenmill.executors.supervisor import Attempt, Hand
 from tokenmill.sources.block import Block

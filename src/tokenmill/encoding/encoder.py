@@ -10,11 +10,9 @@ import random
 import time
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import xxhash
 
 from tokenmill.batches import (
     RAW_BYTES,
@@ -26,57 +24,22 @@ from tokenmill.batches import (
     TokenBatch,
     TokenRun,
 )
-from tokenmill.calls import Calls
+from tokenmill.encoding.calls import Calls
+from tokenmill.encoding.reference import CHECK_BYTES, Reference, checked_part, drawn, same_ids
+from tokenmill.encoding.rules import EncodingRules
 from tokenmill.errors import EngineMismatch, InputError
 from tokenmill.memory import TooLarge
 from tokenmill.sources.block import Block
-from tokenmill.sources.text import HASHED_BYTES
 from tokenmill.text.cuts import EVERYWHERE, NOWHERE, BytesView, CutRule, find_cut, provable_cut
-from tokenmill.tokenizers.engines import shared_reference
 from tokenmill.tokenizers.engines.engine import Engine, Tokens
-from tokenmill.tokenizers.vocabularies.vocabulary import END_OF_TEXT, Vocabulary
+from tokenmill.tokenizers.vocabularies.vocabulary import END_OF_TEXT
 from tokenmill.units import format_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-CHECK_BYTES = 64 * 1024
-"""Of a long document, the reference encodes about this much."""
 LARGE_PIECE = 512 * 1024
 """Of a text, encoded at once: an engine's caches are dropped after it."""
-
-
-@dataclass(frozen=True)
-class EncodingRules:
-    """What encoding needs of the spec; ``check`` is a share of the documents, 0 to 1.
-
-    ``special`` is how the delimiter is written, as bytes; empty where it is no token of its own.
-    """
-
-    delimiter: str
-    dtype: str
-    end_of_text: int
-    largest_id: int
-    val_fraction: float
-    seed: int
-    special_text: str
-    check: float
-    call_bytes: int = 2 * 1024 * 1024
-    """Text given to the engine in one call; larger documents are cut into pieces of about this."""
-    special: bytes = END_OF_TEXT.encode()
-    cuts: CutRule = EVERYWHERE
-    document_bytes: int = 1 << 62
-    """The largest document that memory allows where documents are never cut."""
-    quarantines: bool = False
-    reference: str = "tiktoken"
-    unknown_id: int | None = None
-    grown_bytes: Callable[[bytes, int], int] = lambda text, limit: len(text)
-    """Bytes that the tokenizer makes of a text, about: ``Vocabulary.grown_bytes``."""
-
-    def is_val(self, document: bytes) -> bool:
-        """Drawn by a seeded hash of the document's bytes (the first MiB of a longer one)."""
-        head = document if len(document) <= HASHED_BYTES else memoryview(document)[:HASHED_BYTES]
-        return xxhash.xxh3_64_intdigest(head, self.seed) < int(self.val_fraction * 2**64)
 
 
 class BlockEncoder:
@@ -332,7 +295,7 @@ class BlockEncoder:
             stop = int(tokens.marks[index]) if index < len(tokens.marks) else len(tokens.ids)
             stop = start + len(expected) if cut < len(piece) else stop
             found = tokens.ids[start:stop].tolist()
-        _same_ids(found, expected, block.where, index, self._rules.reference)
+        same_ids(found, expected, block.where, index, self._rules.reference)
         return len(piece) if cut is None else cut
 
     def _find_special_text(
@@ -452,44 +415,6 @@ class SeamEngine:
         return self._engine.token_bytes(token)
 
 
-class Reference:
-    """The reference engine, made when it is first needed, shared by all threads.
-
-    ``is_due``: nothing of the run was checked yet, so that each block checks one piece, whatever
-    the share. Which of them counts is decided where blocks come in order: the first.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, is_due: bool = False) -> None:
-        self.is_due = is_due
-        self._vocabulary = vocabulary
-
-    def encode(self, text: bytes) -> list[int]:
-        """The reference's ids of one text."""
-        return shared_reference(self._vocabulary).encode_piece(text)
-
-
-def drawn(pieces: list[bytes], share: float, seed: str) -> list[int]:
-    """Which pieces the reference encodes too: by the seed, not by chance.
-
-    The seed has the file's number and the place in it, not the block's words for them, as it had:
-    a path is typed in many ways, and of five ways for one file three drew nothing.
-    """
-    if share <= 0:
-        return []
-    draw = random.Random(seed)
-    units = max(len(pieces), sum(map(len, pieces)) // CHECK_BYTES)
-    count = min(len(pieces), int(share * units + draw.random()))
-    return sorted(draw.sample(range(len(pieces)), count))
-
-
-def checked_part(piece: bytes, rule: CutRule = EVERYWHERE) -> int | None:
-    """How much of a piece the reference encodes: up to a cut that changes no id; None if there is
-    none near."""
-    if len(piece) <= 2 * CHECK_BYTES:
-        return len(piece)
-    return provable_cut(piece, CHECK_BYTES, 2 * CHECK_BYTES, rule)
-
-
 def _head(piece: bytes) -> bytes:
     """The beginning of a long piece, in whole characters."""
     stop = CHECK_BYTES
@@ -553,18 +478,3 @@ def _check_seam(ids: NDArray[np.uint32], before: int | None, after: int | None, 
             "its seam did not hold",
             "please report this text; meanwhile divide the run",
         )
-
-
-def _same_ids(
-    found: list[int], expected: list[int], where: str, index: int, reference: str
-) -> None:
-    if found == expected:
-        return
-    pairs = zip(found, expected, strict=False)
-    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(expected)))
-    raise EngineMismatch(
-        "the engine and the reference implementation give different ids",
-        f"{where}, document {index} from there, token {at}",
-        f"engine {found[at : at + 5]}, reference {expected[at : at + 5]}",
-        f"run it again with --engine {reference}, and please report the text",
-    )

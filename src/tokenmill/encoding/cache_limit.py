@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tokenmill.encode import BlockEncoder
+from tokenmill.encoding.encoder import BlockEncoder
 from tokenmill.memory import MIB, Budget, resident_bytes
 
 _WORTH_DROPPING = 8 * MIB

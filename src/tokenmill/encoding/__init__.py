@@ -1,0 +1,1 @@
+"""One block to a batch of tokens: a pure function of the spec and the block."""

@@ -1,0 +1,64 @@
+"""The check by the reference: which documents it encodes again, and what is compared."""
+
+from __future__ import annotations
+
+import random
+
+from tokenmill.errors import EngineMismatch
+from tokenmill.text.cuts import EVERYWHERE, CutRule, provable_cut
+from tokenmill.tokenizers.engines import shared_reference
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
+
+CHECK_BYTES = 64 * 1024
+"""Of a long document, the reference encodes about this much."""
+
+
+class Reference:
+    """The reference engine, made when it is first needed, shared by all threads.
+
+    ``is_due``: nothing of the run was checked yet, so that each block checks one piece, whatever
+    the share. Which of them counts is decided where blocks come in order: the first.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, is_due: bool = False) -> None:
+        self.is_due = is_due
+        self._vocabulary = vocabulary
+
+    def encode(self, text: bytes) -> list[int]:
+        """The reference's ids of one text."""
+        return shared_reference(self._vocabulary).encode_piece(text)
+
+
+def drawn(pieces: list[bytes], share: float, seed: str) -> list[int]:
+    """Which pieces the reference encodes too: by the seed, not by chance.
+
+    The seed has the file's number and the place in it, not the block's words for them, as it had:
+    a path is typed in many ways, and of five ways for one file three drew nothing.
+    """
+    if share <= 0:
+        return []
+    draw = random.Random(seed)
+    units = max(len(pieces), sum(map(len, pieces)) // CHECK_BYTES)
+    count = min(len(pieces), int(share * units + draw.random()))
+    return sorted(draw.sample(range(len(pieces)), count))
+
+
+def checked_part(piece: bytes, rule: CutRule = EVERYWHERE) -> int | None:
+    """How much of a piece the reference encodes: up to a cut that changes no id; None if there is
+    none near."""
+    if len(piece) <= 2 * CHECK_BYTES:
+        return len(piece)
+    return provable_cut(piece, CHECK_BYTES, 2 * CHECK_BYTES, rule)
+
+
+def same_ids(found: list[int], expected: list[int], where: str, index: int, reference: str) -> None:
+    if found == expected:
+        return
+    pairs = zip(found, expected, strict=False)
+    at = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(found), len(expected)))
+    raise EngineMismatch(
+        "the engine and the reference implementation give different ids",
+        f"{where}, document {index} from there, token {at}",
+        f"engine {found[at : at + 5]}, reference {expected[at : at + 5]}",
+        f"run it again with --engine {reference}, and please report the text",
+    )

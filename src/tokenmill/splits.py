@@ -1,0 +1,8 @@
+"""Which split a document or a token goes to.
+
+The rule by hash is here; the rest follows."""
+
+from __future__ import annotations
+
+HASHED_BYTES = 1024 * 1024
+"""A document that goes on in the next block has at least this much in its first one."""
