@@ -38,12 +38,12 @@ from tokenmill.encoding.encoder import BlockEncoder
 from tokenmill.encoding.reference import Reference
 from tokenmill.encoding.rules import EncodingRules
 from tokenmill.executors.threads import OrderedMap
-from tokenmill.journal import Journal
+from tokenmill.output.journal import Journal
+from tokenmill.output.writer import DatasetWriter
 from tokenmill.planning import Plan, make_plan
 from tokenmill.progress import Status
 from tokenmill.stores.durable import STATE_FOLDER
 from tokenmill.tokenizers.engines import make_engine
-from tokenmill.writer import DatasetWriter
 
 STAGES = ("read", "encode", "write", "run")
 REQUIRED = 0.85

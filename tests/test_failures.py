@@ -22,8 +22,9 @@ from tests import corpora, texts
 from tests.conftest import Run, kill, start
 from tests.outcome import Outcome, prepare
 from tests.shared import ARTICLES
-from tokenmill import folder, preparation, writer
+from tokenmill import preparation
 from tokenmill.errors import InputError, NoSpace, OutputInUse, SpecMismatch
+from tokenmill.output import folder, writer
 from tokenmill.stores import lock
 from tokenmill.stores.durable import write_durably
 from tokenmill.stores.lock import locked

@@ -21,7 +21,8 @@ from tokenmill.dataset.identity import fingerprint
 from tokenmill.dataset.manifest import Input, load_manifest
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import UsageError
-from tokenmill.journal import (
+from tokenmill.memory import Budget, Listing, TooManyFiles, listed_bytes
+from tokenmill.output.journal import (
     Checkpoint,
     OpenFile,
     RunBegun,
@@ -29,7 +30,6 @@ from tokenmill.journal import (
     read_journal,
     to_line,
 )
-from tokenmill.memory import Budget, Listing, TooManyFiles, listed_bytes
 from tokenmill.stores import Selection, disk_reads, expand
 
 AWKWARD = "".join(map(chr, [*range(1, 128), 0x80, 0x9F, 0xA0, 0x2028, 0xFEFF, 0x1F600]))

@@ -24,11 +24,12 @@ import pytest
 import tokenmill
 from tests import corpora, runs
 from tests.runs import OPTIONS, snapshot
-from tokenmill import journal, preparation
+from tokenmill import preparation
 from tokenmill.errors import LimitReached, SpecMismatch, TokenmillError
-from tokenmill.journal import read_journal
+from tokenmill.output import journal
+from tokenmill.output.journal import read_journal
+from tokenmill.output.writer import DatasetWriter
 from tokenmill.sources import block, jsonl, parquet, text
-from tokenmill.writer import DatasetWriter
 
 SPEC: dict[str, Any] = {"format": "build-nanogpt", "shard_tokens": "20K", "check": 0.1}
 KILLED_PAUSE = 0.15

@@ -15,8 +15,8 @@ from tests.conftest import Run
 from tests.outcome import Outcome
 from tests.stores import BUCKET, Request, Store
 from tokenmill.errors import InputError, TemporaryFailure, UsageError
-from tokenmill.journal import read_journal
 from tokenmill.memory import Listing, TooManyFiles
+from tokenmill.output.journal import read_journal
 from tokenmill.sources.inputs import find_inputs
 from tokenmill.stores import Selection, expand
 from tokenmill.stores import bucket as bucket_module

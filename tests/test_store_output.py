@@ -18,10 +18,10 @@ from tests.stores import BUCKET, Request, Store
 from tests.test_store import server, store
 from tokenmill.batches import TRAIN
 from tokenmill.errors import OutputInUse
-from tokenmill.lease import Lease
-from tokenmill.staging import working_folder
+from tokenmill.output.lease import Lease
+from tokenmill.output.output import working_folder
+from tokenmill.output.uploads import MOST_WAITING
 from tokenmill.stores.bucket import Bucket, ObjectChanged
-from tokenmill.uploads import MOST_WAITING
 
 __all__ = ["server", "store"]  # fixtures
 URL = f"s3://{BUCKET}/data/set"

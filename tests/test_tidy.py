@@ -38,35 +38,19 @@ NOT_YET_MOVED = {
     "conclusion": "commands",
     "diagnosis": "commands",
     "estimate": "commands",
-    "folder": "output",
     "inspection": "commands",
-    "journal": "output",
-    "lease": "output",
     "options": "commands",
     "planning": "commands",
-    "prefix": "output",
     "preparation": "commands",
     "progress": "commands",
     "repair": "commands",
     "signature": "commands",
-    "staging": "output",
     "status": "commands",
-    "uploads": "output",
     "verification": "commands",
-    "writer": "output",
 }
 """Modules that lie flat still, and the packages that they are on their way to."""
 
-EXCEPTIONS: dict[tuple[str, str], str] = {
-    (
-        "folder",
-        "planning",
-    ): "an output asks a plan which dataset it is to be; cut with the package output",
-    (
-        "prefix",
-        "planning",
-    ): "an output asks a plan which dataset it is to be; cut with the package output",
-}
+EXCEPTIONS: dict[tuple[str, str], str] = {}
 """Imports that go up, by module, each with the reason; to be emptied."""
 
 NEVER_REACHES = {("dataset", "tokenizers")}

@@ -30,10 +30,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmill import cli, folder, journal, lease, preparation, uploads
+from tokenmill import cli, preparation
 from tokenmill.dataset.manifest import Shard
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.memory import Budget
+from tokenmill.output import folder, journal, lease, uploads
 from tokenmill.sources import block, jsonl, parquet, text
 from tokenmill.stores import durable
 from tokenmill.tokenizers import engines

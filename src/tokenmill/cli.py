@@ -21,7 +21,7 @@ import click
 from tokenmill.console import last_words, one_line, print_line, print_or_forget, to_json
 from tokenmill.errors import Interrupted, NoSpace, TokenmillError, UsageError, choose_from, nearest
 from tokenmill.executors.threads import MAP_THREADS
-from tokenmill.staging import output_place, working_folder
+from tokenmill.output.output import output_place, working_folder
 from tokenmill.system import check_system
 from tokenmill.units import numbered
 from tokenmill.version import __version__
@@ -442,7 +442,7 @@ def _supervised(out: Path, options: dict[str, Any]) -> Attempt:
 
     def fail(error: TokenmillError) -> None:
         if isinstance(error, Interrupted):
-            from tokenmill.journal import continuing_command
+            from tokenmill.output.journal import continuing_command
 
             command = continuing_command(sys.argv[1:])
             error.fix = f"to go on, run the same command again: {command}"
@@ -457,7 +457,7 @@ def _progress(out: Path) -> str:
     """Something that differs when a checkpoint came in between; cheap where there is none."""
     if not os.path.exists(out / ".tokenmill" / "journal"):
         return ""
-    from tokenmill.journal import read_journal
+    from tokenmill.output.journal import read_journal
 
     log = read_journal(out)
     at = log.checkpoint if log is not None else None

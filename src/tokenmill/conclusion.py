@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from tokenmill.dataset.manifest import QUARANTINE, VERSION, Input, Manifest, Shard
 from tokenmill.dataset.spec import Spec
 from tokenmill.formats import Layout
-from tokenmill.journal import Encoded
 from tokenmill.memory import peak_resident_bytes
+from tokenmill.output.journal import Encoded
+from tokenmill.output.quarantine import quarantine_of
 from tokenmill.planning import Plan, advised_split
 from tokenmill.progress import Status
 from tokenmill.stores.retry import GATE
 from tokenmill.units import format_bytes, format_files, format_seconds, numbered
 from tokenmill.version import __version__
-from tokenmill.writer import quarantine_of
 
 
 def manifest_of(plan: Plan, shards: list[Shard], encoded: Encoded, share: float) -> Manifest:

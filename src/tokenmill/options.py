@@ -12,7 +12,7 @@ from tokenmill.console import hide_block, one_line
 from tokenmill.dataset.spec import SpecOptions
 from tokenmill.errors import Interrupted, UsageError
 from tokenmill.executors.supervisor import Attempt
-from tokenmill.journal import continuing_command
+from tokenmill.output.journal import continuing_command
 from tokenmill.planning import Plan
 from tokenmill.progress import Display, Nothing, Progress
 

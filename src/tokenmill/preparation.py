@@ -35,10 +35,7 @@ from tokenmill.errors import (
 )
 from tokenmill.executors.supervisor import Hand
 from tokenmill.executors.threads import OrderedMap
-from tokenmill.folder import OutputFolder, recorded_commit, revisions_of
 from tokenmill.formats.format import item_bytes
-from tokenmill.journal import VERSION as JOURNAL_VERSION
-from tokenmill.journal import Encoded, Journal, Log, RunBegun
 from tokenmill.memory import give_back_large_buffers
 from tokenmill.options import (
     DEFAULT_CHECKPOINT_SECONDS,
@@ -47,14 +44,20 @@ from tokenmill.options import (
     default_check,
     divided,
 )
+from tokenmill.output.bucket_prefix import OutputPrefix
+from tokenmill.output.folder import OutputFolder, recorded_commit, revisions_of
+from tokenmill.output.journal import VERSION as JOURNAL_VERSION
+from tokenmill.output.journal import Encoded, Journal, Log, RunBegun
+from tokenmill.output.output import is_store, output_place, working_folder
+from tokenmill.output.shards import in_order
+from tokenmill.output.uploads import Uploads
+from tokenmill.output.writer import DatasetWriter
 from tokenmill.planning import Plan, make_plan
-from tokenmill.prefix import OutputPrefix
 from tokenmill.progress import Nothing, Reporter, Status, script_display
 from tokenmill.repair import repair
 from tokenmill.signature import checked, command_words, described, path_of, paths_of
 from tokenmill.sources.block import BLOCK_BYTES, Block
 from tokenmill.sources.inputs import Selection, settled
-from tokenmill.staging import is_store, output_place, working_folder
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked
 from tokenmill.stores.retry import DEFAULT_PATIENCE, GATE
@@ -69,9 +72,7 @@ from tokenmill.units import (
     parse_bytes,
     parse_seconds,
 )
-from tokenmill.uploads import Uploads
 from tokenmill.version import __version__
-from tokenmill.writer import DatasetWriter, in_order
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -24,8 +24,8 @@ from tokenmill.console import (
     terminal_size,
     to_json,
 )
-from tokenmill.journal import Checkpoint
 from tokenmill.memory import resident_bytes
+from tokenmill.output.journal import Checkpoint
 from tokenmill.stores.retry import GATE
 from tokenmill.units import format_bytes, format_count, format_seconds, numbered
 

@@ -19,7 +19,8 @@ from tokenmill.encoding.encoder import BlockEncoder
 from tokenmill.encoding.reference import Reference
 from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.executors.threads import OrderedMap
-from tokenmill.folder import OutputFolder
+from tokenmill.output.folder import OutputFolder
+from tokenmill.output.router import Router
 from tokenmill.planning import Plan
 from tokenmill.sources.block import BLOCK_BYTES, Block
 from tokenmill.stores.claims import shares_a_stretch
@@ -36,7 +37,6 @@ from tokenmill.stores.durable import (
 )
 from tokenmill.stores.lock import locked, remove_state
 from tokenmill.units import format_bytes
-from tokenmill.writer import Router
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

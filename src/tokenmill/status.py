@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenmill.dataset.manifest import MANIFEST, Manifest, load_manifest
 from tokenmill.errors import DamageFound
-from tokenmill.journal import JOURNAL, Log, continuing_command, read_journal
+from tokenmill.output.journal import JOURNAL, Log, continuing_command, read_journal
 from tokenmill.stores.durable import STATE_FOLDER
 from tokenmill.stores.lock import lock_holder
 

@@ -15,7 +15,7 @@ from tokenmill.dataset.checks import (
     strays,
 )
 from tokenmill.errors import UsageError
-from tokenmill.staging import is_store
+from tokenmill.output.output import is_store
 
 DEFAULT_SHARE = 0.01
 

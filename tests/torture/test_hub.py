@@ -25,7 +25,7 @@ from tests.outcome import Outcome
 from tests.runs import snapshot
 from tests.shared import CORPORA, corpus_documents, shared_file
 from tests.test_hub import CARD, NAME, write_fineweb
-from tokenmill.journal import read_journal
+from tokenmill.output.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = int(os.environ.get("TOKENMILL_SEED", random.SystemRandom().randrange(10**9)))

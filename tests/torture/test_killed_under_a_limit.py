@@ -25,7 +25,7 @@ from tests import runs
 from tests.conftest import command_environment
 from tests.runs import snapshot
 from tests.shared import SHARED, shared_file
-from tokenmill.journal import read_journal
+from tokenmill.output.journal import read_journal
 
 SIZE = os.environ.get("TOKENMILL_SIZE", "3GB")
 SEED = int(os.environ.get("TOKENMILL_SEED", random.SystemRandom().randrange(10**9)))

@@ -24,7 +24,7 @@ from tests.stores import BUCKET, Request, Store
 from tests.test_store import server, store
 from tests.test_store_output import FINAL, seen, stored_too_early
 from tests.torture.test_kills import SEED, Trial, campaign
-from tokenmill.staging import working_folder
+from tokenmill.output.output import working_folder
 
 __all__ = ["server", "store"]  # fixtures
 MOST = int(os.environ.get("TOKENMILL_STORE_POINTS", "500"))

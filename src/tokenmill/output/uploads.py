@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tokenmill.dataset.manifest import Shard
 from tokenmill.errors import TokenmillError
-from tokenmill.journal import (
+from tokenmill.output.journal import (
     JOURNAL,
     Checkpoint,
     Entry,
@@ -25,7 +25,7 @@ from tokenmill.journal import (
     ShardStored,
     to_line,
 )
-from tokenmill.lease import Lease
+from tokenmill.output.lease import Lease
 from tokenmill.stores.durable import PARTIAL, STATE_FOLDER, remove_own
 from tokenmill.stores.prefix import FileChanged, Prefix
 

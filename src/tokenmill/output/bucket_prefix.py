@@ -23,10 +23,11 @@ from tokenmill.dataset.manifest import (
     parse_manifest,
 )
 from tokenmill.errors import DamageFound, SpecMismatch, TemporaryFailure, TokenmillError
-from tokenmill.folder import OutputFolder
-from tokenmill.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal, read_journal
-from tokenmill.lease import Lease, new_token
-from tokenmill.planning import Plan
+from tokenmill.output.asked import Asked
+from tokenmill.output.folder import OutputFolder
+from tokenmill.output.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal, read_journal
+from tokenmill.output.lease import Lease, new_token
+from tokenmill.output.uploads import Uploads
 from tokenmill.stores.bucket import PART_BYTES, Bucket, StoredObject, parse
 from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.durable import PARTIAL, STATE_FOLDER, StagedFile, write_durably
@@ -35,7 +36,6 @@ from tokenmill.stores.prefix import FileChanged, Prefix
 from tokenmill.stores.readahead import in_background
 from tokenmill.stores.retry import GATE, Gate
 from tokenmill.units import format_bytes
-from tokenmill.uploads import Uploads
 
 _LEASE = "lease"
 _GOODBYE_SECONDS = 2.0
@@ -46,7 +46,7 @@ class OutputPrefix(OutputFolder):
 
     _holds = "the prefix holds objects"
 
-    def __init__(self, path: Path, plan: Plan, url: str, tell: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, plan: Asked, url: str, tell: Callable[[str], None]) -> None:
         super().__init__(path, plan)
         scheme, name, key = parse(url)
         # A gate of its own: reading may be given up while what was made is still to be stored.

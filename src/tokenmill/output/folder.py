@@ -32,9 +32,10 @@ from tokenmill.dataset.manifest import (
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError, UsageError
 from tokenmill.formats.format import item_bytes
-from tokenmill.journal import JOURNAL, Checkpoint, Log, RunBegun, read_journal
-from tokenmill.journal import VERSION as JOURNAL_VERSION
-from tokenmill.planning import Plan
+from tokenmill.output.asked import Asked
+from tokenmill.output.journal import JOURNAL, Checkpoint, Log, RunBegun, read_journal
+from tokenmill.output.journal import VERSION as JOURNAL_VERSION
+from tokenmill.output.uploads import Uploads
 from tokenmill.stores import InputFile
 from tokenmill.stores.claims import Claims, is_own
 from tokenmill.stores.disk_reads import read_small
@@ -57,7 +58,6 @@ from tokenmill.stores.stdin import Pipe
 from tokenmill.tokenizers.libraries import advice
 from tokenmill.tokenizers.libraries import differences as library_differences
 from tokenmill.units import format_bytes, format_files
-from tokenmill.uploads import Uploads
 from tokenmill.version import __version__
 
 _STEP = 1024 * 1024
@@ -84,7 +84,7 @@ class OutputFolder:
 
     _holds = "the folder holds files"
 
-    def __init__(self, path: Path, plan: Plan) -> None:
+    def __init__(self, path: Path, plan: Asked) -> None:
         self.path = path
         self.where = str(path)
         self._plan = plan
@@ -503,7 +503,7 @@ def _sums_of(folder: Path) -> dict[str, str]:
     return sums if len(sums) == len(lines) else {}
 
 
-def _doubt(log: Log, at: Checkpoint, plan: Plan) -> str | None:
+def _doubt(log: Log, at: Checkpoint, plan: Asked) -> str | None:
     """What a checkpoint tells that cannot be, in words: its file may have been changed."""
     spec = plan.spec
     splits = [VAL, TRAIN] if spec.has_validation else [TRAIN]

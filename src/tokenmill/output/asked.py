@@ -1,0 +1,35 @@
+"""What an output must know of the run that writes it: which dataset it is to be."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tokenmill.dataset.spec import Spec
+from tokenmill.sources.inputs import InputList
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
+
+
+class Asked(Protocol):
+    """A run as it was asked for; ``commands.plan.Plan`` is one."""
+
+    @property
+    def spec(self) -> Spec:
+        """The options that change the bytes."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokenizer."""
+
+    @property
+    def inputs(self) -> InputList:
+        """The files, in order."""
+
+    @property
+    def dtype(self) -> str:
+        """Of the ids in its shards."""
+
+    def fingerprint(self, spec: Spec | None = None) -> str:
+        """SHA-256 over all that decides the bytes; with another spec in this one's place."""
+
+    def libraries(self) -> dict[str, dict[str, str]]:
+        """The libraries that can encode with the tokenizer, as they are installed."""
