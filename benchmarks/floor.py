@@ -33,6 +33,8 @@ import corpora
 from corpora import grow, parse_size, place_of
 from measure import machine, prepare_cache, say, table_head, table_row
 from tokenmill.batches import START, DocumentBatch, TokenBatch
+from tokenmill.commands.plan import Plan, make_plan
+from tokenmill.commands.progress import Status
 from tokenmill.dataset.spec import Spec
 from tokenmill.encoding.encoder import BlockEncoder
 from tokenmill.encoding.reference import Reference
@@ -40,8 +42,6 @@ from tokenmill.encoding.rules import EncodingRules
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.output.journal import Journal
 from tokenmill.output.writer import DatasetWriter
-from tokenmill.planning import Plan, make_plan
-from tokenmill.progress import Status
 from tokenmill.stores.durable import STATE_FOLDER
 from tokenmill.tokenizers.engines import make_engine
 

@@ -34,8 +34,9 @@ _READ_AT_START = (
     "OPENBLAS_", "NPY_",
 )  # fmt: skip
 _LOADED = (
-    "tokenmill.cli", "tokenmill.preparation", "tokenmill.verification", "tokenmill.inspection",
-    "tokenmill.status", "tokenmill.diagnosis", "gigatoken", "tiktoken",
+    "tokenmill.cli", "tokenmill.commands.prepare", "tokenmill.commands.verify",
+    "tokenmill.commands.inspect",
+    "tokenmill.commands.status", "tokenmill.commands.doctor", "gigatoken", "tiktoken",
 )  # fmt: skip
 _MOST_BYTES = 100_000
 """Of a request: a message through a socket has to fit into the kernel's buffer for it."""

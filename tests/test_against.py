@@ -144,9 +144,9 @@ def test_a_wrong_number_of_documents_is_found(tmp_path: Path) -> None:
 def test_a_shift_of_everything_ends_after_a_while(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tokenmill import comparison
+    from tokenmill.commands import compare
 
-    monkeypatch.setattr(comparison, "MOST_DIFFERENCES", 5)
+    monkeypatch.setattr(compare, "MOST_DIFFERENCES", 5)
     path, out = made("nanogpt, no validation", tmp_path)
     first = out / load_manifest(out).shards[0].name
     content = first.read_bytes()

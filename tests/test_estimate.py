@@ -15,8 +15,8 @@ import tokenmill
 from tests import corpora, texts
 from tests.outcome import prepare
 from tests.shared import ARTICLES
-from tokenmill import estimate
-from tokenmill.estimate import Estimate
+from tokenmill.commands import estimate
+from tokenmill.commands.estimate import Estimate
 from tokenmill.sources.source import Sample
 from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
 

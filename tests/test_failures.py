@@ -22,7 +22,7 @@ from tests import corpora, texts
 from tests.conftest import Run, kill, start
 from tests.outcome import Outcome, prepare
 from tests.shared import ARTICLES
-from tokenmill import preparation
+from tokenmill.commands import prepare as preparation
 from tokenmill.errors import InputError, NoSpace, OutputInUse, SpecMismatch
 from tokenmill.output import folder, writer
 from tokenmill.stores import lock

@@ -305,7 +305,7 @@ def test_no_module_asks_for_the_time_of_day_to_decide(path: Path) -> None:
         and isinstance(node.value, ast.Name)
         and node.value.id in {"time", "datetime", "date"}
     ]
-    assert len(found) <= (path.name == "preparation.py"), f"{path.name}: lines {found}"
+    assert len(found) <= (path.name == "prepare.py"), f"{path.name}: lines {found}"
 
 
 # --- numbers ------------------------------------------------------------------------------------

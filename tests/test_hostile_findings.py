@@ -20,15 +20,15 @@ import xxhash
 import tokenmill
 from tests.shared import GPT2_RANKS
 from tokenmill import units
+from tokenmill.commands.inspect import describe, text_at_token, text_of_document
+from tokenmill.commands.verify import verify
 from tokenmill.dataset.manifest import load_manifest
 from tokenmill.dataset.reader import Dataset
 from tokenmill.errors import DamageFound, LimitReached, TokenmillError, UsageError
-from tokenmill.inspection import describe, text_at_token, text_of_document
 from tokenmill.output import folder
 from tokenmill.sources import block, text
 from tokenmill.stores import disk_reads
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
-from tokenmill.verification import verify
 
 OPTIONS: dict[str, Any] = {
     "val_fraction": 0.0, "shard_tokens": 300, "threads": 1, "check": 0.0, "engine": "tiktoken",

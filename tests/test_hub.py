@@ -28,7 +28,7 @@ from tests.conftest import Run
 from tests.corpora import zst
 from tests.fake_hub import Blob, FakeHub, Fault, Handler, Repository
 from tests.outcome import Outcome
-from tokenmill import preparation
+from tokenmill.commands import prepare
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError, UsageError
 from tokenmill.memory import Listing
 from tokenmill.sources.inputs import Selection, find_inputs
@@ -105,7 +105,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         from huggingface_hub import constants
 
         monkeypatch.setattr(constants, "ENDPOINT", server.url)  # read when it was imported
-        monkeypatch.setattr(preparation, "DEFAULT_PATIENCE", PATIENCE)
+        monkeypatch.setattr(prepare, "DEFAULT_PATIENCE", PATIENCE)
         monkeypatch.setattr(GATE, "patience", PATIENCE)
         hub._authorization.cache_clear()
         yield server
@@ -451,7 +451,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(http, "READ_SECONDS", 1.0)
-    monkeypatch.setattr(preparation, "DEFAULT_PATIENCE", 2.5)
+    monkeypatch.setattr(prepare, "DEFAULT_PATIENCE", 2.5)
 
 
 @pytest.fixture(scope="module")

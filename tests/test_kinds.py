@@ -29,6 +29,7 @@ from tests.conftest import Run, command_environment
 from tests.outcome import Outcome
 from tests.test_inputs import decoded
 from tests.test_standard_input import prepare as prepare_pipe
+from tokenmill.commands.verify import verify
 from tokenmill.dataset.identity import fingerprint
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TokenmillError, UsageError
@@ -36,7 +37,6 @@ from tokenmill.kinds.content import HEAD_BYTES, contradiction
 from tokenmill.kinds.kind import KindRule
 from tokenmill.sources.inputs import Selection, find_inputs
 from tokenmill.text import charset
-from tokenmill.verification import verify
 
 DOCUMENTS = [f"{number} and some words, more or less" for number in range(20)]
 JSONL = corpora.jsonl(DOCUMENTS)

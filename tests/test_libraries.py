@@ -38,7 +38,7 @@ def test_another_release_of_the_reference_is_exit_code_12(
         found = dict(real(name) or {})
         return {**found, field: "15.1"} if name == "tiktoken" else found
 
-    monkeypatch.setattr("tokenmill.planning.library", other)
+    monkeypatch.setattr("tokenmill.commands.plan.library", other)
     with pytest.raises(SpecMismatch) as caught:
         tokenmill.prepare(BOOKS, out=out, val_fraction=0.1)
     assert caught.value.exit_code == 12

@@ -12,8 +12,8 @@ import pytest
 from tests import corpora, texts
 from tests.shared import ARTICLES
 from tokenmill.batches import START, Position
+from tokenmill.commands.plan import Plan, make_plan
 from tokenmill.dataset.spec import Spec
-from tokenmill.planning import Plan, make_plan
 from tokenmill.sources import block, jsonl, parquet, text
 
 

@@ -20,9 +20,9 @@ from tests import texts
 from tests.conftest import Run, command_environment
 from tests.shared import BOOKS
 from tokenmill import cli
+from tokenmill.commands.options import PrepareOptions
+from tokenmill.commands.signature import HELP
 from tokenmill.errors import TokenmillError, UsageError
-from tokenmill.options import PrepareOptions
-from tokenmill.signature import HELP
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_what_the_function_raises_stops_the_run_and_it_can_go_on(
         assert not figures["is_done"]
         raise ZeroDivisionError
 
-    monkeypatch.setattr("tokenmill.progress.Call.seconds", 0.0)  # before all is done
+    monkeypatch.setattr("tokenmill.commands.progress.Call.seconds", 0.0)  # before all is done
     with pytest.raises(ZeroDivisionError):
         tokenmill.prepare(corpus, out=tmp_path / "out", progress=stop)
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -246,12 +246,12 @@ def test_the_log_hears_of_the_disk(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from tokenmill import planning
+    from tokenmill.commands import plan
 
     estimate = tokenmill.plan(corpus).estimate
     assert estimate is not None
     need = estimate.output_bytes("uint16")
-    monkeypatch.setattr(planning, "free_bytes", lambda place: need)
+    monkeypatch.setattr(plan, "free_bytes", lambda place: need)
     getattr(tokenmill, name)(corpus, out=tmp_path / "out")
     warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert any("are free" in line for line in warned)

@@ -26,10 +26,10 @@ import tokenmill
 from tests import corpora, oracles, test_positions, texts
 from tokenmill import batches
 from tokenmill.batches import BadRecord, Counts
+from tokenmill.commands.plan import Plan, make_plan
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.memory import Budget
-from tokenmill.planning import Plan, make_plan
 from tokenmill.sources import block, jsonl, parquet, text
 from tokenmill.stores import disk_reads
 from tokenmill.text import cuts, utf8

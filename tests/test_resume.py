@@ -24,7 +24,7 @@ import pytest
 import tokenmill
 from tests import corpora, runs
 from tests.runs import OPTIONS, snapshot
-from tokenmill import preparation
+from tokenmill.commands import prepare
 from tokenmill.errors import LimitReached, SpecMismatch, TokenmillError
 from tokenmill.output import journal
 from tokenmill.output.journal import read_journal
@@ -61,13 +61,13 @@ def small_blocks() -> Iterator[None]:
     """In this process, what `troubled.py` does in its own."""
     size = runs.BLOCK
     with pytest.MonkeyPatch.context() as patch:
-        for module in (block, text, jsonl, parquet, preparation):
+        for module in (block, text, jsonl, parquet, prepare):
             patch.setattr(module, "BLOCK_BYTES", size)
         for name in ("HASHED_BYTES", "_REACH"):
             patch.setattr(text, name, size // 2)
         patch.setattr(parquet, "LARGE_ROW_GROUP", 4 * size)
         patch.setattr(parquet, "_BATCH_BYTES", size // 2)
-        patch.setattr(preparation, "DEFAULT_CHECKPOINT_SECONDS", 0)
+        patch.setattr(prepare, "DEFAULT_CHECKPOINT_SECONDS", 0)
         yield
 
 
@@ -443,7 +443,7 @@ def test_another_release_is_refused_by_name(
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(preparation, "__version__", "0.0.0")
+        patch.setattr(prepare, "__version__", "0.0.0")
         die_after(3, inputs["jsonl"], out)
     with pytest.raises(SpecMismatch, match=r"tokenmill is .*, was 0\.0\.0"):
         resume(inputs["jsonl"], out)
@@ -456,7 +456,7 @@ def test_another_release_of_a_library_is_refused_by_name(
     """Half of the ids would be of one release, half of the other."""
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("tokenmill.planning.library", lambda name: {"version": "0.0.1"})
+        patch.setattr("tokenmill.commands.plan.library", lambda name: {"version": "0.0.1"})
         die_after(3, inputs["jsonl"], out)
     before = snapshot(out)
     with pytest.raises(SpecMismatch, match=r"they were of tiktoken 0\.0\.1") as caught:
@@ -696,7 +696,7 @@ def test_a_shard_noted_twice_is_one(
     out = tmp_path / "out"
     with small_blocks(), pytest.MonkeyPatch.context() as patch:
         for blocks, seconds in ((8, 3600), (12, 0)):
-            patch.setattr(preparation, "DEFAULT_CHECKPOINT_SECONDS", seconds)
+            patch.setattr(prepare, "DEFAULT_CHECKPOINT_SECONDS", seconds)
             die_after(blocks, inputs["jsonl"], out)
         resume(inputs["jsonl"], out)
     assert snapshot(out) == undisturbed["jsonl"]

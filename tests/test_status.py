@@ -13,8 +13,8 @@ import pytest
 from tests import corpora, texts
 from tests.conftest import Run, kill, start
 from tests.outcome import prepare
+from tokenmill.commands.status import status_of
 from tokenmill.errors import DamageFound
-from tokenmill.status import status_of
 
 OPTIONS = ["--format", "llm.c", "--shard-tokens", "50K", "--engine", "tiktoken", "--threads", "1",
            "--check", "0"]  # fmt: skip

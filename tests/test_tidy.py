@@ -33,23 +33,6 @@ FLOORS = (
 """The packages and the modules beside them, from the bottom up: each imports from lower floors
 only, and nobody imports a neighbour on the same floor. A new one gets a place here."""
 
-NOT_YET_MOVED = {
-    "comparison": "commands",
-    "conclusion": "commands",
-    "diagnosis": "commands",
-    "estimate": "commands",
-    "inspection": "commands",
-    "options": "commands",
-    "planning": "commands",
-    "preparation": "commands",
-    "progress": "commands",
-    "repair": "commands",
-    "signature": "commands",
-    "status": "commands",
-    "verification": "commands",
-}
-"""Modules that lie flat still, and the packages that they are on their way to."""
-
 EXCEPTIONS: dict[tuple[str, str], str] = {}
 """Imports that go up, by module, each with the reason; to be emptied."""
 
@@ -90,8 +73,7 @@ NAMES = {dotted(path): path for path in MODULES}
 
 def package(module: str) -> str:
     """Where a module is at home on the floors."""
-    top = module.partition(".")[0]
-    return NOT_YET_MOVED.get(top, top)
+    return module.partition(".")[0]
 
 
 def floor(module: str) -> int:

@@ -19,9 +19,9 @@ from tests import stores, texts
 from tests.conftest import Run
 from tests.outcome import Outcome
 from tests.test_inputs import decoded
+from tokenmill.commands.plan import make_plan
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError
-from tokenmill.planning import make_plan
 from tokenmill.sources.inputs import find_inputs
 from tokenmill.splits import HASHED_BYTES
 from tokenmill.stores.retry import GATE, Gate, Passing
@@ -105,7 +105,7 @@ def whole(stored: bytes, low: int, high: int) -> tuple[int, bytes, dict[str, str
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenmill.preparation.DEFAULT_PATIENCE", 2.0)
+    monkeypatch.setattr("tokenmill.commands.prepare.DEFAULT_PATIENCE", 2.0)
     monkeypatch.setattr(GATE, "patience", 2.0)
 
 

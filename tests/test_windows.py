@@ -19,8 +19,8 @@ import tokenmill as package
 from tests import corpora
 from tests.outcome import Outcome
 from tests.test_inputs import decoded
+from tokenmill.commands.verify import verify
 from tokenmill.errors import TokenmillError
-from tokenmill.verification import verify
 
 if sys.version_info >= (3, 14):
     from compression import zstd

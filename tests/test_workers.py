@@ -14,7 +14,8 @@ import pytest
 
 from tests import texts
 from tests.conftest import Run
-from tokenmill import memory, plan, planning
+from tokenmill import memory, plan
+from tokenmill.commands import plan as planning
 from tokenmill.errors import UsageError
 from tokenmill.memory import MIB, Budget, Needs, floor_bytes, roomy_bytes
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary

@@ -30,7 +30,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmill import cli, preparation
+from tokenmill import cli
+from tokenmill.commands import prepare
 from tokenmill.dataset.manifest import Shard
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.memory import Budget
@@ -47,7 +48,7 @@ _hogs = True
 
 def shrink_blocks(size: int) -> None:
     """Blocks of about `size` bytes, and all other sizes of the sources to go with that."""
-    for module in (block, text, jsonl, parquet, preparation):
+    for module in (block, text, jsonl, parquet, prepare):
         vars(module)["BLOCK_BYTES"] = size
     vars(text).update(HASHED_BYTES=size // 2, _REACH=size // 2)
     vars(parquet).update(LARGE_ROW_GROUP=4 * size, _BATCH_BYTES=size // 2)
@@ -195,7 +196,7 @@ def main() -> None:
     if "block" in wanted:
         shrink_blocks(wanted["block"])
     if "checkpoint" in wanted:
-        vars(preparation)["DEFAULT_CHECKPOINT_SECONDS"] = wanted["checkpoint"]
+        vars(prepare)["DEFAULT_CHECKPOINT_SECONDS"] = wanted["checkpoint"]
     if "manifest" in wanted:
         die_before_manifest()
     if "lease" in wanted:

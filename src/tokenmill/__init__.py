@@ -14,18 +14,18 @@ from tokenmill.version import __version__ as __version__
 __all__ = ["Manifest", "TokenmillError", "load_manifest", "plan", "prepare", "verify"]
 
 if TYPE_CHECKING:
+    from tokenmill.commands.prepare import plan, prepare
+    from tokenmill.commands.verify import verify
     from tokenmill.dataset.manifest import Manifest, load_manifest
     from tokenmill.errors import TokenmillError
-    from tokenmill.preparation import plan, prepare
-    from tokenmill.verification import verify
 
 _HOMES = {
     "Manifest": "dataset.manifest",
     "TokenmillError": "errors",
     "load_manifest": "dataset.manifest",
-    "plan": "preparation",
-    "prepare": "preparation",
-    "verify": "verification",
+    "plan": "commands.prepare",
+    "prepare": "commands.prepare",
+    "verify": "commands.verify",
 }
 
 

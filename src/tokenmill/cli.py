@@ -27,8 +27,8 @@ from tokenmill.units import numbered
 from tokenmill.version import __version__
 
 if TYPE_CHECKING:
+    from tokenmill.commands.options import RunOptions
     from tokenmill.executors.supervisor import Attempt
-    from tokenmill.options import RunOptions
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 _Command = Callable[..., None]
@@ -215,8 +215,8 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     """
     out = output_place(out)
     attempt = _supervised(working_folder(out, options["staging"]), options)
+    from tokenmill.commands.prepare import PastTrouble, Preparation, plan_run
     from tokenmill.executors.supervisor import AGAIN
-    from tokenmill.preparation import PastTrouble, Preparation, plan_run
 
     run = _make_run(options, attempt)
     with _hearing_signals(run):
@@ -238,7 +238,7 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
 @click.option("--out", default=".", metavar="DIR", help="The folder whose disk is looked at.")
 def plan(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     """Tell what prepare would do with the same options; writes nothing."""
-    from tokenmill.preparation import plan_run, refuse_pipe
+    from tokenmill.commands.prepare import plan_run, refuse_pipe
     from tokenmill.stores.durable import free_bytes
 
     place = Path(output_place(out))
@@ -285,9 +285,9 @@ def verify(
     as_json: bool,
 ) -> None:
     """Is the dataset what its manifest says? Exit code 13 if not."""
+    from tokenmill.commands.verify import DEFAULT_SHARE
+    from tokenmill.commands.verify import verify as find_problems
     from tokenmill.errors import DamageFound
-    from tokenmill.verification import DEFAULT_SHARE
-    from tokenmill.verification import verify as find_problems
 
     if more and not against:
         raise UsageError("verify takes one folder", fix="name inputs after --against")
@@ -333,8 +333,8 @@ def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_jso
     """Show headers, counts and decoded text."""
     if split not in SPLITS:
         raise UsageError(f"there is no split {split!r}", fix=choose_from(split, SPLITS))
+    from tokenmill.commands.inspect import describe, text_at_token, text_of_document
     from tokenmill.dataset.reader import Dataset
-    from tokenmill.inspection import describe, text_at_token, text_of_document
 
     dataset = Dataset.at(folder)
     if doc is not None or token is not None:
@@ -366,7 +366,7 @@ def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_jso
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
 def status(folder: Path, as_json: bool) -> None:
     """Show what a running, stopped or finished run has done, from its files alone."""
-    from tokenmill.status import status_of
+    from tokenmill.commands.status import status_of
 
     found = status_of(folder)
     if as_json:
@@ -416,7 +416,7 @@ def _status_lines(found: dict[str, Any]) -> list[str]:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
 def doctor(out: Path, as_json: bool) -> None:
     """Show versions, processors, the memory limit seen, the disk's speed, and the engines."""
-    from tokenmill.diagnosis import diagnose, told_lines
+    from tokenmill.commands.doctor import diagnose, told_lines
 
     found = diagnose(out)
     if as_json:
@@ -471,9 +471,10 @@ def _tell(line: str, is_quiet: bool) -> None:
 
 
 def _make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOptions:
+    from tokenmill.commands.options import DEFAULT_MAX_BAD, RunOptions, workers_of
+    from tokenmill.commands.progress import command_display
+    from tokenmill.commands.stop import StopRequest
     from tokenmill.executors.supervisor import Attempt
-    from tokenmill.options import DEFAULT_MAX_BAD, RunOptions, StopRequest, workers_of
-    from tokenmill.progress import command_display
 
     quiet, max_bad = options["quiet"], options.get("max_bad")
     return RunOptions(

@@ -24,21 +24,22 @@ import tokenmill
 from tests import corpora, texts, troubled
 from tests.shared import GPT2_RANKS
 from tests.torture import mutations
-from tokenmill import planning, units
+from tokenmill import units
 from tokenmill.batches import CORRUPT_COMPRESSION, START, BadRecord, Counts, Position
+from tokenmill.commands import plan
+from tokenmill.commands.inspect import describe, text_at_token, text_of_document
+from tokenmill.commands.plan import Plan, make_plan
+from tokenmill.commands.verify import verify
 from tokenmill.dataset.manifest import load_manifest
 from tokenmill.dataset.reader import Dataset
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import LimitReached, TokenmillError
 from tokenmill.formats import FORMATS, ShardDamage
-from tokenmill.inspection import describe, text_at_token, text_of_document
 from tokenmill.memory import Budget
-from tokenmill.planning import Plan, make_plan
 from tokenmill.sources import open_source
 from tokenmill.text import cuts, utf8
 from tokenmill.tokenizers import engines
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
-from tokenmill.verification import verify
 
 MIB = 1024 * 1024
 BLOCK = 4096
@@ -75,7 +76,7 @@ def make_small() -> None:
     vars(cuts).update(WINDOW=512, _SEAM_CONTEXT=1024, _RUN_AHEAD=256)
     Budget.record_bytes = property(lambda budget: 64_000)  # type: ignore[assignment]
     vars(os).update(fsync=lambda fd: None, fdatasync=lambda fd: None)
-    vars(planning)["make_engine"] = functools.lru_cache(4)(engines.make_engine)
+    vars(plan)["make_engine"] = functools.lru_cache(4)(engines.make_engine)
 
 
 # --- valid files -------------------------------------------------------------------------------

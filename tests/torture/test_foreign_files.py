@@ -34,7 +34,8 @@ import pytest
 from tests import troubled
 from tests.torture import syscalls
 from tests.torture.syscalls import Outcome
-from tokenmill import cli, estimate, planning, preparation
+from tokenmill import cli
+from tokenmill.commands import estimate, plan, prepare
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.formats import FORMATS
 from tokenmill.stores.durable import FOUND_FOLDER, PARTIAL, STATE_FOLDER
@@ -132,16 +133,16 @@ class Commands:
         self._vocabulary = loading.load_vocabulary("gpt2")
         self._engine = TiktokenEngine(self._vocabulary)
         self._engine.encode([b"warm"])
-        assert estimate and preparation  # loaded here, and not in each fork
+        assert estimate and prepare  # loaded here, and not in each fork
 
     def call(self, command: list[str]) -> Callable[[], None]:
         def be_the_command() -> None:
             signal.alarm(SECONDS)
             vars(cli)["_supervised"] = lambda *_: Attempt()
-            vars(planning)["load_vocabulary"] = lambda *_: self._vocabulary
+            vars(plan)["load_vocabulary"] = lambda *_: self._vocabulary
             engines.ENGINES["tiktoken"] = lambda _: self._engine
             troubled.shrink_blocks(8 * 1024)
-            vars(preparation)["DEFAULT_CHECKPOINT_SECONDS"] = 0
+            vars(prepare)["DEFAULT_CHECKPOINT_SECONDS"] = 0
             sys.argv = ["tokenmill", *command]
             cli.main()
 

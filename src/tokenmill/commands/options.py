@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenmill.commands.plan import Plan
+from tokenmill.commands.progress import Display, Nothing, Progress
+from tokenmill.commands.stop import StopRequest
 from tokenmill.console import hide_block, one_line
 from tokenmill.dataset.spec import SpecOptions
-from tokenmill.errors import Interrupted, UsageError
+from tokenmill.errors import UsageError
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.output.journal import continuing_command
-from tokenmill.planning import Plan
-from tokenmill.progress import Display, Nothing, Progress
 
 DEFAULT_CHECK = 0.0002
 """Measured: tiktoken takes about 70 ms for a MB, the whole run 2 to 6; this share costs 1 %."""
@@ -23,49 +23,6 @@ SLOW_REFERENCE_CHECK = 0.00005
 to 130 MB in one; this share costs under 1 %."""
 DEFAULT_MAX_BAD = 10_000
 DEFAULT_CHECKPOINT_SECONDS = 2.0
-
-
-class _Stopped(BaseException):
-    """Raised by a signal's handler into whatever is under way. It is no Exception, so that nobody
-    takes it for a failure of a library or the network, and tries again."""
-
-
-class StopRequest:
-    """How a signal asks a run to stop: at the next block, or at once where nothing is half done."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._is_deferred = False
-        self._raised: int | None = None
-
-    def ask(self, number: int) -> None:
-        """Called by the signal's handler. Raises where that is safe: within ``heard``."""
-        self.signal = number
-        if not self._is_deferred:
-            self._raised = number
-            raise _Stopped
-
-    @contextmanager
-    def heard(self) -> Iterator[None]:
-        """Within it, what comes of a signal is Interrupted.
-
-        That is whatever ends the work after the handler raised: native code that calls Python
-        turns an exception from there into one of its own (Rust panics).
-        """
-        try:
-            yield
-        except BaseException as error:
-            if self._raised is None:
-                raise
-            raise Interrupted.by_signal(self._raised) from error
-
-    def defer(self, is_deferred: bool) -> None:
-        """From now on the run looks for the request itself (or no longer)."""
-        self._is_deferred = is_deferred
-
-    def is_asked(self) -> bool:
-        """Was the run asked to stop?"""
-        return self.signal is not None
 
 
 class PrepareOptions(SpecOptions, total=False):

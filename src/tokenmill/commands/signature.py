@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Any, TypeVar, get_args, get_type_hints
 
+from tokenmill.commands.options import DEFAULT_MAX_BAD, PrepareOptions, workers_of
 from tokenmill.errors import UsageError, nearest
-from tokenmill.options import DEFAULT_MAX_BAD, PrepareOptions, workers_of
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

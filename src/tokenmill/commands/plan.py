@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.batches import START, Position
+from tokenmill.commands.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.dataset.identity import fingerprint, identity
 from tokenmill.dataset.spec import Spec
 from tokenmill.encoding.calls import Calls
 from tokenmill.encoding.encoder import LARGE_PIECE, SeamEngine
 from tokenmill.encoding.rules import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
-from tokenmill.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.formats import Layout
 from tokenmill.formats.format import item_bytes
 from tokenmill.kinds.compression import WindowRoom

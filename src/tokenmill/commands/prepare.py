@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenmill.batches import START, Position, TokenBatch
-from tokenmill.conclusion import closing_lines, manifest_of, outcome_of
+from tokenmill.commands.messages import closing_lines, manifest_of, outcome_of
+from tokenmill.commands.options import (
+    DEFAULT_CHECKPOINT_SECONDS,
+    PrepareOptions,
+    RunOptions,
+    default_check,
+    divided,
+)
+from tokenmill.commands.plan import Plan, make_plan
+from tokenmill.commands.progress import Nothing, Reporter, Status, script_display
+from tokenmill.commands.repair import repair
+from tokenmill.commands.signature import checked, command_words, described, path_of, paths_of
 from tokenmill.dataset.manifest import QUARANTINE, Input, Manifest, Shard
 from tokenmill.dataset.spec import Spec, SpecOptions
 from tokenmill.encoding.cache_limit import CacheGovernor
@@ -37,13 +48,6 @@ from tokenmill.executors.supervisor import Hand
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.formats.format import item_bytes
 from tokenmill.memory import give_back_large_buffers
-from tokenmill.options import (
-    DEFAULT_CHECKPOINT_SECONDS,
-    PrepareOptions,
-    RunOptions,
-    default_check,
-    divided,
-)
 from tokenmill.output.bucket_prefix import OutputPrefix
 from tokenmill.output.folder import OutputFolder, recorded_commit, revisions_of
 from tokenmill.output.journal import VERSION as JOURNAL_VERSION
@@ -52,10 +56,6 @@ from tokenmill.output.output import is_store, output_place, working_folder
 from tokenmill.output.shards import in_order
 from tokenmill.output.uploads import Uploads
 from tokenmill.output.writer import DatasetWriter
-from tokenmill.planning import Plan, make_plan
-from tokenmill.progress import Nothing, Reporter, Status, script_display
-from tokenmill.repair import repair
-from tokenmill.signature import checked, command_words, described, path_of, paths_of
 from tokenmill.sources.block import BLOCK_BYTES, Block
 from tokenmill.sources.inputs import Selection, settled
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder

@@ -47,7 +47,7 @@ def verify(
     manifest = load_verifiable(place)
     comparison = None
     if against is not None:
-        from tokenmill.comparison import Comparison  # heavy
+        from tokenmill.commands.compare import Comparison  # heavy
 
         comparison = Comparison(place, [str(path) for path in against], share, seed, config)
     for shard in manifest.shards:

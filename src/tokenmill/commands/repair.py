@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenmill.batches import Position, TokenBatch
+from tokenmill.commands.plan import Plan
 from tokenmill.dataset.checks import Problem, check_quarantine, check_sums, shard_problem, strays
 from tokenmill.dataset.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
 from tokenmill.encoding.cache_limit import CacheGovernor
@@ -21,7 +22,6 @@ from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.output.folder import OutputFolder
 from tokenmill.output.router import Router
-from tokenmill.planning import Plan
 from tokenmill.sources.block import BLOCK_BYTES, Block
 from tokenmill.stores.claims import shares_a_stretch
 from tokenmill.stores.disk_reads import read_small

@@ -6,14 +6,14 @@ import re
 import time
 from collections.abc import Iterator
 
+from tokenmill.commands.plan import Plan, advised_split
+from tokenmill.commands.progress import Status
 from tokenmill.dataset.manifest import QUARANTINE, VERSION, Input, Manifest, Shard
 from tokenmill.dataset.spec import Spec
 from tokenmill.formats import Layout
 from tokenmill.memory import peak_resident_bytes
 from tokenmill.output.journal import Encoded
 from tokenmill.output.quarantine import quarantine_of
-from tokenmill.planning import Plan, advised_split
-from tokenmill.progress import Status
 from tokenmill.stores.retry import GATE
 from tokenmill.units import format_bytes, format_files, format_seconds, numbered
 from tokenmill.version import __version__

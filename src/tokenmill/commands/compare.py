@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tokenmill.batches import CRASH, TOO_LARGE, TRAIN, VAL, DocumentBatch
+from tokenmill.commands.inspect import vocabulary_of
+from tokenmill.commands.plan import Plan, position_split_of
 from tokenmill.dataset.checks import Problem
 from tokenmill.dataset.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.dataset.reader import Dataset
@@ -25,9 +27,7 @@ from tokenmill.dataset.spec import Spec
 from tokenmill.encoding.encoder import BlockEncoder
 from tokenmill.encoding.reference import Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
-from tokenmill.inspection import vocabulary_of
 from tokenmill.memory import Budget, memory_limit
-from tokenmill.planning import Plan, position_split_of
 from tokenmill.sources.block import Block
 from tokenmill.sources.heads import look_at
 from tokenmill.sources.inputs import Selection, find_inputs, settled
