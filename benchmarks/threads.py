@@ -30,7 +30,7 @@ FORCED = (
     "import sys, tokenmill.memory as memory\n"
     "cores = int(sys.argv.pop(1))\n"
     "memory.available_cores = lambda: cores\n"
-    "from tokenmill.cli import main\n"
+    "from tokenmill.cli.main import main\n"
     "main()\n"
 )
 """The command on so many cores. Affinity and cgroups can only make them fewer than there are."""

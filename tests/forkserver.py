@@ -34,7 +34,7 @@ _READ_AT_START = (
     "OPENBLAS_", "NPY_",
 )  # fmt: skip
 _LOADED = (
-    "tokenmill.cli", "tokenmill.commands.prepare", "tokenmill.commands.verify",
+    "tokenmill.cli.main", "tokenmill.commands.prepare", "tokenmill.commands.verify",
     "tokenmill.commands.inspect",
     "tokenmill.commands.status", "tokenmill.commands.doctor", "gigatoken", "tiktoken",
 )  # fmt: skip

@@ -26,7 +26,7 @@ import pytest
 
 from tests.conftest import command_environment
 from tests.shared import EXAMPLES, REPOSITORY
-from tokenmill import cli
+from tokenmill.cli import prepare
 from tokenmill.errors import TokenmillError
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -174,4 +174,4 @@ def test_every_exit_code_is_explained() -> None:
         kind = kinds.pop()
         found.add(kind.exit_code)
         kinds += kind.__subclasses__()
-    assert explained == found | {0, cli.QUARANTINED, 129, 130, 143}
+    assert explained == found | {0, prepare.QUARANTINED, 129, 130, 143}

@@ -121,8 +121,8 @@ def test_overwrite_that_is_killed_anywhere_can_be_gone_on_with(here: Path, token
         "        left -= 1\n"
         "        if left < 0: os.kill(os.getpid(), 9)\n"
         "from tokenmill.executors.supervisor import Attempt\n"
-        "from tokenmill import cli\n"
-        "cli._supervised = lambda *_: Attempt()\n"
+        "from tokenmill.cli import main as cli, prepare\n"
+        "prepare._supervised = lambda *_: Attempt()\n"
         "sys.addaudithook(watch)\n"
         "cli.main()\n"
     )

@@ -19,7 +19,7 @@ import tokenmill
 from tests import texts
 from tests.conftest import Run, command_environment
 from tests.shared import BOOKS
-from tokenmill import cli
+from tokenmill.cli import prepare as cli_prepare
 from tokenmill.commands.options import PrepareOptions
 from tokenmill.commands.signature import HELP
 from tokenmill.errors import TokenmillError, UsageError
@@ -62,7 +62,7 @@ def test_help_shows_every_option(name: str) -> None:
 def test_python_has_the_options_of_the_command_line() -> None:
     """The same names, each with a line of help, and the same defaults."""
     assert set(HELP) == set(PrepareOptions.__annotations__)
-    options = {parameter.name: parameter for parameter in cli.prepare.params}
+    options = {parameter.name: parameter for parameter in cli_prepare.prepare.params}
     shown_only = {"inputs", "out", "as_json", "quiet"}
     assert set(options) - shown_only == set(HELP) - {"progress"}
     for name in set(options) & set(HELP):

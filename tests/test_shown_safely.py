@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import Result, Run
-from tokenmill import cli, load_manifest, prepare
+from tokenmill import load_manifest, prepare
+from tokenmill.cli import main
 from tokenmill.console import one_line, to_json, visible
 from tokenmill.errors import DamageFound
 
@@ -200,10 +201,10 @@ def test_what_nobody_foresaw_is_told_without_a_traceback(
     def fail(*_: Any, **__: Any) -> None:
         raise RecursionError(EVIL)
 
-    monkeypatch.setattr(cli.cli, "main", fail)
+    monkeypatch.setattr(main.cli, "main", fail)
     monkeypatch.setattr("sys.argv", ["tokenmill", "status", "x", "--json"])
     with pytest.raises(SystemExit) as caught:
-        cli.main()
+        main.main()
     assert caught.value.code == 1
     shown = capsys.readouterr()
     assert "foresaw: RecursionError" in shown.err and "--debug" in shown.err

@@ -14,7 +14,7 @@ import pytest
 from tests import corpora, runs, texts
 from tests.conftest import Run, command_environment
 from tests.shared import REPOSITORY
-from tokenmill import cli
+from tokenmill.cli import prepare
 from tokenmill.dataset.spec import DELIMITERS, INVALID_UTF8, ON_BAD, SPECIAL_TEXT, Spec
 from tokenmill.extras import install_extra, requirements_of
 from tokenmill.formats import FORMATS
@@ -324,7 +324,7 @@ def test_no_command_at_all_is_told_in_words(tokenmill: Run) -> None:
 
 def test_help_names_every_choice() -> None:
     """What the help shows is what the code takes."""
-    shown = {parameter.name: parameter.metavar for parameter in cli.prepare.params}
+    shown = {parameter.name: parameter.metavar for parameter in prepare.prepare.params}
     assert shown["format"] == "|".join(FORMATS)
     assert shown["engine"] == "|".join(["auto", *ENGINES])
     assert shown["eot"] == "|".join(DELIMITERS)
@@ -377,7 +377,10 @@ def as_on(platform: str, *arguments: str, code: str = "") -> subprocess.Complete
         "    delattr(os, name)\n"
         "for name in ('SIGHUP', 'SIGKILL', 'SIGBUS', 'SIGUSR1'): delattr(signal, name)\n"
     )
-    run = f"sys.argv = ['tokenmill', *{list(arguments)!r}]\nfrom tokenmill.cli import main\nmain()"
+    run = (
+        f"sys.argv = ['tokenmill', *{list(arguments)!r}]\n"
+        "from tokenmill.cli.main import main\nmain()"
+    )
     return subprocess.run(
         [sys.executable, "-c", pretence + (code or run)],
         env=command_environment(),

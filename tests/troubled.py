@@ -30,7 +30,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenmill import cli
+from tokenmill.cli import main as cli
+from tokenmill.cli import prepare as cli_prepare
 from tokenmill.commands import prepare
 from tokenmill.dataset.manifest import Shard
 from tokenmill.executors.supervisor import Attempt
@@ -206,7 +207,7 @@ def main() -> None:
     if wanted.get("bitrot"):
         rot_whole_shards()
     if wanted.get("alone"):
-        vars(cli)["_supervised"] = lambda place, is_quiet: Attempt()
+        vars(cli_prepare)["_supervised"] = lambda place, is_quiet: Attempt()
     spare_small_budgets()
     trouble_engines(wanted)
     cli.main()

@@ -1,6 +1,6 @@
 """``python -m tokenmill`` is ``tokenmill``."""
 
-from tokenmill.cli import main
+from tokenmill.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -34,7 +34,8 @@ import pytest
 from tests import troubled
 from tests.torture import syscalls
 from tests.torture.syscalls import Outcome
-from tokenmill import cli
+from tokenmill.cli import main
+from tokenmill.cli import prepare as cli_prepare
 from tokenmill.commands import estimate, plan, prepare
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.formats import FORMATS
@@ -138,13 +139,13 @@ class Commands:
     def call(self, command: list[str]) -> Callable[[], None]:
         def be_the_command() -> None:
             signal.alarm(SECONDS)
-            vars(cli)["_supervised"] = lambda *_: Attempt()
+            vars(cli_prepare)["_supervised"] = lambda *_: Attempt()
             vars(plan)["load_vocabulary"] = lambda *_: self._vocabulary
             engines.ENGINES["tiktoken"] = lambda _: self._engine
             troubled.shrink_blocks(8 * 1024)
             vars(prepare)["DEFAULT_CHECKPOINT_SECONDS"] = 0
             sys.argv = ["tokenmill", *command]
-            cli.main()
+            main.main()
 
         return be_the_command
 

@@ -1,0 +1,1 @@
+"""What you type: parsed, called, printed; and the exit code."""

@@ -1,0 +1,54 @@
+"""``tokenmill inspect``: what is in a dataset, for a person or a program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from tokenmill.cli.options import CONTEXT
+from tokenmill.cli.show import print_json, show
+from tokenmill.errors import UsageError, choose_from
+from tokenmill.units import numbered
+
+SPLITS = ("train", "val")
+
+
+@click.command(context_settings=CONTEXT)
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("--doc", type=int, help="Show this document's text, counted from 0.")
+@click.option("--token", type=int, help="Show the text from this token on.")
+@click.option(
+    "--split", default="train", metavar="train|val", help="Of which split; default train."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_json: bool) -> None:
+    """Show headers, counts and decoded text."""
+    if split not in SPLITS:
+        raise UsageError(f"there is no split {split!r}", fix=choose_from(split, SPLITS))
+    from tokenmill.commands.inspect import describe, text_at_token, text_of_document
+    from tokenmill.dataset.reader import Dataset
+
+    dataset = Dataset.at(folder)
+    if doc is not None or token is not None:
+        shown = (
+            text_of_document(dataset, doc, split)
+            if doc is not None
+            else text_at_token(dataset, token or 0, split)
+        )
+        print_json("text", **shown) if as_json else show(shown["text"])
+        return
+    about = describe(dataset)
+    if as_json:
+        print_json("dataset", **about)
+        return
+    show(f"{about['format']}, {about['tokenizer']}, end-of-text {about['delimiter']}")
+    show(f"validation split: {about['split']}")
+    counts = [(value, name.replace("_", " ")) for name, value in about["counts"].items() if value]
+    show(", ".join(f"{n:,} {name.removesuffix('s') if n == 1 else name}" for n, name in counts))
+    for shard in about["shards"]:
+        show(
+            f"{shard['name']}: {numbered(shard['tokens'], 'token')} of {shard['dtype']} after "
+            f"{shard['header_bytes']} bytes of header, {numbered(shard['documents'], 'document')} "
+            f"{'begins' if shard['documents'] == 1 else 'begin'} in it"
+        )
