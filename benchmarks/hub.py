@@ -2,7 +2,8 @@
 
 Promises:
 
-* the Hub is `tests/fake_hub.py`, on the loopback interface: what is measured is what waiting for
+* the Hub is `tests/kit/fake_hub.py`, on the loopback interface: what is measured is what waiting
+for
   answers costs, not anybody's line; every answer, each redirect too, can be delayed;
 * the repository is laid out as FineWeb-Edu is: its columns, its row groups of 1,000 rows (or one
   row group a file), a card with configs;
@@ -30,7 +31,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.fake_hub import FakeHub  # noqa: E402
+from tests.kit.fake_hub import FakeHub  # noqa: E402
 
 from bench import hash_shards  # noqa: E402
 from cgroup import CgroupUnavailable, MemoryCgroup  # noqa: E402

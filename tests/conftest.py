@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.forkserver import MODULE, Forkserver, hear_signals
+from tests.kit.forkserver import MODULE, Forkserver, hear_signals
 from tokenmill.tokenizers.vocabularies import tiktoken_ranks
 
 SECONDS = 120.0

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.shared import EXAMPLES
+from tests.kit.shared import EXAMPLES
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE / "corpus"

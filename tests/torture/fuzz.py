@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.shared import REPOSITORY
+from tests.kit.shared import REPOSITORY
 from tests.torture import targets
 from tests.torture.targets import TARGETS, Broken, Case, Target
 from tokenmill.errors import TokenmillError

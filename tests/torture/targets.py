@@ -21,8 +21,8 @@ import pyarrow as pa
 import xxhash
 
 import tokenmill
-from tests import corpora, texts, troubled
-from tests.shared import GPT2_RANKS
+from tests.kit import corpora, texts, troubled
+from tests.kit.shared import GPT2_RANKS
 from tests.torture import mutations
 from tokenmill import units
 from tokenmill.batches import CORRUPT_COMPRESSION, START, BadRecord, Counts, Position

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import tokenmill
-from tests import trained
-from tests.make_differences import PLACE, computed, probes
-from tests.shared import tokenizer_argument
-from tests.test_characters import NEIGHBOURHOODS, expected, found
+from tests.kit import trained
+from tests.kit.make_differences import PLACE, computed, probes
+from tests.kit.shared import tokenizer_argument
+from tests.text.test_characters import NEIGHBOURHOODS, expected, found
 from tokenmill.tokenizers.choose import choose
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 

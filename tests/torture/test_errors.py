@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 
-from tests import corpora, runs, texts
 from tests.conftest import Result
-from tests.injection import Scene, need_strace
-from tests.runs import snapshot
-from tests.shared import ARTICLES
+from tests.kit import corpora, runs, texts
+from tests.kit.injection import Scene, need_strace
+from tests.kit.runs import snapshot
+from tests.kit.shared import ARTICLES
 
 POINTS = int(os.environ.get("TOKENMILL_POINTS", "100000"))
 CODES = {"ENOSPC": 9, "EDQUOT": 9, "EIO": 1, "EFBIG": 1}

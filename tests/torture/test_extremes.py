@@ -16,8 +16,8 @@ import pytest
 
 from cgroup import CgroupUnavailable, GroupResult, MemoryCgroup
 from measure import drop_from_cache
-from tests import oracles, texts
-from tests.outcome import Outcome
+from tests.kit import oracles, texts
+from tests.kit.outcome import Outcome
 
 LIMIT = 512_000_000
 MANY = 10_000_000

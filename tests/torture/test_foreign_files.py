@@ -31,7 +31,7 @@ from typing import Any
 
 import pytest
 
-from tests import troubled
+from tests.kit import troubled
 from tests.torture import syscalls
 from tests.torture.syscalls import Outcome
 from tokenmill.cli import main

@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from cgroup import CgroupUnavailable, MemoryCgroup
-from tests import oracles, runs, texts
-from tests.fake_hub import FakeHub
-from tests.outcome import Outcome
-from tests.runs import snapshot
-from tests.shared import CORPORA, corpus_documents, shared_file
-from tests.test_hub import CARD, NAME, write_fineweb
+from tests.kit import oracles, runs, texts
+from tests.kit.fake_hub import FakeHub
+from tests.kit.outcome import Outcome
+from tests.kit.runs import snapshot
+from tests.kit.shared import CORPORA, corpus_documents, shared_file
+from tests.stores.test_hub import CARD, NAME, write_fineweb
 from tokenmill.output.journal import read_journal
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,10 +21,10 @@ import pytest
 from cgroup import CgroupUnavailable, MemoryCgroup, joining, oom_kills
 from corpora import Place, grow, parse_size
 from measure import prepare_cache
-from tests import runs
 from tests.conftest import command_environment
-from tests.runs import snapshot
-from tests.shared import SHARED, shared_file
+from tests.kit import runs
+from tests.kit.runs import snapshot
+from tests.kit.shared import SHARED, shared_file
 from tokenmill.output.journal import read_journal
 
 SIZE = os.environ.get("TOKENMILL_SIZE", "3GB")

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import runs
-from tests.injection import Scene, arguments, need_strace
-from tests.runs import snapshot
+from tests.kit import runs
+from tests.kit.injection import Scene, arguments, need_strace
+from tests.kit.runs import snapshot
 
 SEED = int(os.environ.get("TOKENMILL_SEED", random.SystemRandom().randrange(10**9)))
 KILLS = int(os.environ.get("TOKENMILL_KILLS", "200"))

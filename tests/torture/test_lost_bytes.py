@@ -31,8 +31,8 @@ else:
     from backports import zstd
 
 import tokenmill
-from tests import corpora, oracles, texts
-from tests.outcome import Outcome
+from tests.kit import corpora, oracles, texts
+from tests.kit.outcome import Outcome
 from tests.torture import mutations, targets
 from tokenmill.errors import TokenmillError
 

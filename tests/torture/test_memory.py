@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cgroup import CgroupUnavailable, MemoryCgroup
-from tests.shared import shared_file
+from tests.kit.shared import shared_file
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests import random_tokenizers, trained
-from tests.shared import SOURCE
+from tests.kit import random_tokenizers, trained
+from tests.kit.shared import SOURCE
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
 OTHER = "tokenizers==1.0.0rc3"

@@ -9,7 +9,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests import random_tokenizers
+from tests.kit import random_tokenizers
 
 SEED = int(os.environ.get("TOKENMILL_SEED", "1"))
 PAIRS = 20_000

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from tests import corpora, runs
-from tests.shared import CORPORA, shared_file
-from tests.stores import Store
-from tests.test_store import kill_and_go_on as kill_over_objects
-from tests.test_store import server, store
-from tests.test_store_output import URL, cache, corpus, seen, whole
-from tests.test_store_output import kill_and_go_on as kill_into_a_prefix
+from tests.kit import corpora, runs
+from tests.kit.shared import CORPORA, shared_file
+from tests.kit.stores import Store
+from tests.output.test_store_output import URL, cache, corpus, seen, whole
+from tests.output.test_store_output import kill_and_go_on as kill_into_a_prefix
+from tests.stores.test_store import kill_and_go_on as kill_over_objects
+from tests.stores.test_store import server, store
 from tokenmill.output.output import working_folder
 
 __all__ = ["cache", "corpus", "server", "store", "whole"]  # fixtures

@@ -18,11 +18,11 @@ from typing import Any
 
 import pytest
 
-from tests import runs, stores
-from tests.injection import Scene, need_strace, points_of
-from tests.stores import BUCKET, Request, Store
-from tests.test_store import server, store
-from tests.test_store_output import FINAL, seen, stored_too_early
+from tests.kit import runs, stores
+from tests.kit.injection import Scene, need_strace, points_of
+from tests.kit.stores import BUCKET, Request, Store
+from tests.output.test_store_output import FINAL, seen, stored_too_early
+from tests.stores.test_store import server, store
 from tests.torture.test_kills import SEED, Trial, campaign
 from tokenmill.output.output import working_folder
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests import corpora
-from tests.test_supervision import (
+from tests.executors.test_supervision import (
     corpus,
     is_left_out_when_asked,
     reference_takes_over,
     run_stops_with_the_place,
     undisturbed,
 )
+from tests.kit import corpora
 
 __all__ = ["corpus", "undisturbed"]  # fixtures
 pytestmark = pytest.mark.parametrize(

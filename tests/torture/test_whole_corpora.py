@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests import corpora, oracles, texts
-from tests.outcome import Outcome, prepare
-from tests.shared import CORPORA, SHARED, VOCABULARIES, corpus_documents, tokenizer_argument
+from tests.kit import corpora, oracles, texts
+from tests.kit.outcome import Outcome, prepare
+from tests.kit.shared import CORPORA, SHARED, VOCABULARIES, corpus_documents, tokenizer_argument
 
 SINGLE_DOCUMENT_BYTES = 60_000_000
 

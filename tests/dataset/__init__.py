@@ -1,0 +1,1 @@
+"""What a finished dataset is, and what can be wrong with it."""

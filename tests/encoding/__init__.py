@@ -1,0 +1,1 @@
+"""From a block to tokens, and the check by the reference."""

@@ -1,0 +1,1 @@
+"""What the shards are, and the trainers' own loaders."""

@@ -1,0 +1,1 @@
+"""The harness: what writes corpora, stands for servers, runs, watches and compares."""

@@ -1,0 +1,1 @@
+"""The five laws, and what the first release wrote."""

@@ -1,0 +1,1 @@
+"""What is written, made durable and gone on with."""

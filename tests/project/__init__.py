@@ -1,0 +1,1 @@
+"""The shape of the code, the documentation, and the harness itself."""

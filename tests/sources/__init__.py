@@ -1,0 +1,1 @@
+"""How bytes divide into documents, and what of them cannot become tokens."""

@@ -1,0 +1,1 @@
+"""Tokenizers of every kind, and the engines."""
