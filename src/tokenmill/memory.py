@@ -270,7 +270,7 @@ class Budget:
         """A text of more bytes that cannot be cut is encoded while nothing else is: so much has
         room in each thread beside caches that are half of what they may be."""
         spare = (self.total - self.floor) // self.threads
-        return max(2 * _LEAST_DOCUMENT, (spare // 2 + self._for_text) // self._run_factor)
+        return max(_LEAST_DOCUMENT, (spare // 2 + self._for_text) // self._run_factor)
 
     @property
     def room_alone(self) -> Room:

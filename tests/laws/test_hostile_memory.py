@@ -95,6 +95,16 @@ def test_a_hostile_line_stays_within_memory(name: str, tmp_path: Path) -> None:
     assert manifest["counts"]["documents"] == 2
 
 
+def test_records_that_wait_to_be_written_take_little(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"a\xff\n" * 600_000)
+    options = ("--documents", "line", "--on-bad", "quarantine", "--max-bad", "1000000")
+    code, peak, stderr = run_with(tmp_path, 200, str(tmp_path / "a.txt"), *options)
+    assert code == 3, stderr
+    assert peak < 200 * MB
+    lines = (tmp_path / "out" / "quarantine.jsonl").read_bytes().splitlines()
+    assert [json.loads(line)["offset"] for line in lines] == list(range(1, 1_800_000, 3))
+
+
 def test_a_text_of_faults_is_replaced_within_memory(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"a\xff" * 4 * MB)
     arguments = (str(tmp_path / "a.txt"), "--invalid-utf8", "replace")

@@ -21,6 +21,7 @@ from tokenmill.batches import (
     VAL,
     BadRecord,
     DocumentBatch,
+    QuarantineLines,
     TokenBatch,
     TokenRun,
 )
@@ -37,6 +38,8 @@ from tokenmill.units import format_bytes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from tokenmill.tokenizers.engines.engine import Ids
 
 LARGE_PIECE = 512 * 1024
 """Of a text, encoded at once: an engine's caches are dropped after it."""
@@ -87,6 +90,8 @@ class BlockEncoder:
                 self._leave_out(batch, block, large)
             else:
                 break
+        if batch.bad:
+            result.quarantined = QuarantineLines.of(batch.bad)
         result.seconds_reading = was_read - began
         result.seconds_encoding = time.perf_counter() - was_read
         return result
@@ -97,7 +102,7 @@ class BlockEncoder:
         counts.documents = len(documents) - (batch.continues and bool(documents))
         counts.text_bytes = sum(map(len, documents))
         counts.empty_documents = _whole_empty(batch)
-        result = TokenBatch([], counts, block.size, bad=batch.bad)
+        result = TokenBatch([], counts, block.size)
         if documents:
             self._encode_into(result, batch, block)
         return result
@@ -195,9 +200,9 @@ class BlockEncoder:
         groups, first = list(_groups(pieces, self._rules.call_bytes)), 0
         if len(groups) == 1 and len(pieces[0]) <= large:
             return self._call(pieces)
-        ids: list[NDArray[np.uint32]] = []
+        ids: list[Ids] = []
         marks: list[NDArray[np.int64]] = []
-        mark = np.array([self._rules.end_of_text], np.uint32)
+        mark = np.array([self._rules.end_of_text], self._rules.dtype)
         length = 0
         for group in groups:
             if ids:
@@ -213,10 +218,25 @@ class BlockEncoder:
             except TooLarge as piece:
                 raise TooLarge(piece.size, piece.need, piece.index + first) from None
             first += len(group)
-            ids.append(found.ids)
+            ids.append(self._narrowed(found.ids))
             marks.append(found.marks + length)
             length += len(found.ids)
-        return Tokens(np.concatenate(ids), np.concatenate(marks))
+            del found
+        return Tokens(_joined(ids), np.concatenate(marks))
+
+    def _narrowed(self, ids: Ids) -> Ids:
+        """In the shards' dtype, which may take half the memory. Raises EngineMismatch."""
+        self._check_largest(ids)
+        return ids.astype(self._rules.dtype, copy=False)
+
+    def _check_largest(self, ids: Ids) -> None:
+        rules, largest = self._rules, int(ids.max()) if len(ids) else 0
+        if largest > rules.largest_id:
+            raise EngineMismatch(
+                f"the engine gave id {largest}, larger than the vocabulary's largest, "
+                f"{rules.largest_id}",
+                fix=f"run it again with --engine {rules.reference}, and report the tokenizer",
+            )
 
     def _call(self, pieces: list[bytes]) -> Tokens:
         """One call of the engine, then a look at the memory. Raises TooLarge."""
@@ -243,10 +263,10 @@ class BlockEncoder:
             raise TooLarge(size, large.need, index) from None
         return tokens
 
-    def _encode_large(self, document: bytes) -> NDArray[np.uint32]:
+    def _encode_large(self, document: bytes) -> Ids:
         """A document too large for one call, cut where it is safe."""
         view, start, seam = BytesView(document), 0, None
-        parts: list[NDArray[np.uint32]] = []
+        parts: list[Ids] = []
         while True:
             target = start + self._rules.call_bytes
             cut = None
@@ -257,9 +277,9 @@ class BlockEncoder:
             stop = len(document) if cut is None else cut.position
             ids = self._call([document[start:stop]]).ids
             _check_seam(ids, seam, cut.seam[0] if cut and cut.seam else None, "a large document")
-            parts.append(ids)
+            parts.append(self._narrowed(ids))
             if cut is None:
-                return np.concatenate(parts)
+                return _joined(parts)
             start, seam = stop, cut.seam[1] if cut.seam else None
 
     @staticmethod
@@ -287,14 +307,14 @@ class BlockEncoder:
         if cut is None:  # never cut: its beginning, as a text of its own, says something, too
             piece = _head(piece)
             with self._calls.usual():
-                found = self._engine.encode_piece(piece)
+                found = self._engine.encode([piece]).ids
             expected = self._reference.encode(piece)
         else:
             expected = self._reference.encode(piece[:cut])
             start = int(tokens.marks[index - 1]) + 1 if index else 0
             stop = int(tokens.marks[index]) if index < len(tokens.marks) else len(tokens.ids)
             stop = start + len(expected) if cut < len(piece) else stop
-            found = tokens.ids[start:stop].tolist()
+            found = tokens.ids[start:stop]
         same_ids(found, expected, block.where, index, self._rules.reference)
         return len(piece) if cut is None else cut
 
@@ -328,19 +348,12 @@ class BlockEncoder:
         found = int(np.count_nonzero(tokens.ids == unknown))
         return found - (len(tokens.marks) if unknown == self._rules.end_of_text else 0)
 
-    def _runs(
-        self, batch: DocumentBatch, ids: NDArray[np.uint32], marks: NDArray[np.int64]
-    ) -> list[TokenRun]:
+    def _runs(self, batch: DocumentBatch, ids: Ids, marks: NDArray[np.int64]) -> list[TokenRun]:
         """Final dtype, delimiters in place, cut into runs of one split."""
         rules = self._rules
-        if len(ids) and int(ids.max()) > rules.largest_id:
-            raise EngineMismatch(
-                f"the engine gave id {int(ids.max())}, larger than the vocabulary's largest, "
-                f"{rules.largest_id}",
-                fix=f"run it again with --engine {rules.reference}, and report the tokenizer",
-            )
+        self._check_largest(ids)
         if rules.delimiter == "none":
-            kept = np.delete(ids, marks).astype(rules.dtype)
+            kept = np.delete(ids, marks).astype(rules.dtype, copy=False)
             starts = marks - np.arange(len(marks))
         else:
             kept, starts = self._delimited(batch, ids, marks)
@@ -354,8 +367,8 @@ class BlockEncoder:
         return self._split_runs(batch, kept, borders)
 
     def _delimited(
-        self, batch: DocumentBatch, ids: NDArray[np.uint32], marks: NDArray[np.int64]
-    ) -> tuple[NDArray[np.uint16 | np.uint32], NDArray[np.int64]]:
+        self, batch: DocumentBatch, ids: Ids, marks: NDArray[np.int64]
+    ) -> tuple[Ids, NDArray[np.int64]]:
         """The marks stand between documents already; only the batch's own ends are missing."""
         rules = self._rules
         lead = int(rules.delimiter == "before" and not batch.continues)
@@ -369,7 +382,7 @@ class BlockEncoder:
         return kept, marks + (lead if rules.delimiter == "before" else 1)
 
     def _split_runs(
-        self, batch: DocumentBatch, kept: NDArray[np.uint16 | np.uint32], borders: NDArray[np.int64]
+        self, batch: DocumentBatch, kept: Ids, borders: NDArray[np.int64]
     ) -> list[TokenRun]:
         """The documents of each split as one run, that of the last document last, since it may go
         on; the rest of a continued document stands before them and keeps its split."""
@@ -445,6 +458,18 @@ def _is_divisible(piece: bytes, rule: CutRule) -> bool:
     return True
 
 
+def _joined(parts: list[Ids]) -> Ids:
+    """One array of all. Each part is let go when it is copied, so that megabytes of ids are not
+    held twice."""
+    whole, start = np.empty(sum(map(len, parts)), parts[0].dtype), 0
+    parts.reverse()
+    while parts:
+        part = parts.pop()
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole
+
+
 def _groups(pieces: list[bytes], call_bytes: int) -> Iterator[list[bytes]]:
     """Consecutive pieces of about ``call_bytes`` together; a larger one alone."""
     group: list[bytes] = []
@@ -458,7 +483,7 @@ def _groups(pieces: list[bytes], call_bytes: int) -> Iterator[list[bytes]]:
     yield group
 
 
-def _holds(ids: NDArray[np.uint32], wanted: list[int]) -> bool:
+def _holds(ids: Ids, wanted: list[int]) -> bool:
     """Does ``wanted`` occur in ``ids``, in order and without a gap?"""
     rarest = wanted.index(max(wanted))
     places = np.flatnonzero(ids == wanted[rarest]) - rarest
@@ -468,7 +493,7 @@ def _holds(ids: NDArray[np.uint32], wanted: list[int]) -> bool:
     return len(places) > 0
 
 
-def _check_seam(ids: NDArray[np.uint32], before: int | None, after: int | None, where: str) -> None:
+def _check_seam(ids: Ids, before: int | None, after: int | None, where: str) -> None:
     """A cut inside an unbroken run is right only if the tokens around it are those seen there."""
     first, last = ids[:1].tolist(), ids[-1:].tolist()  # empty where the place is a wrong one
     if (before is not None and first != [before]) or (after is not None and last != [after]):

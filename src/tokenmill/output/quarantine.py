@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 
-from tokenmill.batches import BadRecord
+from tokenmill.batches import QuarantineLines
 from tokenmill.dataset.manifest import QUARANTINE, Quarantine
 from tokenmill.output.journal import Encoded, OpenFile
 from tokenmill.stores.durable import StagedFile
@@ -20,13 +19,12 @@ class QuarantineWriter:
         self.staged: StagedFile | None = None
         self.reasons: Counter[str] = Counter()
 
-    def append(self, records: list[BadRecord]) -> None:
-        """Add records, one line of JSON each."""
-        for record in records:
-            self.staged = self.staged or StagedFile(self._place)
-            line = json.dumps(record.as_dict(), ensure_ascii=False) + "\n"
-            self.staged.write(memoryview(line.encode()))
-            self.reasons[record.reason] += 1
+    def append(self, lines: QuarantineLines) -> None:
+        """Add the lines of a block, in its turn."""
+        self.staged = self.staged or StagedFile(self._place)
+        for chunk in lines.chunks():
+            self.staged.write(memoryview(chunk))
+        self.reasons.update(lines.reasons)
 
     def reopen(self, file: OpenFile, reasons: dict[str, int]) -> None:
         """Go on with the file that an interrupted run left."""

@@ -98,7 +98,8 @@ class DatasetWriter:
     def write(self, batch: TokenBatch, end: Position) -> None:
         """Append one batch, in its turn; the next block begins at ``end``."""
         self._raise_failures()
-        self._quarantine.append(batch.bad)
+        if batch.quarantined is not None:
+            self._quarantine.append(batch.quarantined)
         for writer in self._splits.values():
             writer.begin_block()
         origin = self._origin()

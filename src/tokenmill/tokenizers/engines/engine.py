@@ -9,15 +9,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    Ids = NDArray[np.uint16 | np.uint32]
+
 
 class Tokens(NamedTuple):
     """Documents' ids in one array, with the end-of-text id between each two of them.
 
-    ``ids``: uint32, one dimension. ``marks``: int64, the ``len(documents) - 1`` places of those
-    end-of-text ids, ascending.
+    ``ids``: of one dimension; uint32 as engines give them, or the shards' dtype. ``marks``: int64,
+    the ``len(documents) - 1`` places of those end-of-text ids, ascending.
     """
 
-    ids: NDArray[np.uint32]
+    ids: Ids
     marks: NDArray[np.int64]
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tokenmill.tokenizers.engines.engine import Ids
+
 PIECE_BYTES = 16 * 1024
 """A document that is longer than two of these is cut in such pieces: the reference may take
 hundreds of bytes of memory for each byte of text."""
@@ -113,7 +115,7 @@ class GuardedEngine:
         tokens = self._engine.encode(kept)
         borders = [-1, *tokens.marks.tolist(), len(tokens.ids)]
         mark = np.array([self._end_of_text], np.uint32)
-        parts: list[NDArray[np.uint32]] = []
+        parts: list[Ids] = []
         marks: list[int] = []
         length, begin = 0, 0
         for index in sorted(affected):
