@@ -23,6 +23,7 @@ import measure
 import tokenmill as mill
 from tests.conftest import command_environment
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
+from tokenmill.batches import TAKEN_OUT, BadRecord, QuarantineLines
 from tokenmill.encoding.calls import Calls
 from tokenmill.errors import UsageError
 from tokenmill.executors.supervisor import Forwarding
@@ -95,14 +96,17 @@ def test_a_hostile_line_stays_within_memory(name: str, tmp_path: Path) -> None:
     assert manifest["counts"]["documents"] == 2
 
 
-def test_records_that_wait_to_be_written_take_little(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_bytes(b"a\xff\n" * 600_000)
-    options = ("--documents", "line", "--on-bad", "quarantine", "--max-bad", "1000000")
-    code, peak, stderr = run_with(tmp_path, 200, str(tmp_path / "a.txt"), *options)
-    assert code == 3, stderr
-    assert peak < 200 * MB
-    lines = (tmp_path / "out" / "quarantine.jsonl").read_bytes().splitlines()
-    assert [json.loads(line)["offset"] for line in lines] == list(range(1, 1_800_000, 3))
+def test_records_that_wait_to_be_written_take_little() -> None:
+    records = [
+        BadRecord("invalid-utf8", TAKEN_OUT, "/corpus/a.txt", at, None, None, 1, b"\xff")
+        for at in range(0, 400_000, 3)
+    ]
+    lines = QuarantineLines.of(records)
+    assert len(lines.compressed) < 2 * MB
+    assert max(map(len, lines.chunks())) < MB
+    expected = "".join(json.dumps(record.as_dict()) + "\n" for record in records)
+    assert b"".join(lines.chunks()) == expected.encode()
+    assert lines.reasons == {"invalid-utf8": len(records)}
 
 
 def test_a_text_of_faults_is_replaced_within_memory(tmp_path: Path) -> None:

@@ -11,9 +11,12 @@ import pytest
 
 import tokenmill as mill
 from tests.laws.test_hostile_memory import MB, run_with
+from tokenmill.commands.plan import make_plan
+from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError
 from tokenmill.memory import Budget
 from tokenmill.sources.pages import Steps, pages_of
+from tokenmill.sources.parquet import ParquetBlock
 
 ONE_PAGE = {
     "use_dictionary": False,
@@ -54,6 +57,19 @@ def test_rows_that_are_each_a_whole_dictionary_are_read_a_few_at_a_time(tmp_path
     assert peak < 260 * MB
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["counts"]["documents"] == 2008
+
+
+def test_a_block_has_no_more_pieces_and_text_than_memory_has_room_for(tmp_path: Path) -> None:
+    """A long text in the dictionary: of the short ones, too, only four rows are read at a time."""
+    indices = pa.array([1] * 20_000 + [0] * 12, pa.int32())
+    text = pa.DictionaryArray.from_arrays(indices, pa.array(["word " * 100_000, "a"]))
+    options = {"use_dictionary": True, "dictionary_pagesize_limit": 1 << 30, "store_schema": False}
+    pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet", **options)
+    plan = make_plan([str(tmp_path / "a.parquet")], Spec.of({}), "tiktoken", 240 * MB, 1)
+    blocks = [block.pieces for block in plan.blocks() if isinstance(block, ParquetBlock)]
+    assert sum(piece.rows for pieces in blocks for piece in pieces or ()) == 20_012
+    assert 1000 < max(len(pieces or ()) for pieces in blocks) <= 2048
+    assert max(sum(piece.array.nbytes for piece in pieces or ()) for pieces in blocks) < 2.7 * MB
 
 
 @pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "zstd", "lz4", "brotli"])

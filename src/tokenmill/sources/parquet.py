@@ -768,14 +768,16 @@ class ParquetSource:
             return Sample([], 0, 0, 0)
         group = min(groups - 1, int(position * groups))
         documents: list[bytes] = []
-        rows = 0
+        rows, held = 0, 0
         for piece in self.read_groups([group], 0):
             if not piece.bad:
-                documents += [utf8.replace(text)[0] for text in texts_of(piece.array.drop_null())]
+                texts = [utf8.replace(text)[0] for text in texts_of(piece.array.drop_null())]
+                documents += texts
+                held += sum(map(len, texts))
             rows += piece.rows
-            if sum(map(len, documents)) >= size:
+            if held >= size:
                 break
-        size, share = sum(map(len, documents)), rows / max(1, self._metadata.num_rows)
+        size, share = held, rows / max(1, self._metadata.num_rows)
         # The footer tells the size of all texts, which a few rows of ever different lengths do
         # not; but of texts that are repeated, and in the dictionary once, the rows tell more.
         told = sum(map(self.text_bytes, range(groups)))
