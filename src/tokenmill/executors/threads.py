@@ -13,12 +13,32 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from types import TracebackType
+from typing import Generic
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+from tokenmill.executors.executor import Item, Result
+
 MAP_THREADS = "tokenmill-map-"
 """With that begin the names of the threads."""
+
+
+class ThreadExecutor:
+    """Runs maps in so many threads of this process."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+
+    def map(
+        self,
+        make: Callable[[], Callable[[Item], Result]],
+        items: Iterator[Item],
+        *,
+        window: int,
+        weigh: Callable[[Item], int] = lambda item: 1,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> OrderedMap[Item, Result]:
+        """See ``Executor``."""
+        return OrderedMap(make, items, self._workers, window, weigh, is_over)
 
 
 class OrderedMap(Generic[Item, Result]):
@@ -121,6 +141,17 @@ class OrderedMap(Generic[Item, Result]):
             index += 1
             yield result  # type: ignore[misc]
             del result
+
+    def __enter__(self) -> OrderedMap[Item, Result]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def close(self, seconds: float | None = None) -> int:
         """Stop the threads and wait for them, so long at most; returns how many still work, in

@@ -1,0 +1,1 @@
+"""A public suite a seam: whatever is behind it must pass."""
