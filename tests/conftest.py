@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.kit.forkserver import MODULE, Forkserver, hear_signals
+from tokenmill.sizes import Sizes
 from tokenmill.tokenizers.vocabularies import tiktoken_ranks
 
 SECONDS = 120.0
@@ -84,6 +85,16 @@ def kill(process: subprocess.Popen[Any]) -> None:
 forkserver = Forkserver(command_environment)
 vars(tiktoken_ranks)["_parse_ranks"] = functools.lru_cache(maxsize=4)(tiktoken_ranks._parse_ranks)
 """In this process each run would parse the same vocabulary again: a fifth of a short one."""
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Sizes:
+    """Blocks of a few kilobytes, so that small texts are cut inside documents."""
+    from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
+
+    # Loading the vocabulary again for every seam is cheap only at the real block size.
+    monkeypatch.setattr(GigatokenEngine, "drop_caches", lambda self: None)
+    return Sizes(block=4096, hashed=1024, reach=2048, window=512)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,14 +12,13 @@ import numpy as np
 import pytest
 
 from tests.conftest import Run
-from tests.kit import corpora, texts
-from tests.kit.outcome import prepare
-from tokenmill import verify
+from tests.kit import corpora, outcome, texts
+from tokenmill.commands.verify import verify_sized
 from tokenmill.dataset.checks import Problem
 from tokenmill.dataset.manifest import load_manifest
 from tokenmill.dataset.reader import Dataset
 from tokenmill.errors import SpecMismatch, UsageError
-from tokenmill.sources import block, jsonl, parquet, text
+from tokenmill.sizes import Sizes
 
 SHARDS = {"shard_tokens": "3K"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -34,12 +34,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (block, text, jsonl, parquet):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 4096)
-    monkeypatch.setattr(text, "HASHED_BYTES", 2048)
-    monkeypatch.setattr(text, "_REACH", 2048)
+SMALL = Sizes(block=4096, hashed=2048, reach=2048)
+prepare = functools.partial(outcome.prepare, sizes=SMALL)
 
 
 def made(name: str, folder: Path) -> tuple[Path, Path]:
@@ -60,7 +56,7 @@ def made(name: str, folder: Path) -> tuple[Path, Path]:
 
 def differences(out: Path, *inputs: Path, share: float = 1.0, seed: int = 0) -> list[Problem]:
     """What is found beyond damage to files."""
-    found = verify(out, against=list(inputs), share=share, seed=seed)
+    found = verify_sized(out, SMALL, against=list(inputs), share=share, seed=seed)
     return [problem for problem in found if problem.kind != "changed"]
 
 

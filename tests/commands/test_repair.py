@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import time
@@ -12,12 +13,12 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run, kill, start
-from tests.kit import corpora, texts
-from tests.kit.outcome import Outcome, prepare
+from tests.kit import corpora, outcome, texts
+from tests.kit.outcome import Outcome
 from tokenmill import verify
 from tokenmill.dataset.manifest import load_manifest
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError, UsageError
-from tokenmill.sources import block, jsonl, parquet, text
+from tokenmill.sizes import Sizes
 
 SHARDS = {"shard_tokens": "3K"}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,12 +36,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (block, text, jsonl, parquet):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 4096)
-    monkeypatch.setattr(text, "HASHED_BYTES", 2048)
-    monkeypatch.setattr(text, "_REACH", 2048)
+SMALL = Sizes(block=4096, hashed=2048, reach=2048)
+prepare = functools.partial(outcome.prepare, sizes=SMALL)
 
 
 def made(name: str, folder: Path) -> tuple[corpora.Corpus, dict[str, Any], Path]:

@@ -11,8 +11,8 @@ import pytest
 from tests.conftest import Run
 from tests.kit import corpora, texts, trained
 from tests.kit.outcome import prepare
-from tests.laws.test_exact import small_blocks  # noqa: F401  a fixture
 from tokenmill.errors import EngineMismatch, LimitReached
+from tokenmill.sizes import Sizes
 from tokenmill.tokenizers.engines.engine import Tokens
 from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
 
@@ -33,9 +33,8 @@ def lying_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(GigatokenEngine, "encode", encode)
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_the_same_piece_is_checked_however_the_path_is_typed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_blocks: Sizes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -44,7 +43,9 @@ def test_the_same_piece_is_checked_however_the_path_is_typed(
     seen = set()
     for number, spelling in enumerate(SPELLINGS):
         options: dict[str, Any] = {"documents": "blank-line", "val_fraction": 0, "check": 0.1}
-        made = prepare(Path(spelling.format(folder)), tmp_path / str(number), **options)
+        made = prepare(
+            Path(spelling.format(folder)), tmp_path / str(number), **options, sizes=small_blocks
+        )
         seen.add((made.manifest["check"]["documents"], made.manifest["check"]["bytes"]))
     assert len(seen) == 1
     assert min(seen)[1] > 0
@@ -72,23 +73,22 @@ def test_an_engine_that_lies_is_found_in_the_smallest_corpus(tmp_path: Path) -> 
         prepare(corpus, tmp_path / "out", val_fraction=0)
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_a_run_that_goes_on_checks_something_again(
-    tmp_path: Path, request: pytest.FixtureRequest
+    small_blocks: Sizes, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     documents = [texts.prose(800) for _ in range(60)]
     corpus = corpora.write(tmp_path, "jsonl", documents)
     options: dict[str, Any] = {"val_fraction": 0, "check": 1e-12, "threads": 1}
-    whole = prepare(corpus, tmp_path / "whole", **options)
+    whole = prepare(corpus, tmp_path / "whole", **options, sizes=small_blocks)
     for out in ("out", "lied"):
         with pytest.raises(LimitReached):
-            prepare(corpus, tmp_path / out, max_time=0, **options)
-    again = prepare(corpus, tmp_path / "out", **options)
+            prepare(corpus, tmp_path / out, max_time=0, **options, sizes=small_blocks)
+    again = prepare(corpus, tmp_path / "out", **options, sizes=small_blocks)
     assert again.hashes == whole.hashes, "the manifest counts what an undisturbed run counts"
     assert again.manifest == whole.manifest
     request.getfixturevalue("lying_engine")
     with pytest.raises(EngineMismatch, match="different ids"):
-        prepare(corpus, tmp_path / "lied", **options)
+        prepare(corpus, tmp_path / "lied", **options, sizes=small_blocks)
 
 
 def test_of_a_long_text_that_is_never_cut_the_beginning_is_checked(tmp_path: Path) -> None:

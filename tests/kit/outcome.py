@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-import tokenmill
-from tests.kit import oracles
+from tests.kit import oracles, sized
 from tests.kit.corpora import Corpus
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 
 SIDE_FILES = {"manifest.json", "SHA256SUMS"}
 
@@ -73,10 +73,11 @@ def tokens_of(path: Path) -> oracles.Tokens:
 
 
 def prepare(inputs: Corpus | Path | Sequence[Path], out: Path, **options: Any) -> Outcome:
-    """Prepare into `out` and hand back what lies there."""
+    """Prepare into `out`, with `sizes` of blocks if told, and hand back what lies there."""
+    sizes: Sizes = options.pop("sizes", DEFAULT_SIZES)
     if isinstance(inputs, Corpus):
         options = {**inputs.options, **options}
         inputs = inputs.path
     paths = [inputs] if isinstance(inputs, Path) else inputs
-    tokenmill.prepare([str(path) for path in paths], out=str(out), **options)
+    sized.prepare([str(path) for path in paths], out=out, sizes=sizes, **options)
     return Outcome(out)

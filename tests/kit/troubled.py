@@ -30,6 +30,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.kit.sized import shrunk
 from tokenmill.cli import main as cli
 from tokenmill.cli import prepare as cli_prepare
 from tokenmill.commands import prepare
@@ -37,7 +38,7 @@ from tokenmill.dataset.manifest import Shard
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.memory import Budget
 from tokenmill.output import folder, journal, lease, uploads
-from tokenmill.sources import block, jsonl, parquet, text
+from tokenmill.sizes import DEFAULT_SIZES
 from tokenmill.stores import durable
 from tokenmill.tokenizers import engines
 from tokenmill.tokenizers.engines.engine import Engine, Tokens
@@ -45,14 +46,6 @@ from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 Make = Callable[[Vocabulary], Engine]
 _hogs = True
-
-
-def shrink_blocks(size: int) -> None:
-    """Blocks of about `size` bytes, and all other sizes of the sources to go with that."""
-    for module in (block, text, jsonl, parquet, prepare):
-        vars(module)["BLOCK_BYTES"] = size
-    vars(text).update(HASHED_BYTES=size // 2, _REACH=size // 2)
-    vars(parquet).update(LARGE_ROW_GROUP=4 * size, _BATCH_BYTES=size // 2)
 
 
 def hog() -> None:
@@ -194,8 +187,6 @@ def main() -> None:
     """Make the trouble, then be the command."""
     wanted = json.loads(os.environ.get("TROUBLE", "{}"))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if "block" in wanted:
-        shrink_blocks(wanted["block"])
     if "checkpoint" in wanted:
         vars(prepare)["DEFAULT_CHECKPOINT_SECONDS"] = wanted["checkpoint"]
     if "manifest" in wanted:
@@ -210,7 +201,7 @@ def main() -> None:
         vars(cli_prepare)["_supervised"] = lambda place, is_quiet: Attempt()
     spare_small_budgets()
     trouble_engines(wanted)
-    cli.main()
+    cli.main(shrunk(wanted["block"]) if "block" in wanted else DEFAULT_SIZES)
 
 
 if __name__ == "__main__":

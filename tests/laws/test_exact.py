@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tests.kit import corpora, oracles, texts
 from tests.kit.outcome import Outcome, prepare
 from tests.kit.shared import CORPORA, VOCABULARIES, corpus_documents, tokenizer_argument
+from tokenmill.sizes import Sizes
 
 SIZE = 12_000
 LONG = 2_500_000
@@ -51,22 +52,6 @@ def assert_exact(outcome: Outcome, documents: Sequence[str], vocabulary: str) ->
         assert ids == oracles.encode(text, vocabulary), f"differs for {text[:80]!r}"
 
 
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of a few kilobytes, so that small texts are cut inside documents."""
-    from tokenmill.sources import block, jsonl, parquet, text
-    from tokenmill.text import cuts
-    from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
-
-    for module in (block, jsonl, parquet, text):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 4096)
-    monkeypatch.setattr(text, "HASHED_BYTES", 1024)
-    monkeypatch.setattr(text, "_REACH", 2048)
-    monkeypatch.setattr(cuts, "WINDOW", 512)
-    # Loading the vocabulary again for every seam is cheap only at the real block size.
-    monkeypatch.setattr(GigatokenEngine, "drop_caches", lambda self: None)
-
-
 @pytest.mark.parametrize(("kind", "vocabulary"), FEW)
 def test_adversarial_documents(kind: str, vocabulary: str, tmp_path: Path) -> None:
     documents = texts.adversarial_documents(SIZE)
@@ -74,24 +59,30 @@ def test_adversarial_documents(kind: str, vocabulary: str, tmp_path: Path) -> No
     assert_exact(run(corpus, tmp_path / "out", vocabulary), documents, vocabulary)
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(("kind", "vocabulary"), [*FEW, ("txt", "o200k_base")])
-def test_adversarial_documents_in_small_blocks(kind: str, vocabulary: str, tmp_path: Path) -> None:
+def test_adversarial_documents_in_small_blocks(
+    small_blocks: Sizes, kind: str, vocabulary: str, tmp_path: Path
+) -> None:
     documents = texts.adversarial_documents(SIZE)
     corpus = corpora.write(tmp_path, kind, documents)
-    assert_exact(run(corpus, tmp_path / "out", vocabulary), documents, vocabulary)
+    assert_exact(
+        run(corpus, tmp_path / "out", vocabulary, sizes=small_blocks), documents, vocabulary
+    )
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("vocabulary", ["gpt2", "o200k_base"])
-def test_each_adversary_as_a_single_file(vocabulary: str, tmp_path: Path) -> None:
+def test_each_adversary_as_a_single_file(
+    small_blocks: Sizes, vocabulary: str, tmp_path: Path
+) -> None:
     """One document a file, every file cut into several blocks where its text allows it."""
     documents = []
     for index, (name, make) in enumerate(texts.ADVERSARIES.items()):
         documents.append(make(SIZE))
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / f"{index:03d}_{name}.txt").write_bytes(documents[-1].encode())
-    outcome = run(tmp_path / "in", tmp_path / "out", vocabulary, kind="text")  # some look binary
+    outcome = run(
+        tmp_path / "in", tmp_path / "out", vocabulary, kind="text", sizes=small_blocks
+    )  # some look binary
     assert_exact(outcome, documents, vocabulary)
 
 
@@ -121,19 +112,21 @@ def test_a_sample_as_one_document(corpus: str, vocabulary: str, tmp_path: Path) 
     assert_exact(run(path, tmp_path / "out", vocabulary), [text], vocabulary)
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("corpus", CORPORA)
-def test_a_sample_in_small_blocks(corpus: str, vocabulary: str, tmp_path: Path) -> None:
+def test_a_sample_in_small_blocks(
+    small_blocks: Sizes, corpus: str, vocabulary: str, tmp_path: Path
+) -> None:
     text = "\n\n".join(document[:20_000] for document in corpus_documents(corpus, 15))
     path = tmp_path / "one.txt"
     path.write_bytes(text.encode())
-    assert_exact(run(path, tmp_path / "out", vocabulary), [text], vocabulary)
+    assert_exact(run(path, tmp_path / "out", vocabulary, sizes=small_blocks), [text], vocabulary)
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("mode", ["line", "blank-line", "separator:\r\n"])
-def test_dividing_does_not_depend_on_the_blocks(mode: str, tmp_path: Path) -> None:
+def test_dividing_does_not_depend_on_the_blocks(
+    small_blocks: Sizes, mode: str, tmp_path: Path
+) -> None:
     """Line ends fall on every side of the block borders; the reference divides the whole text."""
     import re
 
@@ -146,7 +139,7 @@ def test_dividing_does_not_depend_on_the_blocks(mode: str, tmp_path: Path) -> No
         del expected[0]
     path = tmp_path / "divided.txt"
     path.write_bytes(unit.encode())
-    outcome = run(path, tmp_path / "out", "gpt2", documents=mode)
+    outcome = run(path, tmp_path / "out", "gpt2", documents=mode, sizes=small_blocks)
     assert_exact(outcome, expected, "gpt2")
 
 
@@ -183,15 +176,18 @@ def test_random_documents(vocabulary: str, documents: list[str]) -> None:
         assert_exact(run(corpus, Path(folder, "out"), vocabulary), documents, vocabulary)
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("vocabulary", ["gpt2", "cl100k_base"])
 @settings(max_examples=4, deadline=None, suppress_health_check=QUIET)
 @given(pieces=st.lists(st.tuples(TEXTS, st.integers(1, 40)), min_size=10, max_size=120))
-def test_random_text_cut_into_blocks(vocabulary: str, pieces: list[tuple[str, int]]) -> None:
+def test_random_text_cut_into_blocks(
+    small_blocks: Sizes, vocabulary: str, pieces: list[tuple[str, int]]
+) -> None:
     text = "".join(unit * times for unit, times in pieces)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "one.txt")
         path.write_bytes(text.encode())
-        outcome = run(path, Path(folder, "out"), vocabulary, kind="text")  # it may look binary
+        outcome = run(
+            path, Path(folder, "out"), vocabulary, kind="text", sizes=small_blocks
+        )  # it may look binary
         expected = oracles.encode(text.removeprefix("\ufeff"), vocabulary)
         assert np.array_equal(outcome.tokens("train")[1:], expected)

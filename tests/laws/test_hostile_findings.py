@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -18,6 +19,7 @@ import pytest
 import xxhash
 
 import tokenmill
+from tests.kit import sized
 from tests.kit.shared import GPT2_RANKS
 from tokenmill import units
 from tokenmill.commands.inspect import describe, text_at_token, text_of_document
@@ -26,7 +28,7 @@ from tokenmill.dataset.manifest import load_manifest
 from tokenmill.dataset.reader import Dataset
 from tokenmill.errors import DamageFound, LimitReached, TokenmillError, UsageError
 from tokenmill.output import folder
-from tokenmill.sources import block, text
+from tokenmill.sizes import Sizes
 from tokenmill.stores import disk_reads
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
@@ -35,6 +37,7 @@ OPTIONS: dict[str, Any] = {
     "documents": "line",
 }  # fmt: skip
 Edit = Callable[[Any], None]
+prepare = functools.partial(sized.prepare, sizes=Sizes(block=2000))
 
 
 @pytest.fixture
@@ -52,12 +55,10 @@ def done(corpus: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def begun(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def begun(corpus: Path, tmp_path: Path) -> Path:
     """A run that stopped inside a shard."""
-    for module in (block, text):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 2000)
     with pytest.raises(LimitReached):
-        tokenmill.prepare(corpus, out=tmp_path / "out", **OPTIONS, max_time=1e-9)
+        prepare(corpus, out=tmp_path / "out", **OPTIONS, max_time=1e-9)
     return tmp_path / "out"
 
 
@@ -216,8 +217,8 @@ JOURNAL_LIES: dict[str, Edit] = {
 def test_a_journal_that_cannot_be_is_refused(corpus: Path, begun: Path, lie: str) -> None:
     edit_checkpoint(begun, JOURNAL_LIES[lie])
     with pytest.raises(TokenmillError, match="makes no sense"):
-        tokenmill.prepare(corpus, out=begun, **OPTIONS)
-    tokenmill.prepare(corpus, out=begun, **OPTIONS, overwrite=True)
+        prepare(corpus, out=begun, **OPTIONS)
+    prepare(corpus, out=begun, **OPTIONS, overwrite=True)
 
 
 def test_an_open_shard_has_no_name_outside_the_folder(corpus: Path, begun: Path) -> None:
@@ -225,7 +226,7 @@ def test_an_open_shard_has_no_name_outside_the_folder(corpus: Path, begun: Path)
     victim.write_text("victim")
     edit_checkpoint(begun, lambda entry: change(entry, "open", 0, "shard", "name", to="../victim"))
     with pytest.raises(TokenmillError, match="outside its folder"):
-        tokenmill.prepare(corpus, out=begun, **OPTIONS)
+        prepare(corpus, out=begun, **OPTIONS)
     assert victim.read_text() == "victim"
     assert not (begun.parent / "victim").exists()
 
@@ -235,7 +236,7 @@ def test_shards_that_are_written_twice_count_once(corpus: Path, begun: Path) -> 
 
     def interrupted() -> None:
         with pytest.raises(LimitReached):
-            tokenmill.prepare(corpus, out=begun, **OPTIONS, max_time=1e-9)
+            prepare(corpus, out=begun, **OPTIONS, max_time=1e-9)
 
     interrupted()
     journal = begun / ".tokenmill" / "journal"
@@ -246,8 +247,8 @@ def test_shards_that_are_written_twice_count_once(corpus: Path, begun: Path) -> 
     journal.write_bytes(b"".join(lines))
     interrupted()
     interrupted()
-    found = tokenmill.prepare(corpus, out=begun, **OPTIONS)
-    whole = tokenmill.prepare(corpus, out=begun.parent / "whole", **OPTIONS)
+    found = prepare(corpus, out=begun, **OPTIONS)
+    whole = prepare(corpus, out=begun.parent / "whole", **OPTIONS)
     assert found == whole
     assert not list(verify(begun))
 
@@ -281,8 +282,8 @@ def test_a_whole_shard_that_was_changed_is_not_published(
     elif change != "missing":
         shard.write_bytes(data + b"more" if change == "longer" else data[:-2])
     with pytest.raises(TokenmillError, match="not what the interrupted run left"):
-        tokenmill.prepare(corpus, out=begun, **OPTIONS)
-    tokenmill.prepare(corpus, out=begun, **OPTIONS, overwrite=True)
+        prepare(corpus, out=begun, **OPTIONS)
+    prepare(corpus, out=begun, **OPTIONS, overwrite=True)
     assert not list(verify(begun))
 
 
@@ -291,7 +292,7 @@ def test_a_pipe_in_the_place_of_the_journal_holds_up_nobody(corpus: Path, begun:
     journal.unlink()
     os.mkfifo(journal)
     with pytest.raises(TokenmillError, match="did not write is in the way"):
-        tokenmill.prepare(corpus, out=begun, **OPTIONS)
+        prepare(corpus, out=begun, **OPTIONS)
 
 
 def test_a_folder_in_the_place_of_the_journal_is_told(corpus: Path, begun: Path) -> None:
@@ -299,7 +300,7 @@ def test_a_folder_in_the_place_of_the_journal_is_told(corpus: Path, begun: Path)
     journal.unlink()
     journal.mkdir()
     with pytest.raises(TokenmillError, match="did not write is in the way"):
-        tokenmill.prepare(corpus, out=begun, **OPTIONS)
+        prepare(corpus, out=begun, **OPTIONS)
 
 
 @pytest.mark.parametrize("name", [".tokenmill/lock", ".tokenmill"])

@@ -22,12 +22,14 @@ import pytest
 import measure
 import tokenmill as mill
 from tests.conftest import command_environment
+from tests.kit import sized
 from tests.torture.hostile_vocabularies import _letters, _replace, _tokenizer, _words
 from tokenmill.batches import TAKEN_OUT, BadRecord, QuarantineLines
 from tokenmill.encoding.calls import Calls
 from tokenmill.errors import UsageError
 from tokenmill.executors.supervisor import Forwarding
 from tokenmill.memory import Budget, Room, TooLarge
+from tokenmill.sizes import Sizes
 from tokenmill.sources import text
 from tokenmill.text import utf8
 from tokenmill.text.cuts import EVERYWHERE
@@ -208,19 +210,17 @@ def test_line_ends_in_a_row_take_no_memory(monkeypatch: pytest.MonkeyPatch) -> N
         assert divider.split(content) == divider.pattern.split(content)
 
 
-def test_a_block_of_faults_has_no_more_records_than_memory_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_block_of_faults_has_no_more_records_than_memory_holds(tmp_path: Path) -> None:
     """From some number on, what is near a fault goes with it; each document has a record still."""
     path, faults = tmp_path / "corpus.txt", 40
     path.write_bytes((b"ab\xff" * faults + b"\n") * 30)
     found = {}
     for most in (10**6, 10 * faults):
-        monkeypatch.setattr("tokenmill.sources.text._MOST_RECORDS", most)
-        out = tmp_path / str(most)
-        mill.prepare(
-            path, out=out, val_fraction=0, documents="line", on_bad="quarantine", max_bad=10**6
-        )
+        out, sizes = tmp_path / str(most), Sizes(most_records=most)
+        sized.prepare(
+            path, out=out, sizes=sizes, val_fraction=0, documents="line", on_bad="quarantine",
+            max_bad=10**6,
+        )  # fmt: skip
         found[most] = (out / "quarantine.jsonl").read_text().splitlines()
     assert len(found[10**6]) == 30 * faults
     assert found[10 * faults][: 10 * faults] == found[10**6][: 10 * faults]

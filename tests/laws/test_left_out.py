@@ -18,7 +18,7 @@ from tests.conftest import Run
 from tests.kit import texts
 from tests.kit.outcome import Outcome, prepare
 from tokenmill.errors import InputError, SpecMismatch
-from tokenmill.sources import block, jsonl
+from tokenmill.sizes import Sizes
 
 BAD_LINES = {
     30: b'{"text": 5}',
@@ -48,9 +48,8 @@ def without(tmp_path: Path, corpus: Path) -> Path:
 
 
 @pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (block, jsonl):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 8192)
+def small_blocks() -> Sizes:
+    return Sizes(block=8192)
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -83,38 +82,44 @@ def test_the_command_leaves_out_counts_and_exits_with_3(
     assert tokenmill("verify", out).rc == 0
 
 
-@pytest.mark.usefixtures("small_blocks")
-def test_a_run_that_stopped_may_go_on_and_leave_out(corpus: Path, tmp_path: Path) -> None:
+def test_a_run_that_stopped_may_go_on_and_leave_out(
+    small_blocks: Sizes, corpus: Path, tmp_path: Path
+) -> None:
     """All that was done before the first bad record is what leaving out would have written."""
     out, other = tmp_path / "out", tmp_path / "other"
     with pytest.raises(InputError, match="not a string"):
-        prepare(corpus, out, on_bad="stop", shard_tokens=2000)
+        prepare(corpus, out, on_bad="stop", shard_tokens=2000, sizes=small_blocks)
     with pytest.raises(SpecMismatch, match="--seed is 1, was 0"):
-        prepare(corpus, out, on_bad="quarantine", shard_tokens=2000, seed=1)
+        prepare(corpus, out, on_bad="quarantine", shard_tokens=2000, seed=1, sizes=small_blocks)
     assert (out / ".tokenmill" / "journal").exists()
-    went_on = prepare(corpus, out, on_bad="quarantine", shard_tokens=2000)
-    whole = prepare(corpus, other, on_bad="quarantine", shard_tokens=2000)
+    went_on = prepare(corpus, out, on_bad="quarantine", shard_tokens=2000, sizes=small_blocks)
+    whole = prepare(corpus, other, on_bad="quarantine", shard_tokens=2000, sizes=small_blocks)
     assert went_on.hashes == whole.hashes
     assert went_on.manifest["counts"] == whole.manifest["counts"]
     assert went_on.manifest["quarantine"] == whole.manifest["quarantine"]
     assert went_on.manifest["fingerprint"] == whole.manifest["fingerprint"]
 
 
-@pytest.mark.usefixtures("small_blocks")
-def test_a_run_that_drowns_stops_and_can_go_on(corpus: Path, tmp_path: Path) -> None:
+def test_a_run_that_drowns_stops_and_can_go_on(
+    small_blocks: Sizes, corpus: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "out"
     with pytest.raises(InputError, match="more than 2 records") as caught:
-        prepare(corpus, out, on_bad="quarantine", max_bad=2)
+        prepare(corpus, out, on_bad="quarantine", max_bad=2, sizes=small_blocks)
     assert "--max-bad" in (caught.value.fix or "")
-    went_on = prepare(corpus, out, on_bad="quarantine", max_bad=4)
-    whole = prepare(corpus, tmp_path / "other", on_bad="quarantine")
+    went_on = prepare(corpus, out, on_bad="quarantine", max_bad=4, sizes=small_blocks)
+    whole = prepare(corpus, tmp_path / "other", on_bad="quarantine", sizes=small_blocks)
     assert went_on.hashes == whole.hashes
 
 
-@pytest.mark.usefixtures("small_blocks")
-def test_the_same_records_for_any_threads(corpus: Path, tmp_path: Path) -> None:
+def test_the_same_records_for_any_threads(
+    small_blocks: Sizes, corpus: Path, tmp_path: Path
+) -> None:
     found = [
-        prepare(corpus, tmp_path / str(n), on_bad="quarantine", threads=n).hashes for n in (1, 2, 7)
+        prepare(
+            corpus, tmp_path / str(n), on_bad="quarantine", threads=n, sizes=small_blocks
+        ).hashes
+        for n in (1, 2, 7)
     ]
     assert found[0] == found[1] == found[2]
 

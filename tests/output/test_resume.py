@@ -15,23 +15,25 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import tokenmill
-from tests.kit import corpora, runs
+from tests.kit import corpora, runs, sized
 from tests.kit.runs import OPTIONS, snapshot
 from tokenmill.commands import prepare
 from tokenmill.errors import LimitReached, SpecMismatch, TokenmillError
 from tokenmill.output import journal
 from tokenmill.output.journal import read_journal
 from tokenmill.output.writer import DatasetWriter
-from tokenmill.sources import block, jsonl, parquet, text
 
-SPEC: dict[str, Any] = {"format": "build-nanogpt", "shard_tokens": "20K", "check": 0.1}
+SMALL = sized.shrunk(runs.BLOCK)
+"""In this process, what `troubled.py` hands in to its own."""
+SPEC: dict[str, Any] = {
+    "format": "build-nanogpt", "shard_tokens": "20K", "check": 0.1, "sizes": SMALL,
+    "checkpoint_seconds": 0,
+}  # fmt: skip
 KILLED_PAUSE = 0.15
 
 
@@ -47,34 +49,12 @@ def undisturbed(
 ) -> dict[str, dict[str, str]]:
     """What an undisturbed run gives, file by file, for each kind of input."""
     found = {}
-    with small_blocks():
-        for kind, corpus in inputs.items():
-            out = tmp_path_factory.mktemp("undisturbed") / kind.replace(".", "-")
-            tokenmill.prepare(corpus.path, out=out, **corpus.options, **SPEC)
-            found[kind] = snapshot(out)
-            assert len(found[kind]) >= 6, "several shards are needed"
+    for kind, corpus in inputs.items():
+        out = tmp_path_factory.mktemp("undisturbed") / kind.replace(".", "-")
+        sized.prepare(corpus.path, out=out, **corpus.options, **SPEC)
+        found[kind] = snapshot(out)
+        assert len(found[kind]) >= 6, "several shards are needed"
     return found
-
-
-@contextlib.contextmanager
-def small_blocks() -> Iterator[None]:
-    """In this process, what `troubled.py` does in its own."""
-    size = runs.BLOCK
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (block, text, jsonl, parquet, prepare):
-            patch.setattr(module, "BLOCK_BYTES", size)
-        for name in ("HASHED_BYTES", "_REACH"):
-            patch.setattr(text, name, size // 2)
-        patch.setattr(parquet, "LARGE_ROW_GROUP", 4 * size)
-        patch.setattr(parquet, "_BATCH_BYTES", size // 2)
-        patch.setattr(prepare, "DEFAULT_CHECKPOINT_SECONDS", 0)
-        yield
-
-
-@pytest.fixture
-def in_small_blocks() -> Iterator[None]:
-    with small_blocks():
-        yield
 
 
 def command(corpus: corpora.Corpus, out: Path, *more: object) -> list[object]:
@@ -103,7 +83,7 @@ def die_after(blocks: int, corpus: corpora.Corpus | Path, out: Path, **options: 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DatasetWriter, "write", dying)
         with pytest.raises(Death):
-            tokenmill.prepare(corpus.path, out=out, **corpus.options, **{**SPEC, **options})
+            sized.prepare(corpus.path, out=out, **corpus.options, **{**SPEC, **options})
 
 
 def wait_for_notes(writer: Any) -> None:
@@ -114,7 +94,7 @@ def wait_for_notes(writer: Any) -> None:
 def resume(corpus: corpora.Corpus | Path, out: Path, **options: Any) -> None:
     if isinstance(corpus, Path):
         corpus = corpora.Corpus(corpus)
-    tokenmill.prepare(corpus.path, out=out, **corpus.options, **{**SPEC, **options})
+    sized.prepare(corpus.path, out=out, **corpus.options, **{**SPEC, **options})
 
 
 # --- killed ------------------------------------------------------------------------------------
@@ -313,7 +293,6 @@ def test_a_reader_that_leaves_does_not_end_in_a_traceback(
     assert snapshot(out) == undisturbed["jsonl"]
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 @pytest.mark.parametrize("kind", ["one.txt", "jsonl.zst", "giant.parquet"])
 def test_max_time_again_and_again(
     kind: str,
@@ -348,7 +327,6 @@ def test_max_time_ends_with_10(
 # --- what may change between two runs, and what may not ----------------------------------------
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 @pytest.mark.parametrize(
     "options", [{"threads": 1}, {"threads": 3, "memory": "1GB"}, {"engine": "tiktoken"}]
 )
@@ -364,7 +342,6 @@ def test_what_changes_no_byte_may_change(
     assert snapshot(out) == undisturbed["jsonl"]
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 @pytest.mark.parametrize(
     ("option", "value", "told"),
     [
@@ -420,7 +397,6 @@ def remove(folder: Path) -> str:
     return "b.jsonl is missing"
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 @pytest.mark.parametrize("change", [append, touch, replace, add, remove], ids=lambda c: c.__name__)
 def test_changed_inputs_are_refused_by_name(change: Any, tmp_path: Path) -> None:
     folder, out = tmp_path / "in", tmp_path / "out"
@@ -437,7 +413,6 @@ def test_changed_inputs_are_refused_by_name(change: Any, tmp_path: Path) -> None
     assert snapshot(out) == before, "nothing was touched"
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 def test_another_release_is_refused_by_name(
     inputs: dict[str, corpora.Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -449,7 +424,6 @@ def test_another_release_is_refused_by_name(
         resume(inputs["jsonl"], out)
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 def test_another_release_of_a_library_is_refused_by_name(
     inputs: dict[str, corpora.Corpus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -470,8 +444,7 @@ def test_overwrite_tells_what_it_removes_and_removes_nothing_foreign(
 ) -> None:
     out = tmp_path / "out"
     foreign = {"notes.txt": "mine", "download.zip.partial": "not ours", "train.txt": "text"}
-    with small_blocks():
-        die_after(6, inputs["jsonl"], out, val_fraction=0.3)
+    die_after(6, inputs["jsonl"], out, val_fraction=0.3)
     for name, content in foreign.items():
         (out / name).write_text(content)
     done = runs.run(*command(inputs["jsonl"], out, "--overwrite"))
@@ -490,8 +463,7 @@ def test_overwrite_tells_what_it_removes_and_removes_nothing_foreign(
 def interrupted(inputs: dict[str, corpora.Corpus], tmp_path: Path) -> Path:
     """The folder of a run over the jsonl input that ended after nine blocks."""
     out = tmp_path / "interrupted"
-    with small_blocks():
-        die_after(9, inputs["jsonl"], out)
+    die_after(9, inputs["jsonl"], out)
     assert runs.checkpoints(out) >= 4
     return out
 
@@ -545,7 +517,6 @@ DAMAGES: dict[str, Any] = {
 }
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_journal_gives_the_same_bytes_or_a_refusal(
     damage: str,
@@ -578,7 +549,6 @@ def whole_file(out: Path) -> Path:
     return out / (log.shards[0].name + ".partial")
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 @pytest.mark.parametrize(
     ("which", "damage"),
     [
@@ -608,7 +578,6 @@ def test_a_damaged_partial_file_is_a_clear_error(
     assert not (interrupted / "manifest.json").exists()
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 def test_a_shard_changed_between_two_runs_is_found_by_verify(
     interrupted: Path, inputs: dict[str, corpora.Corpus]
 ) -> None:
@@ -619,7 +588,6 @@ def test_a_shard_changed_between_two_runs_is_found_by_verify(
     assert runs.run("verify", interrupted).rc == 13
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 def test_what_was_written_after_the_last_checkpoint_is_written_again(
     interrupted: Path, inputs: dict[str, corpora.Corpus], undisturbed: dict[str, dict[str, str]]
 ) -> None:
@@ -629,7 +597,6 @@ def test_what_was_written_after_the_last_checkpoint_is_written_again(
     assert snapshot(interrupted) == undisturbed["jsonl"]
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 def test_a_journal_that_names_a_file_outside_is_refused(
     interrupted: Path, inputs: dict[str, corpora.Corpus]
 ) -> None:
@@ -646,7 +613,6 @@ def test_a_journal_that_names_a_file_outside_is_refused(
     assert not list(interrupted.parent.glob("edufineweb*"))
 
 
-@pytest.mark.usefixtures("in_small_blocks")
 @pytest.mark.parametrize("name", ["fsync", "fdatasync"])
 @pytest.mark.parametrize("number", [1, 2, 3, 5, 8])
 def test_a_sync_that_fails_once_is_not_tried_again_and_called_good(
@@ -694,19 +660,16 @@ def test_a_shard_noted_twice_is_one(
 ) -> None:
     """Whole after the last checkpoint, it is made and noted again by the run that goes on."""
     out = tmp_path / "out"
-    with small_blocks(), pytest.MonkeyPatch.context() as patch:
-        for blocks, seconds in ((8, 3600), (12, 0)):
-            patch.setattr(prepare, "DEFAULT_CHECKPOINT_SECONDS", seconds)
-            die_after(blocks, inputs["jsonl"], out)
-        resume(inputs["jsonl"], out)
+    for blocks, seconds in ((8, 3600), (12, 0)):
+        die_after(blocks, inputs["jsonl"], out, checkpoint_seconds=seconds)
+    resume(inputs["jsonl"], out)
     assert snapshot(out) == undisturbed["jsonl"]
 
 
 def test_verify_takes_a_resumed_dataset(
     interrupted: Path, inputs: dict[str, corpora.Corpus]
 ) -> None:
-    with small_blocks():
-        resume(inputs["jsonl"], interrupted)
+    resume(inputs["jsonl"], interrupted)
     checked = runs.run("verify", interrupted)
     assert checked.rc == 0, checked.stdout
     sums = ["sha256sum", "--quiet", "-c", "SHA256SUMS"]
@@ -720,6 +683,5 @@ def test_copying_an_interrupted_folder_changes_nothing(
     tmp_path: Path,
 ) -> None:
     shutil.copytree(interrupted, tmp_path / "copy")
-    with small_blocks():
-        resume(inputs["jsonl"], tmp_path / "copy")
+    resume(inputs["jsonl"], tmp_path / "copy")
     assert snapshot(tmp_path / "copy") == undisturbed["jsonl"]

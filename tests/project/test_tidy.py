@@ -19,6 +19,7 @@ from tests.kit.shared import REPOSITORY, SOURCE
 from tokenmill import errors
 
 FLOORS = (
+    "sizes",
     "version console batches text extras",
     "errors",
     "units system",

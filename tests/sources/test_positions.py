@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.kit.shared import ARTICLES
 from tokenmill.batches import START, Position
 from tokenmill.commands.plan import Plan, make_plan
 from tokenmill.dataset.spec import Spec
-from tokenmill.sources import block, jsonl, parquet, text
+from tokenmill.sizes import Sizes
 
 
 def seen(plan: Plan, start: Position) -> list[tuple[Any, ...]]:
@@ -32,12 +33,7 @@ def seen(plan: Plan, start: Position) -> list[tuple[Any, ...]]:
     return found
 
 
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (block, text, jsonl, parquet):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 4096)
-    monkeypatch.setattr(text, "HASHED_BYTES", 2048)
-    monkeypatch.setattr(text, "_REACH", 2048)
+SMALL = Sizes(block=4096, hashed=2048, reach=2048)
 
 
 def check_positions(plan: Plan, step: int = 1) -> None:
@@ -50,7 +46,6 @@ def check_positions(plan: Plan, step: int = 1) -> None:
         assert seen(plan, end) == whole[index + 1 :]
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize(
     ("kind", "suffix"),
     [("parquet", ""), *itertools.product(["txt", "jsonl"], ["", *corpora.COMPRESSORS])],
@@ -63,32 +58,27 @@ def test_every_position(kind: str, suffix: str, tmp_path: Path) -> None:
         path = path.with_name(path.name + suffix)
         path.write_bytes(corpora.COMPRESSORS[suffix](corpus.path.read_bytes()))
     options: Any = corpus.options
-    check_positions(make_plan([str(path), str(ARTICLES)], Spec.of(options)))
+    check_positions(make_plan([str(path), str(ARTICLES)], Spec.of(options), sizes=SMALL))
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("unbroken", [False, True])
 def test_every_position_in_one_document(unbroken: bool, tmp_path: Path) -> None:
     path = tmp_path / "one.txt"
     path.write_text("z" * 120_000 if unbroken else texts.prose(40_000))
-    check_positions(make_plan([str(path)], Spec.of({"val_fraction": 0.3})), 5)
+    check_positions(make_plan([str(path)], Spec.of({"val_fraction": 0.3}), sizes=SMALL), 5)
 
 
-@pytest.mark.usefixtures("small_blocks")
-def test_every_position_in_giant_row_groups_between_small_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_position_in_giant_row_groups_between_small_ones(tmp_path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    monkeypatch.setattr(parquet, "LARGE_ROW_GROUP", 16_000)
-    monkeypatch.setattr(parquet, "_BATCH_BYTES", 2000)
+    sizes = replace(SMALL, large_row_group=16_000, batch=2000)
     path = tmp_path / "groups.parquet"
     table = pa.table({"text": [f"{n} {texts.prose(300)}" for n in range(200)]})
     with pq.ParquetWriter(path, table.schema, use_dictionary=False) as writer:
         for low, high in [(0, 3), (3, 6), (6, 120), (120, 123), (123, 200)]:
             writer.write_table(table.slice(low, high - low), row_group_size=200)
-    plan = make_plan([str(path)], Spec.of({}))
+    plan = make_plan([str(path)], Spec.of({}), sizes=sizes)
     check_positions(plan)
     texts_seen = [document for entry in seen(plan, START) for document in entry[5]]
     assert texts_seen == [value.encode() for value in table["text"].to_pylist()]

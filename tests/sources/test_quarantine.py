@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,9 @@ from tokenmill.commands.plan import Plan, make_plan
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.memory import Budget
-from tokenmill.sources import block, jsonl, parquet, text
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.stores import disk_reads
-from tokenmill.text import cuts, utf8
+from tokenmill.text import utf8
 
 QUARANTINE: dict[str, Any] = {"on_bad": "quarantine"}
 REPLACE: dict[str, Any] = {"invalid_utf8": "replace"}
@@ -56,11 +56,11 @@ class Reading:
         return [(r.offset, r.offset + r.length) for r in self.bad if r.offset is not None]
 
 
-def plan_of(*paths: Path, **options: Any) -> Plan:
+def plan_of(*paths: Path, sizes: Sizes = DEFAULT_SIZES, **options: Any) -> Plan:
     # With tiktoken, for gigatoken takes 40 ms to begin again before each unbroken run.
     spec_options: Any = {"val_fraction": 0.0, **options}
     spec = Spec.of(spec_options)
-    return make_plan([str(path) for path in paths], spec, "tiktoken")
+    return make_plan([str(path) for path in paths], spec, "tiktoken", sizes=sizes)
 
 
 def read(*paths: Path, **options: Any) -> Reading:
@@ -81,19 +81,11 @@ def read(*paths: Path, **options: Any) -> Reading:
     return found
 
 
-@pytest.fixture
-def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (block, text, jsonl, parquet):
-        monkeypatch.setattr(module, "BLOCK_BYTES", 4096)
-    monkeypatch.setattr(text, "HASHED_BYTES", 2048)
-    monkeypatch.setattr(text, "_REACH", 2048)
-    monkeypatch.setattr(cuts, "WINDOW", 512)
-    monkeypatch.setattr(cuts, "_SEAM_CONTEXT", 1024)
-    monkeypatch.setattr(cuts, "_RUN_AHEAD", 256)
+SMALL = Sizes(block=4096, hashed=2048, reach=2048, window=512, seam_context=1024, run_ahead=256)
 
 
 @pytest.fixture
-def small_records(small_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def small_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """Records of 64 kB are too large."""
     monkeypatch.setattr(Budget, "record_bytes", 64_000)
 
@@ -292,16 +284,15 @@ def encoded(path: Path, options: dict[str, Any]) -> tuple[list[int], Reading, in
     from tokenmill.encoding.rules import EncodingRules
     from tokenmill.tokenizers.engines import make_engine
 
-    plan = plan_of(path, **options)
-    rules = EncodingRules("none", "uint16", 50256, 50256, 0.0, 0, "text", 0.0)
+    plan = plan_of(path, sizes=SMALL, **options)
+    rules = EncodingRules("none", "uint16", 50256, 50256, 0.0, 0, "text", 0.0, sizes=SMALL)
     engine = make_engine(plan.engine, plan.vocabulary)
     encoder = BlockEncoder(rules, engine, Reference(plan.vocabulary))
     tokens = [encoder.encode(each) for each in plan.blocks()]
     ids = [int(i) for batch in tokens for run in batch.runs for i in run.ids]
-    return ids, read(path, **options), len(tokens)
+    return ids, read(path, sizes=SMALL, **options), len(tokens)
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("name", HARD)
 def test_replaced_text_in_blocks_has_the_ids_of_the_whole(name: str, tmp_path: Path) -> None:
     path = tmp_path / "c.txt"
@@ -313,7 +304,6 @@ def test_replaced_text_in_blocks_has_the_ids_of_the_whole(name: str, tmp_path: P
     assert blocks > 5, "a test of cuts has to cut"
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("name", ["prose", "another", "one letter", "dashes", "latin-1"])
 def test_text_without_its_bad_bytes_has_the_ids_of_the_whole(name: str, tmp_path: Path) -> None:
     path = tmp_path / "c.txt"
@@ -325,12 +315,11 @@ def test_text_without_its_bad_bytes_has_the_ids_of_the_whole(name: str, tmp_path
     assert blocks > 5, "a test of cuts has to cut"
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("name", HARD)
 def test_every_byte_is_kept_or_in_a_record(name: str, tmp_path: Path) -> None:
     path = tmp_path / "c.txt"
     path.write_bytes(HARD[name])
-    found = read(path, **QUARANTINE)
+    found = read(path, sizes=SMALL, **QUARANTINE)
     assert utf8.join_ranges(found.ranges, -1) == found.ranges, "ranges in order, not overlapping"
     assert b"".join(found.documents) == utf8.without(HARD[name], found.ranges)
 
@@ -484,7 +473,7 @@ def test_a_line_too_large_takes_no_neighbour(suffix: str, ends: bool, tmp_path: 
     data = before + giant + (b"\n" if ends else b"") + after + (b"oops" if ends else b"")
     path = tmp_path / f"c.jsonl{suffix}"
     path.write_bytes(gzip.compress(data) if suffix else data)
-    found = read(path, **QUARANTINE)
+    found = read(path, sizes=SMALL, **QUARANTINE)
     lines = (before + after).splitlines()
     assert found.documents == [json.loads(line)["text"].encode() for line in lines]
     assert found.reasons == ["too-large", "not-json"][: 1 + ends]
@@ -501,7 +490,7 @@ def test_a_cell_too_large_takes_no_neighbour(dictionary: bool, tmp_path: Path) -
     path = corpora.write_parquet(
         tmp_path / "c.parquet", rows, row_group=1500, use_dictionary=dictionary
     )
-    found = read(path, **QUARANTINE)
+    found = read(path, sizes=SMALL, **QUARANTINE)
     assert found.documents == [row.encode() for row in rows if len(row) < 100]
     assert [(r.reason, r.row, r.length) for r in found.bad] == [
         ("too-large", 700, 80_000), ("too-large", 701, 90_000), ("too-large", 1999, 64_001),
@@ -564,23 +553,21 @@ def damaged_group(path: Path, rows: list[str], group: int, row_group: int) -> No
 
 
 @pytest.mark.parametrize("streamed", [True, False])
-def test_a_damaged_page_takes_the_rest_of_its_row_group(
-    streamed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parquet, "_BATCH_BYTES", 5000)
+def test_a_damaged_page_takes_the_rest_of_its_row_group(streamed: bool, tmp_path: Path) -> None:
+    sizes = Sizes(batch=5000)
     if streamed:
-        monkeypatch.setattr(parquet, "LARGE_ROW_GROUP", 1000)
+        sizes = replace(sizes, large_row_group=1000)
     rows = [f"{n} {texts.prose(100)}" for n in range(2000)]
     path = tmp_path / "c.parquet"
     damaged_group(path, rows, 1, 500)
-    found = read(path, **QUARANTINE)
+    found = read(path, sizes=sizes, **QUARANTINE)
     (bad,) = found.bad
     assert bad.reason == "corrupt-parquet" and bad.row is not None
     assert 700 < bad.row < 1000, "rows before the damage are kept"
     assert found.documents == [row.encode() for row in rows[: bad.row] + rows[1000:]]
     assert f"rows {bad.row} to 999 ({1000 - bad.row} rows)" in bad.detail
     with pytest.raises(InputError):
-        read(path)
+        read(path, sizes=sizes)
 
 
 # --- what is not content -----------------------------------------------------------------------
@@ -640,22 +627,20 @@ def test_blocks_from_any_position(name: str, tmp_path: Path) -> None:
         data = packed(path.suffix, data)[:-6] + b"junk"
     path.write_bytes(data)
     corpora.write(tmp_path, "jsonl", ["good"], "good")
-    plan = plan_of(path, tmp_path / "good.jsonl", **QUARANTINE)
+    plan = plan_of(path, tmp_path / "good.jsonl", sizes=SMALL, **QUARANTINE)
     test_positions.check_positions(plan)
 
 
-def test_blocks_of_parquet_from_any_position(
-    tmp_path: Path, small_records: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parquet, "LARGE_ROW_GROUP", 40_000)
-    monkeypatch.setattr(parquet, "_BATCH_BYTES", 5000)
+@pytest.mark.usefixtures("small_records")
+def test_blocks_of_parquet_from_any_position(tmp_path: Path) -> None:
+    sizes = replace(SMALL, large_row_group=40_000, batch=5000)
     rows = [f"{n} {texts.prose(100)}" for n in range(2000)]
     rows[950] = "x" * 100_000
     path = tmp_path / "c.parquet"
     damaged_group(path, rows, 1, 700)
     lost = tmp_path / "lost.parquet"
     lost.write_bytes(b"PAR1")
-    plan = plan_of(path, lost, path, **QUARANTINE)
+    plan = plan_of(path, lost, path, sizes=sizes, **QUARANTINE)
     test_positions.check_positions(plan)
 
 

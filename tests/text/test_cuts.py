@@ -13,6 +13,7 @@ import pytest
 
 from tests.kit import oracles, texts
 from tests.kit.shared import CORPORA, VOCABULARIES, corpus_documents
+from tokenmill.sizes import Sizes
 from tokenmill.text import cuts
 
 SIZE = 6_000
@@ -31,12 +32,8 @@ class Reference:
         return self.encoding.decode_single_token_bytes(token)
 
 
-@pytest.fixture
-def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows of a few hundred bytes, so that texts of a few kilobytes are cut often."""
-    monkeypatch.setattr(cuts, "WINDOW", 64)
-    monkeypatch.setattr(cuts, "_SEAM_CONTEXT", 1024)
-    monkeypatch.setattr(cuts, "_RUN_AHEAD", 256)
+SMALL = Sizes(window=64, seam_context=1024, run_ahead=256)
+"""Windows of a few hundred bytes, so that texts of a few kilobytes are cut often."""
 
 
 def pieces(data: bytes, vocabulary: str, generator: random.Random) -> Iterator[bytes]:
@@ -45,7 +42,7 @@ def pieces(data: bytes, vocabulary: str, generator: random.Random) -> Iterator[b
     while True:
         floor = start + generator.randrange(16, 200)
         target = floor + generator.randrange(1, 200)
-        cut = cuts.find_cut(view, start, target, floor, lambda: encoder)
+        cut = cuts.find_cut(view, start, target, floor, lambda: encoder, sizes=SMALL)
         if cut is None:
             yield data[start:]
             return
@@ -67,7 +64,6 @@ def assert_pieces_give_the_whole(text: str, vocabulary: str, seed: int) -> None:
     assert position == len(whole)
 
 
-@pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("name", texts.ADVERSARIES)
 def test_adversarial_text_cut_in_many_places(name: str, vocabulary: str) -> None:
@@ -75,7 +71,6 @@ def test_adversarial_text_cut_in_many_places(name: str, vocabulary: str) -> None
         assert_pieces_give_the_whole(texts.ADVERSARIES[name](SIZE), vocabulary, seed)
 
 
-@pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 def test_short_texts_joined_in_random_order(vocabulary: str) -> None:
     """Every kind of text next to every other, with and without a space or a newline between."""
@@ -87,7 +82,6 @@ def test_short_texts_joined_in_random_order(vocabulary: str) -> None:
         assert_pieces_give_the_whole(joined, vocabulary, seed)
 
 
-@pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_real_documents_cut_in_many_places(corpus: str, vocabulary: str) -> None:
@@ -95,7 +89,6 @@ def test_real_documents_cut_in_many_places(corpus: str, vocabulary: str) -> None
         assert_pieces_give_the_whole(text[:5000], vocabulary, seed)
 
 
-@pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_real_documents_without_their_spaces(corpus: str, vocabulary: str) -> None:
@@ -114,17 +107,16 @@ def test_a_string_that_must_stay_whole_is_never_cut() -> None:
             assert special.encode() not in data[cut.position - 12 : cut.position + 12]
 
 
-@pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("unit", ["\n", " ", "=", "a", "哈"])
 def test_a_seam_close_to_the_end_of_what_was_looked_at(unit: str, vocabulary: str) -> None:
     """The search sees the text only so far; what it sees of the last run must not mislead it."""
     floor, encoder = 1000, Reference(vocabulary)
     for seen in [*range(8, 60), *range(60, 320, 13)]:
-        digits = floor + cuts._SEAM_CONTEXT - 1 - seen * len(unit.encode())
-        text = "1" * digits + "b" + unit * (seen + 29) + "2" * (cuts.WINDOW + floor)
+        digits = floor + SMALL.seam_context - 1 - seen * len(unit.encode())
+        text = "1" * digits + "b" + unit * (seen + 29) + "2" * (SMALL.window + floor)
         data = text.encode()
-        cut = cuts.find_cut(cuts.BytesView(data), 0, floor + 1, floor, lambda: encoder)
+        cut = cuts.find_cut(cuts.BytesView(data), 0, floor + 1, floor, lambda: encoder, sizes=SMALL)
         if cut is not None:
             left, right = data[: cut.position].decode(), data[cut.position :].decode()
             assert oracles.encode(left, vocabulary) + oracles.encode(right, vocabulary) == (
@@ -132,7 +124,7 @@ def test_a_seam_close_to_the_end_of_what_was_looked_at(unit: str, vocabulary: st
             ), f"{seen} seen: cut at {cut} changes the ids"
 
 
-def test_seams_are_found_where_nothing_else_is(small_windows: None) -> None:
+def test_seams_are_found_where_nothing_else_is() -> None:
     """The tests above would prove nothing if these texts were never cut."""
     for name in ("one_letter", "no_spaces", "one_dash", "one_hanzi", "spaces", "newlines"):
         data = texts.ADVERSARIES[name](SIZE).encode()
@@ -147,7 +139,6 @@ PITFALLS = {
 }
 
 
-@pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
 @pytest.mark.parametrize("name", PITFALLS)
 def test_pitfalls_of_the_split_patterns(name: str, vocabulary: str) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-import tokenmill
-from tests.commands.test_repair import small_blocks  # noqa: F401  a fixture, for every test here
+from tests.commands.test_repair import SMALL, prepare
 from tests.conftest import Run
 from tests.kit import corpora, runs, texts, trained
-from tests.kit.outcome import Outcome, prepare
+from tests.kit.outcome import Outcome
+from tokenmill.commands.verify import DEFAULT_SHARE, verify_sized
 from tokenmill.errors import SpecMismatch, TokenmillError
 
 KINDS = ("llama3", "qwen", "llama2", "wordpiece", "sentencepiece bpe, normalizing")
@@ -61,13 +61,13 @@ def test_verify_against_finds_one_changed_token(name: str, eot: str, tmp_path: P
         folder = tmp_path / kind
         folder.mkdir()
         path, outcome = made(name, folder, kind, eot=eot)
-        assert [*tokenmill.verify(outcome.folder, against=[path], share=1)] == []
+        assert [*verify_sized(outcome.folder, SMALL, against=[path], share=1)] == []
         shard = sorted(outcome.folder.glob("*.bin"))[1]
         data = bytearray(shard.read_bytes())
         position = 1024 + 2 * 500
         data[position] ^= 1
         shard.write_bytes(data)
-        problems = [*tokenmill.verify(outcome.folder, against=[path], share=1)]
+        problems = [*verify_sized(outcome.folder, SMALL, against=[path], share=1)]
         kinds = {(problem.kind, problem.name) for problem in problems}
         assert ("mismatch", shard.name) in kinds
 
@@ -77,7 +77,7 @@ def test_verify_finds_documents_by_their_delimiters(name: str, tmp_path: Path) -
     """Their ids do not tell bytes; all the same, only those drawn are encoded again."""
     path, outcome = made(name, tmp_path)
     told: list[str] = []
-    assert [*tokenmill.verify(outcome.folder, against=[path], share=0, tell=told.append)] == []
+    assert [*verify_sized(outcome.folder, SMALL, against=[path], share=0, tell=told.append)] == []
     assert told[0].startswith("20 documents of the inputs followed through the shards; of 0 (")
 
 
@@ -90,7 +90,7 @@ def test_a_damaged_shard_is_made_again(name: str, tmp_path: Path) -> None:
     shards[2].write_bytes(b"nothing")
     made(name, tmp_path, repair=True)
     assert outcome.hashes == before
-    assert [*tokenmill.verify(outcome.folder, against=[path], share=1)] == []
+    assert [*verify_sized(outcome.folder, SMALL, against=[path], share=1)] == []
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -143,4 +143,4 @@ def test_a_tokenizer_that_is_gone_is_named(tmp_path: Path) -> None:
     path, outcome = made("llama3", tmp_path, tokenizer=str(tmp_path / "mine.json"))
     (tmp_path / "mine.json").unlink()
     with pytest.raises(TokenmillError, match="cannot find the tokenizer of this dataset again"):
-        [*tokenmill.verify(outcome.folder, against=[path])]
+        [*verify_sized(outcome.folder, SMALL, against=[path], share=DEFAULT_SHARE)]

@@ -26,11 +26,12 @@ from tests.conftest import Run
 from tests.kit import corpora, oracles, texts, trained
 from tests.kit.outcome import Outcome, prepare
 from tests.kit.shared import ARTICLES, CORPORA, GPT2_RANKS, corpus_documents
-from tests.laws.test_exact import TEXTS, small_blocks  # noqa: F401  a fixture
+from tests.laws.test_exact import TEXTS
 from tokenmill.dataset.identity import fingerprint, identity
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.memory import Budget
+from tokenmill.sizes import Sizes
 from tokenmill.text import cuts
 from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.tokenizers import selftest
@@ -151,9 +152,10 @@ def test_adversarial_documents(name: str, tmp_path: Path) -> None:
     assert_exact(run(corpus, tmp_path / "out", name, check=0.2), documents, name)
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("name", trained.KINDS)
-def test_each_adversary_as_a_file_in_small_blocks(name: str, tmp_path: Path) -> None:
+def test_each_adversary_as_a_file_in_small_blocks(
+    small_blocks: Sizes, name: str, tmp_path: Path
+) -> None:
     """Where texts may be cut they are, at the real rules; else each file is one block."""
     (tmp_path / "in").mkdir()
     documents = []
@@ -161,26 +163,28 @@ def test_each_adversary_as_a_file_in_small_blocks(name: str, tmp_path: Path) -> 
         documents.append(make(5_000).removeprefix("\ufeff"))
         (tmp_path / "in" / f"{index:03d}_{kind}.txt").write_bytes(documents[-1].encode())
     options = {"check": 0.3, "kind": "text"}  # one of them looks like binary data
-    assert_exact(run(tmp_path / "in", tmp_path / "out", name, **options), documents, name)
+    assert_exact(
+        run(tmp_path / "in", tmp_path / "out", name, **options, sizes=small_blocks), documents, name
+    )
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("name", trained.KINDS)
-def test_documents_longer_than_blocks_are_divided_right(name: str, tmp_path: Path) -> None:
+def test_documents_longer_than_blocks_are_divided_right(
+    small_blocks: Sizes, name: str, tmp_path: Path
+) -> None:
     documents = [texts.prose(size) for size in (10, 20_000, 3, 0, 9_000, 30_000)]
     corpus = corpora.write(tmp_path, "txt", documents)
-    assert_exact(run(corpus, tmp_path / "out", name), documents, name)
+    assert_exact(run(corpus, tmp_path / "out", name, sizes=small_blocks), documents, name)
 
 
-@pytest.mark.usefixtures("small_blocks")
 def test_a_document_that_is_never_cut_ends_its_block(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small_blocks: Sizes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rest of the file is not held with it: together they are more than memory allows."""
     monkeypatch.setattr(Budget, "record_bytes", 20_000)
     documents = [texts.prose(size) for size in (15_000, 12_000, 15_000, 14_000)]
     corpus = corpora.write(tmp_path, "txt", documents)
-    assert_exact(run(corpus, tmp_path / "out", "llama2"), documents, "llama2")
+    assert_exact(run(corpus, tmp_path / "out", "llama2", sizes=small_blocks), documents, "llama2")
 
 
 @functools.lru_cache
@@ -191,25 +195,21 @@ def cutting_of(name: str) -> tuple[CutRule, Engine]:
     return choose("auto", vocabulary).cuts, make_engine(trained.KINDS[name].reference, vocabulary)
 
 
+SMALL = Sizes(window=64, seam_context=1024, run_ahead=256)
+
+
 def _pieces(data: bytes, name: str, seed: int) -> Iterator[bytes]:
     rule, encoder = cutting_of(name)
     generator, view, start = random.Random(seed), cuts.BytesView(data), 0
     while True:
         floor = start + generator.randrange(16, 200)
         target = floor + generator.randrange(1, 200)
-        cut = cuts.find_cut(view, start, target, floor, lambda: encoder, rule=rule)
+        cut = cuts.find_cut(view, start, target, floor, lambda: encoder, rule=rule, sizes=SMALL)
         if cut is None:
             yield data[start:]
             return
         yield data[start : cut.position]
         start = cut.position
-
-
-@pytest.fixture
-def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuts, "WINDOW", 64)
-    monkeypatch.setattr(cuts, "_SEAM_CONTEXT", 1024)
-    monkeypatch.setattr(cuts, "_RUN_AHEAD", 256)
 
 
 def _assert_pieces_give_the_whole(text: str, name: str, seed: int) -> int:
@@ -220,7 +220,6 @@ def _assert_pieces_give_the_whole(text: str, name: str, seed: int) -> int:
     return len(parts)
 
 
-@pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("name", trained.CUT)
 def test_text_cut_in_many_places_gives_the_ids_of_the_whole(name: str) -> None:
     counts = {
@@ -238,7 +237,6 @@ def test_text_cut_in_many_places_gives_the_ids_of_the_whole(name: str) -> None:
         _assert_pieces_give_the_whole(joined, name, seed)
 
 
-@pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("name", trained.CUT)
 @pytest.mark.parametrize("corpus", CORPORA)
 def test_real_documents_cut_in_many_places(corpus: str, name: str) -> None:
@@ -309,16 +307,19 @@ def test_random_documents(name: str, documents: list[str]) -> None:
         assert_exact(run(corpus, Path(folder, "out"), name), documents, name)
 
 
-@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("name", ["llama3", "qwen"])
 @settings(max_examples=4, deadline=None, suppress_health_check=QUIET)
 @given(pieces=st.lists(st.tuples(TEXTS, st.integers(1, 40)), min_size=10, max_size=80))
-def test_random_text_cut_into_blocks(name: str, pieces: list[tuple[str, int]]) -> None:
+def test_random_text_cut_into_blocks(
+    small_blocks: Sizes, name: str, pieces: list[tuple[str, int]]
+) -> None:
     text = "".join(unit * times for unit, times in pieces)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "one.txt")
         path.write_bytes(text.encode())
-        outcome = run(path, Path(folder, "out"), name, kind="text")  # it may look binary
+        outcome = run(
+            path, Path(folder, "out"), name, kind="text", sizes=small_blocks
+        )  # it may look binary
         expected = trained.encode(text.removeprefix("\ufeff"), name)
         assert np.array_equal(outcome.tokens("train")[1:], expected)
 

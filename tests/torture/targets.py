@@ -20,9 +20,9 @@ from typing import Any
 import pyarrow as pa
 import xxhash
 
-import tokenmill
-from tests.kit import corpora, texts, troubled
+from tests.kit import corpora, sized, texts
 from tests.kit.shared import GPT2_RANKS
+from tests.kit.sized import shrunk
 from tests.torture import mutations
 from tokenmill import units
 from tokenmill.batches import CORRUPT_COMPRESSION, START, BadRecord, Counts, Position
@@ -37,7 +37,7 @@ from tokenmill.errors import LimitReached, TokenmillError
 from tokenmill.formats import FORMATS, ShardDamage
 from tokenmill.memory import Budget
 from tokenmill.sources import open_source
-from tokenmill.text import cuts, utf8
+from tokenmill.text import utf8
 from tokenmill.tokenizers import engines
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
@@ -70,10 +70,13 @@ class Target:
     growth: int = 256 * MIB
 
 
+SMALL = shrunk(BLOCK, window=512, seam_context=1024, run_ahead=256)
+"""So that small files have many blocks."""
+prepare = functools.partial(sized.prepare, sizes=SMALL)
+
+
 def make_small() -> None:
-    """Small blocks and records, so that small files have many; and nothing waits for the disk."""
-    troubled.shrink_blocks(BLOCK)
-    vars(cuts).update(WINDOW=512, _SEAM_CONTEXT=1024, _RUN_AHEAD=256)
+    """Small records, and nothing waits for the disk; the small blocks are `SMALL`."""
     Budget.record_bytes = property(lambda budget: 64_000)  # type: ignore[assignment]
     vars(os).update(fsync=lambda fd: None, fdatasync=lambda fd: None)
     vars(plan)["make_engine"] = functools.lru_cache(4)(engines.make_engine)
@@ -140,7 +143,7 @@ def make_datasets(folder: Path) -> None:
     """Finished datasets in every format, and unfinished runs stopped at several places."""
     for name in FORMATS:
         out = folder / "done" / name
-        tokenmill.prepare(folder / "plain" / "c.jsonl", out=out, **finished(folder, name))
+        prepare(folder / "plain" / "c.jsonl", out=out, **finished(folder, name))
     for number, (kind, stops) in enumerate(UNFINISHED):
         inputs = [folder / "plain" / kind]
         for steps in range(stops + 1):
@@ -148,9 +151,9 @@ def make_datasets(folder: Path) -> None:
             if steps:
                 shutil.copytree(folder / "begun" / f"{number}-{steps - 1}", out)
             with contextlib.suppress(LimitReached):
-                tokenmill.prepare(inputs, out=out, **going_on(folder, number), max_time=1e-9)
+                prepare(inputs, out=out, **going_on(folder, number), max_time=1e-9)
         whole = folder / "whole" / str(number)
-        tokenmill.prepare(inputs, out=whole, **going_on(folder, number))
+        prepare(inputs, out=whole, **going_on(folder, number))
 
 
 RUN: dict[str, Any] = {
@@ -243,7 +246,7 @@ def check_reading(case: Case, path: Path, oracle: Oracle) -> None:
     options = options_of(case.rng)
     options["val_fraction"] = case.rng.choice((0.0, 0.3))
     spec = Spec.of(options)  # type: ignore[arg-type]
-    plan = make_plan([str(path)], spec, "tiktoken")
+    plan = make_plan([str(path)], spec, "tiktoken", sizes=SMALL)
     found = read(plan)
     for document in found.documents:
         if not is_text(document):
@@ -342,7 +345,7 @@ def attack_prepare(case: Case) -> None:
     out = case.folder / "victims" / "out"
     options |= small(case.fixtures) | {"engine": engine, "check": 0.5}
     with untouched(out):
-        tokenmill.prepare(path, out=out, **RUN | options)
+        prepare(path, out=out, **RUN | options)
     problems = list(verify(out))
     if [problem for problem in problems if problem.name != "quarantine.jsonl"]:
         raise Broken(f"verify finds: {problems[0]}")
@@ -395,7 +398,7 @@ def attack_dataset(case: Case) -> None:
         if case.rng.random() < 0.3:
             source = case.fixtures / "plain" / "c.jsonl"
             more = {"overwrite": case.rng.random() < 0.3}
-            tokenmill.prepare(source, out=out, **finished(case.fixtures, done.name) | more)
+            prepare(source, out=out, **finished(case.fixtures, done.name) | more)
 
 
 def change_entry(case: Case, path: Path) -> None:
@@ -453,7 +456,7 @@ def attack_journal(case: Case) -> None:
     kept = [path.name for path in out.iterdir() if not path.is_file()]
     with untouched(out):
         source = case.fixtures / "plain" / UNFINISHED[number][0]
-        tokenmill.prepare(source, out=out, **going_on(case.fixtures, number))
+        prepare(source, out=out, **going_on(case.fixtures, number))
     whole = snapshot(case.fixtures / "whole" / str(number))
     # Who can sign a journal can tell lies in it; but not those of a disk.
     if is_signed or kept != [".tokenmill"] or snapshot(out) == whole:
@@ -504,7 +507,7 @@ def attack_vocabulary(case: Case) -> None:
     out = case.folder / "victims" / "out"
     engine = case.rng.choice(("tiktoken", "gigatoken"))
     with untouched(out):
-        tokenmill.prepare(
+        prepare(
             case.fixtures / "plain" / "a.txt", out=out, tokenizer=str(path),
             pattern=vocabulary.pattern, **RUN | {"engine": engine, "check": 1.0},
         )  # fmt: skip
@@ -561,7 +564,7 @@ def attack_options(case: Case) -> None:
     with untouched(out):
         chosen = {k: v for k, v in RUN.items() if k != "shard_tokens"}
         chosen |= small(case.fixtures) | options | run
-        tokenmill.prepare(case.fixtures / "plain" / "b.txt", out=out, **chosen)
+        prepare(case.fixtures / "plain" / "b.txt", out=out, **chosen)
 
 
 def _text(rng: random.Random, text: str) -> Any:

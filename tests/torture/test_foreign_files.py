@@ -31,7 +31,7 @@ from typing import Any
 
 import pytest
 
-from tests.kit import troubled
+from tests.kit.sized import shrunk
 from tests.torture import syscalls
 from tests.torture.syscalls import Outcome
 from tokenmill.cli import main
@@ -142,10 +142,9 @@ class Commands:
             vars(cli_prepare)["_supervised"] = lambda *_: Attempt()
             vars(plan)["load_vocabulary"] = lambda *_: self._vocabulary
             engines.ENGINES["tiktoken"] = lambda _: self._engine
-            troubled.shrink_blocks(8 * 1024)
             vars(prepare)["DEFAULT_CHECKPOINT_SECONDS"] = 0
             sys.argv = ["tokenmill", *command]
-            main.main()
+            main.main(shrunk(8 * 1024))
 
         return be_the_command
 

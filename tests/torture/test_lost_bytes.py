@@ -30,7 +30,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-import tokenmill
 from tests.kit import corpora, oracles, texts
 from tests.kit.outcome import Outcome
 from tests.torture import mutations, targets
@@ -240,7 +239,7 @@ def test_no_byte_is_lost_silently(
         corpus.path.write_bytes(data)
         out = tmp_path / "out"
         try:
-            tokenmill.prepare(
+            targets.prepare(
                 corpus.path, out=out, on_bad="quarantine", val_fraction=0.0, threads=1, check=0.0,
                 checkpoint_seconds=9e9, **corpus.options,
             )  # fmt: skip

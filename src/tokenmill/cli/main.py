@@ -24,6 +24,7 @@ from tokenmill.cli.signals import leave
 from tokenmill.cli.status import status
 from tokenmill.cli.verify import verify
 from tokenmill.errors import Interrupted, TokenmillError, UsageError, nearest
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.system import check_system
 from tokenmill.version import __version__
 
@@ -78,15 +79,16 @@ def _hold_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
-def main() -> NoReturn:
-    """Run the command line and leave with its exit code."""
+def main(sizes: Sizes = DEFAULT_SIZES) -> NoReturn:
+    """Run the command line and leave with its exit code; ``sizes`` are those of blocks, which no
+    option sets."""
     _hold_standard_streams()
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
         if not _PRINTED_BY_CLICK & set(arguments):
             check_system()
-        cli.main(arguments, prog_name="tokenmill", standalone_mode=False)
+        cli.main(arguments, prog_name="tokenmill", standalone_mode=False, obj=sizes)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(1)

@@ -13,6 +13,7 @@ from tokenmill.cli.show import tell
 if TYPE_CHECKING:
     from tokenmill.commands.options import RunOptions
     from tokenmill.executors.supervisor import Attempt
+    from tokenmill.sizes import Sizes
 
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -156,7 +157,7 @@ _RUN_NAMES = {
 }  # fmt: skip
 
 
-def make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOptions:
+def make_run(options: dict[str, Any], sizes: Sizes, attempt: Attempt | None = None) -> RunOptions:
     from tokenmill.commands.options import DEFAULT_MAX_BAD, RunOptions, workers_of
     from tokenmill.commands.progress import command_display
     from tokenmill.commands.stop import StopRequest
@@ -182,4 +183,5 @@ def make_run(options: dict[str, Any], attempt: Attempt | None = None) -> RunOpti
         attempt=attempt or Attempt(),
         arguments=sys.argv[1:],
         ends_process=True,
+        sizes=sizes,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,18 +12,22 @@ from tokenmill.cli.show import print_json, show
 from tokenmill.cli.signals import hearing_signals
 from tokenmill.output.output import output_place
 
+if TYPE_CHECKING:
+    from tokenmill.sizes import Sizes
+
 
 @click.command(context_settings=CONTEXT)
 @spec_options
 @run_options
 @click.option("--out", default=".", metavar="DIR", help="The folder whose disk is looked at.")
-def plan(out: str, inputs: tuple[str, ...], **options: Any) -> None:
+@click.pass_obj
+def plan(sizes: Sizes, /, out: str, inputs: tuple[str, ...], **options: Any) -> None:
     """Tell what prepare would do with the same options; writes nothing."""
     from tokenmill.commands.prepare import plan_run, refuse_pipe
     from tokenmill.stores.durable import free_bytes
 
     place = Path(output_place(out))
-    run = make_run(options)
+    run = make_run(options, sizes)
     with hearing_signals(run):
         found = plan_run(list(inputs), run, spec_of(options))
         refuse_pipe(found)

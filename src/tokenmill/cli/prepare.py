@@ -18,6 +18,7 @@ from tokenmill.output.output import output_place, working_folder
 
 if TYPE_CHECKING:
     from tokenmill.executors.supervisor import Attempt
+    from tokenmill.sizes import Sizes
 
 
 QUARANTINED = 3
@@ -33,7 +34,8 @@ QUARANTINED = 3
 @click.option("--checkpoint-seconds", type=float, hidden=True)
 @click.option("--overwrite", is_flag=True, help="Begin anew; tells what it removes.")
 @click.option("--repair", is_flag=True, help="Make only the damaged shards of DIR again.")
-def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
+@click.pass_obj
+def prepare(sizes: Sizes, /, out: str, inputs: tuple[str, ...], **options: Any) -> None:
     """Turn a corpus into token shards. Running it again goes on, or says that it is done.
 
     \b
@@ -45,7 +47,7 @@ def prepare(out: str, inputs: tuple[str, ...], **options: Any) -> None:
     from tokenmill.commands.prepare import PastTrouble, Preparation, plan_run
     from tokenmill.executors.supervisor import AGAIN
 
-    run = make_run(options, attempt)
+    run = make_run(options, sizes, attempt)
     with hearing_signals(run):
         try:
             preparation = Preparation(plan_run(list(inputs), run, spec_of(options), out), out, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from tokenmill.cli.show import print_json, show
 from tokenmill.console import one_line, print_or_forget
 from tokenmill.errors import UsageError
 from tokenmill.units import numbered
+
+if TYPE_CHECKING:
+    from tokenmill.sizes import Sizes
 
 
 @click.command(context_settings=CONTEXT)
@@ -29,7 +33,10 @@ from tokenmill.units import numbered
 @click.option("--share", type=float, help="Share of the documents in that sample (0.01).")
 @click.option("--seed", type=int, default=0, help="Seed of that sample.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+@click.pass_obj
 def verify(
+    sizes: Sizes,
+    /,
     folder: str,
     more: tuple[str, ...],
     quick: bool,
@@ -40,18 +47,18 @@ def verify(
     as_json: bool,
 ) -> None:
     """Is the dataset what its manifest says? Exit code 13 if not."""
-    from tokenmill.commands.verify import DEFAULT_SHARE
-    from tokenmill.commands.verify import verify as find_problems
+    from tokenmill.commands.verify import DEFAULT_SHARE, verify_sized
     from tokenmill.errors import DamageFound
 
     if more and not against:
         raise UsageError("verify takes one folder", fix="name inputs after --against")
     count = 0
     inputs: list[str | Path] | None = [*against, *more] or None
-    problems = find_problems(
+    problems = verify_sized(
         folder,
-        quick=quick,
-        against=inputs,
+        sizes,
+        quick,
+        inputs,
         share=DEFAULT_SHARE if share is None else share,
         seed=seed,
         config=config,

@@ -28,6 +28,7 @@ from tokenmill.encoding.encoder import BlockEncoder
 from tokenmill.encoding.reference import Reference, checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
 from tokenmill.memory import Budget, memory_limit
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block
 from tokenmill.sources.heads import look_at
 from tokenmill.sources.inputs import Selection, find_inputs, settled
@@ -133,6 +134,7 @@ class Comparison:
         share: float,
         seed: int,
         config: str | None = None,
+        sizes: Sizes = DEFAULT_SIZES,
     ) -> None:
         """Raises SpecMismatch, UsageError, DamageFound, InputError."""
         if not 0 <= share <= 1:
@@ -156,7 +158,7 @@ class Comparison:
         most, size = memory_limit() // 2, vocabulary.largest_id + 1
         budget = Budget.of(most, 1, size, choice.needs, inputs.are_remote)
         self._plan = plan = Plan(
-            spec, inputs, arguments, vocabulary, choice, manifest.dtype, budget, None
+            spec, inputs, arguments, vocabulary, choice, manifest.dtype, budget, None, sizes=sizes
         )
         look_at(inputs, arguments, selection, plan.source_options())
         _refuse_other_inputs(inputs.files, manifest.inputs, folder)

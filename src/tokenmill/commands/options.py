@@ -15,6 +15,7 @@ from tokenmill.dataset.spec import SpecOptions
 from tokenmill.errors import UsageError
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.output.journal import continuing_command
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 
 DEFAULT_CHECK = 0.0002
 """Measured: tiktoken takes about 70 ms for a MB, the whole run 2 to 6; this share costs 1 %."""
@@ -67,7 +68,8 @@ class RunOptions:
     asked by a signal's handler, ``attempt`` tells of earlier deaths, ``arguments`` are what a
     person would type after ``tokenmill`` to do it again; ``staging`` is the folder for working
     folders where the output is a URL (None: in the user's cache); ``ends_process``: the process
-    ends with the run, whatever its threads still do.
+    ends with the run, whatever its threads still do; ``sizes`` are those of blocks, which no option
+    sets.
     """
 
     memory: int | str | None = None
@@ -88,6 +90,7 @@ class RunOptions:
     attempt: Attempt = field(default_factory=Attempt)
     arguments: list[str] = field(default_factory=list)
     ends_process: bool = False
+    sizes: Sizes = DEFAULT_SIZES
 
     @property
     def command(self) -> str:

@@ -36,6 +36,7 @@ from tokenmill.memory import (
     return_free_memory,
     roomy_bytes,
 )
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block, Tails
 from tokenmill.sources.corpus import opened_ahead
 from tokenmill.sources.heads import look_at, needs_at_once, refuse_unusable
@@ -86,6 +87,7 @@ class Plan:
     told: list[str] = field(default_factory=list)
     """Warnings that were told before the run."""
     tails: Tails = field(default_factory=Tails)
+    sizes: Sizes = DEFAULT_SIZES
     _calls: Calls | None = None
 
     def __repr__(self) -> str:
@@ -152,6 +154,10 @@ class Plan:
                 block.file_number = number
                 yield block
 
+    def weight(self, block: Block) -> int:
+        """How many blocks of the usual size one is."""
+        return max(1, block.text_bytes // self.sizes.block)
+
     def rules(self, check: float) -> EncodingRules:
         """What encoding needs to know, with the share of the documents that is checked."""
         spec, vocabulary = self.spec, self.vocabulary
@@ -171,6 +177,7 @@ class Plan:
             quarantines=spec.on_bad == "quarantine",
             reference=vocabulary.reference,
             unknown_id=vocabulary.unknown_id,
+            sizes=self.sizes,
             grown_bytes=vocabulary.grown_bytes,
         )
 
@@ -216,6 +223,7 @@ class Plan:
             self.budget.in_hand,
             self.budget.threads,
             self.tails,
+            self.sizes,
         )
 
     def engine_name(self) -> str:
@@ -446,11 +454,13 @@ def make_plan(
     is_stored: bool = False,
     deadline: float | None = None,
     check: float = 0.0,
+    sizes: Sizes = DEFAULT_SIZES,
 ) -> Plan:
     """Decide everything but the bytes; ``commit`` is that of a tokenizer on the Hub, where a run
     goes on, ``is_stored``: the output goes to an object store, ``deadline``: until when, by the
-    monotonic clock, inputs may be waited for, ``check``: the share that is encoded twice. Raises
-    InputError, UsageError or LimitReached; writes nothing."""
+    monotonic clock, inputs may be waited for, ``check``: the share that is encoded twice,
+    ``sizes``: how large blocks are. Raises InputError, UsageError or LimitReached; writes
+    nothing."""
     divider_of(spec.documents)
     check_engine(engine)
     fits = partial(check_vocabulary_file, total=memory)
@@ -471,7 +481,17 @@ def make_plan(
         text_bytes=_likely_work(inputs, check),
         reads_parquet=any(file.kind == "parquet" for file in inputs.files),
     )
-    found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, budget(threads=threads), None)
+    found = Plan(
+        spec,
+        inputs,
+        arguments,
+        vocabulary,
+        choice,
+        dtype,
+        budget(threads=threads),
+        None,
+        sizes=sizes,
+    )
     found.budget = _with_room_for_files(
         found, selection, partial(budget, threads=threads), threads, deadline
     )
@@ -500,7 +520,7 @@ def _with_room_for_files(
     return_free_memory()
     window = plan.budget.window
     while True:
-        need = needs_at_once(heads, window, least.reader_bytes)
+        need = needs_at_once(heads, window, least.reader_bytes, plan.sizes.block)
         if need <= SMALL_READER:
             return plan.budget
         try:

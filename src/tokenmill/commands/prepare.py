@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +57,8 @@ from tokenmill.output.output import is_store, output_place, working_folder
 from tokenmill.output.shards import in_order
 from tokenmill.output.uploads import Uploads
 from tokenmill.output.writer import DatasetWriter
-from tokenmill.sources.block import BLOCK_BYTES, Block
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
+from tokenmill.sources.block import Block
 from tokenmill.sources.inputs import Selection, settled
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked
@@ -103,9 +105,20 @@ def prepare(
     that holds the finished dataset already is left as it is, an interrupted run is gone on with.
     What the command line tells goes to the logger ``tokenmill``. Raises TokenmillError.
     """
+    return prepare_sized(inputs, out, options, DEFAULT_SIZES)
+
+
+def prepare_sized(
+    inputs: str | Path | Iterable[str | Path],
+    out: str | Path,
+    options: PrepareOptions,
+    sizes: Sizes,
+) -> Manifest:
+    """The same with blocks of other sizes, which is for tests: no one else has a use for it."""
     where, paths, given = output_place(path_of("out", out)), paths_of(inputs), checked(options)
     display = script_display(given.get("progress"))
     run, spec = divided(given, display, command_words(paths, where, given))
+    run = replace(run, sizes=sizes)
     return Preparation(plan_run(paths, run, spec, where), where, run).run()
 
 
@@ -171,6 +184,7 @@ def plan_run(
         is_stored,
         None if seconds is None else time.monotonic() + seconds,
         run.check or 0.0,
+        run.sizes,
     )
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
     if found.inputs.are_remote and found.budget.is_tight:
@@ -536,7 +550,7 @@ class Preparation:
             self.plan.blocks(start),
             budget.threads,
             1 if self.options.attempt.is_careful else budget.window,
-            lambda block: max(1, block.text_bytes // BLOCK_BYTES),
+            self.plan.weight,
             lambda: self.options.stop.is_asked() or self._waits_too_long(),
         )
 

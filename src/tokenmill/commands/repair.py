@@ -22,7 +22,7 @@ from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.output.folder import OutputFolder
 from tokenmill.output.router import Router
-from tokenmill.sources.block import BLOCK_BYTES, Block
+from tokenmill.sources.block import Block
 from tokenmill.stores.claims import shares_a_stretch
 from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.durable import (
@@ -197,5 +197,5 @@ class _Rebuilding:
             plan.blocks(start),
             plan.budget.threads,
             plan.budget.window,
-            lambda block: max(1, block.text_bytes // BLOCK_BYTES),
+            plan.weight,
         )

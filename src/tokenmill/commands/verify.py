@@ -16,6 +16,7 @@ from tokenmill.dataset.checks import (
 )
 from tokenmill.errors import UsageError
 from tokenmill.output.output import is_store
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 
 DEFAULT_SHARE = 0.01
 
@@ -40,6 +41,23 @@ def verify(
     Raises DamageFound when the manifest itself is missing or damaged, SpecMismatch when the inputs
     are others than the dataset's, UsageError when they cannot be compared.
     """
+    return verify_sized(
+        folder, DEFAULT_SIZES, quick, against, share=share, seed=seed, config=config, tell=tell
+    )
+
+
+def verify_sized(
+    folder: str | Path,
+    sizes: Sizes,
+    quick: bool = False,
+    against: list[str | Path] | None = None,
+    *,
+    share: float,
+    seed: int = 0,
+    config: str | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Iterator[Problem]:
+    """The same of what was prepared with blocks of such sizes, for tests."""
     if is_store(str(folder)):
         yield from _stored_problems(str(folder), quick, against)
         return
@@ -49,7 +67,8 @@ def verify(
     if against is not None:
         from tokenmill.commands.compare import Comparison  # heavy
 
-        comparison = Comparison(place, [str(path) for path in against], share, seed, config)
+        inputs = [str(path) for path in against]
+        comparison = Comparison(place, inputs, share, seed, config, sizes)
     for shard in manifest.shards:
         problem = shard_problem(place, manifest, shard, quick=quick)
         if problem is not None:

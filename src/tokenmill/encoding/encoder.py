@@ -272,8 +272,10 @@ class BlockEncoder:
             cut = None
             if self._rules.cuts != NOWHERE:
                 middle = (start + target) // 2
-                rule = self._rules.cuts
-                cut = find_cut(view, start, target, middle, lambda: self._seams, rule=rule)
+                rule, sizes = self._rules.cuts, self._rules.sizes
+                cut = find_cut(
+                    view, start, target, middle, lambda: self._seams, rule=rule, sizes=sizes
+                )
             stop = len(document) if cut is None else cut.position
             ids = self._call([document[start:stop]]).ids
             _check_seam(ids, seam, cut.seam[0] if cut and cut.seam else None, "a large document")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import xxhash
 
-from tokenmill.splits import HASHED_BYTES
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.text.cuts import EVERYWHERE, CutRule
 from tokenmill.tokenizers.vocabularies.vocabulary import END_OF_TEXT
 
@@ -36,10 +36,12 @@ class EncodingRules:
     quarantines: bool = False
     reference: str = "tiktoken"
     unknown_id: int | None = None
+    sizes: Sizes = DEFAULT_SIZES
     grown_bytes: Callable[[bytes, int], int] = lambda text, limit: len(text)
     """Bytes that the tokenizer makes of a text, about: ``Vocabulary.grown_bytes``."""
 
     def is_val(self, document: bytes) -> bool:
         """Drawn by a seeded hash of the document's bytes (the first MiB of a longer one)."""
-        head = document if len(document) <= HASHED_BYTES else memoryview(document)[:HASHED_BYTES]
+        most = self.sizes.hashed
+        head = document if len(document) <= most else memoryview(document)[:most]
         return xxhash.xxh3_64_intdigest(head, self.seed) < int(self.val_fraction * 2**64)

@@ -9,10 +9,6 @@ from dataclasses import dataclass
 from tokenmill.batches import DocumentBatch, Position, State
 from tokenmill.errors import TokenmillError
 
-BLOCK_BYTES = 2 * 1024 * 1024
-"""Text in one block, about. Measured: from 1 to 2 MiB is fastest, for the text and its ids then
-stay in the processor's caches; more costs up to a fifth, less costs Python time."""
-
 
 class Tails:
     """The ends of remote files, of the first few that are asked for: a footer is needed to look at

@@ -23,7 +23,6 @@ from functools import partial
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.kinds.compression import too_large
 from tokenmill.kinds.content import HEAD_BYTES, Content, contradiction, is_lines
-from tokenmill.sources.block import BLOCK_BYTES
 from tokenmill.sources.inputs import InputList
 from tokenmill.sources.jsonl import FIRST_LINE_BYTES, JsonlSource
 from tokenmill.sources.parquet import ParquetSource, page_too_large
@@ -122,8 +121,9 @@ def refuse_unusable(heads: list[Head], quarantines: bool) -> None:
     )
 
 
-def needs_at_once(heads: list[Head], window: int, most: int) -> int:
-    """The memory that files take at the same time where ``window`` blocks are in flight, in bytes.
+def needs_at_once(heads: list[Head], window: int, most: int, block: int) -> int:
+    """The memory that files take at the same time where ``window`` blocks of ``block`` bytes are in
+    flight, in bytes.
 
     A file's footer is held until its last block was read; meanwhile the next files are opened. A
     file, or a page, that needs more than ``most`` is not counted: it is refused or left out.
@@ -133,7 +133,7 @@ def needs_at_once(heads: list[Head], window: int, most: int) -> int:
     for head in heads:
         if head.needs > most:
             continue
-        held.append((max(1, head.file.size // BLOCK_BYTES), head.needs))
+        held.append((max(1, head.file.size // block), head.needs))
         blocks, total = blocks + held[-1][0], total + head.needs
         # The first and the last of them may be held for one block each.
         while len(held) > 2 and blocks - held[0][0] - held[-1][0] >= window:

@@ -42,7 +42,7 @@ from tokenmill.batches import (
 )
 from tokenmill.errors import InputError, UsageError
 from tokenmill.sources.bad_records import BadBlock, bad_record, damage_block, record_too_large
-from tokenmill.sources.block import BLOCK_BYTES, Block, resumed
+from tokenmill.sources.block import Block, resumed
 from tokenmill.sources.columns import divided, values_of
 from tokenmill.sources.source import Sample, SourceOptions, opened
 from tokenmill.sources.stream import ByteStream, Excerpt
@@ -525,20 +525,21 @@ class JsonlSource:
         return self.line_number(position, None) - 1 if self.options.quarantines else None
 
     def _line_end(self, stream: ByteStream, start: int) -> int | None:
-        """The end of the first line that ends at or after ``start`` + BLOCK_BYTES; or, before a
+        """The end of the first line that ends at or after ``start`` and a block; or, before a
         line that is too large, the end of the one before. None if it is the first that is."""
-        at = start + BLOCK_BYTES - 1
+        block, step = self.options.sizes.block, self.options.sizes.line_step
+        at = start + block - 1
         while True:
-            window = stream.peek(at, at + _STEP)
+            window = stream.peek(at, at + step)
             found = window.find(b"\n")
             if found >= 0:
                 return at + found + 1
-            if len(window) < _STEP:
+            if len(window) < step:
                 if window:
                     return at + len(window)
                 return start + len(stream.peek(start, at))
-            at += _STEP
-            if at - start > BLOCK_BYTES + self.options.record_bytes:
+            at += step
+            if at - start > block + self.options.record_bytes:
                 if not self.options.quarantines:
                     raise record_too_large(
                         self.file, f"in the lines after byte {start}", at - start, "a JSON line"

@@ -29,7 +29,7 @@ from tokenmill.batches import (
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.memory import PAGE_SHARE, SMALL_PAGE, SMALL_READER
 from tokenmill.sources.bad_records import BadBlock, bad_record, record_too_large
-from tokenmill.sources.block import BLOCK_BYTES, Block, Tails, resumed
+from tokenmill.sources.block import Block, Tails, resumed
 from tokenmill.sources.columns import find_column, find_leaf, leaf_count
 from tokenmill.sources.pages import (
     NoFooter,
@@ -51,22 +51,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-LARGE_ROW_GROUP = 6 * 1024 * 1024
-"""A row group whose text is larger than this is streamed instead of read by one thread. Measured:
-with 12 MiB, groups of 11 MB filled the window one by one, and a second thread had nothing to do."""
 _BUFFER_BYTES = 1024 * 1024
-_BATCH_BYTES = 512 * 1024
-_MAX_BATCH_ROWS = 1024
 _LOOKED_AT = 4
-_DICTIONARY_ROWS = 4
-"""Rows that are as large as their whole dictionary, which may be in hand at a time."""
-_DICTIONARY_BATCH_ROWS = 64
 _PIECE_BYTES = 1024
 """What a piece of a few short rows takes, at least: 50,000 of four rows took 35 MB."""
 TOLD = "token_count"
 """FineWeb's column of how many GPT-2 tokens a row has."""
 _TOLD_COST = 1.02
-_DICTIONARY_BATCH_BYTES = 32 * 1024 * 1024
 _TAIL = 8
 _REMOTE_TAIL = 64 * 1024
 """As Arrow does: most footers are shorter, and cost one request."""
@@ -203,6 +194,7 @@ class ParquetSource:
     def __init__(self, file: InputFile, options: SourceOptions) -> None:
         self.file = file
         self.options = options
+        self._sizes = options.sizes
         self._threads = threading.local()
         self._content = file.place.open(file) if file.place.is_remote else None
         self._ahead: ReadAhead | None = None
@@ -400,11 +392,11 @@ class ParquetSource:
         groups = range(self._metadata.num_row_groups)
         largest = 0
         for group in heapq.nlargest(_LOOKED_AT, groups, self.text_bytes):
-            is_large = self.text_bytes(group) > LARGE_ROW_GROUP
+            is_large = self.text_bytes(group) > self._sizes.large_row_group
             if not is_large and not self._is_dictionary(group):
                 continue
             for page in itertools.islice(self._pages([group]), _LOOKED_AT):
-                rows_of_all = _DICTIONARY_ROWS * page.largest if not page.rows else 0
+                rows_of_all = 0 if page.rows else self._sizes.dictionary_rows * page.largest
                 largest = max(largest, page.takes + rows_of_all)
         return largest if largest > SMALL_PAGE else 0
 
@@ -438,8 +430,8 @@ class ParquetSource:
             return None
         told = find_leaf(schema, TOLD)
         # With the same pieces whatever memory there is, for the manifest tells the result.
-        requests, size = cost(self._ranges(0, None), 8 * BLOCK_BYTES)
-        more_requests, more = cost(self._ranges(0, told), 8 * BLOCK_BYTES)
+        requests, size = cost(self._ranges(0, None), 8 * self._sizes.block)
+        more_requests, more = cost(self._ranges(0, told), 8 * self._sizes.block)
         is_cheap = more_requests <= requests * _TOLD_COST + 1 and more <= size * _TOLD_COST
         return told if is_cheap else None
 
@@ -568,11 +560,12 @@ class ParquetSource:
         rows = sum(self._metadata.row_group(group).num_rows for group in row_groups)
         if rows == 0:
             return
-        batch_rows = max(1, min(_MAX_BATCH_ROWS, rows * _BATCH_BYTES // max(1, text_bytes)))
+        sizes = self._sizes
+        batch_rows = max(1, min(sizes.batch_rows, rows * sizes.batch // max(1, text_bytes)))
         if any(self._is_dictionary(group) for group in row_groups):
             # Each row may be the largest entry, which is no larger than all of them together.
-            certain = _DICTIONARY_BATCH_BYTES // max(1, text_bytes)
-            batch_rows = min(batch_rows, max(_DICTIONARY_BATCH_ROWS, certain))
+            certain = sizes.dictionary_batch // max(1, text_bytes)
+            batch_rows = min(batch_rows, max(sizes.dictionary_batch_rows, certain))
         row = first_row
         steps = self._steps(row_groups, text_bytes)
         reader = self._thread_file().reader
@@ -618,10 +611,10 @@ class ParquetSource:
         whose pages are small too, unless the footer is wrong."""
         options = self.options
         most = options.page_bytes
-        if text_bytes <= LARGE_ROW_GROUP:
+        if text_bytes <= self._sizes.large_row_group:
             most = min(most, max(SMALL_PAGE, options.record_bytes))
         return Steps(
-            self._pages(row_groups), max(BLOCK_BYTES // 2, options.record_bytes // 4), most
+            self._pages(row_groups), max(self._sizes.block // 2, options.record_bytes // 4), most
         )
 
     def _page_error(self, error: PageTooLarge, row: int) -> InputError:
@@ -634,7 +627,7 @@ class ParquetSource:
     def whole_groups(self, groups: list[int], first_row: int) -> Iterator[Piece]:
         """All rows of small row groups; no more text than memory can hold, where a dictionary, or
         a footer that is wrong, makes much of little."""
-        most = 2 * LARGE_ROW_GROUP + self.options.record_bytes
+        most = 2 * self._sizes.large_row_group + self.options.record_bytes
         end = first_row + sum(self._metadata.row_group(group).num_rows for group in groups)
         held = 0
         for piece in self.read_groups(groups, first_row):
@@ -675,8 +668,8 @@ class ParquetSource:
         held = 0
         for group in range(start, self._metadata.num_row_groups):
             size, rows = self.text_bytes(group), self._metadata.row_group(group).num_rows
-            is_streamed = size > LARGE_ROW_GROUP or self._is_dictionary(group)
-            if groups and (is_streamed or held + size > BLOCK_BYTES):
+            is_streamed = size > self._sizes.large_row_group or self._is_dictionary(group)
+            if groups and (is_streamed or held + size > self._sizes.block):
                 yield self._whole_groups(groups, row)
                 groups, held = [], 0
             if is_streamed:
@@ -705,7 +698,7 @@ class ParquetSource:
         """Is the text stored as places in a dictionary, so that its size tells nothing of it?"""
         row_group = self._metadata.row_group(group)
         column = row_group.column(self._column.leaf)
-        small = bool(self.text_bytes(group) <= 2 * BLOCK_BYTES + 4 * row_group.num_rows)
+        small = bool(self.text_bytes(group) <= 2 * self._sizes.block + 4 * row_group.num_rows)
         return bool(column.has_dictionary_page) and small and row_group.num_rows > 1024
 
     def _place(self, group: int) -> int:
@@ -713,12 +706,13 @@ class ParquetSource:
         return int(self.file.size * group // max(1, self._metadata.num_row_groups))
 
     def _stream(self, group: int, first_row: int, skip: int) -> Iterator[Block]:
-        """A large row group, decoded in sequence into blocks of about BLOCK_BYTES; its first
+        """A large row group, decoded in sequence into blocks of the usual size; its first
         ``skip`` rows are decoded only to come to the others."""
         pieces: list[Piece] = []
         done, held_rows, held_bytes = 0, 0, 0
         # Sooner than a batch ends only where its text would be a burden to a small budget.
-        most = max(BLOCK_BYTES, self.options.record_bytes // 4)
+        block, batch = self._sizes.block, self._sizes.batch
+        most = max(block, self.options.record_bytes // 4)
         for piece in self.read_groups([group], first_row):
             if done + piece.rows <= skip:
                 done += piece.rows
@@ -726,14 +720,14 @@ class ParquetSource:
             if done < skip:  # with other memory, other pieces
                 piece, done = piece.after(skip - done), skip
             size = 0 if piece.bad else max(_PIECE_BYTES, piece.array.nbytes)
-            if pieces and held_bytes + size > most + _BATCH_BYTES:
+            if pieces and held_bytes + size > most + batch:
                 yield self._part_of_group(group, first_row, done, pieces)
                 done += held_rows
                 pieces, held_rows, held_bytes = [], 0, 0
             pieces.append(piece)
             held_rows += piece.rows
             held_bytes += size
-            if held_bytes >= BLOCK_BYTES and (piece.ends_batch or held_bytes >= most):
+            if held_bytes >= block and (piece.ends_batch or held_bytes >= most):
                 yield self._part_of_group(group, first_row, done, pieces)
                 done += held_rows
                 pieces, held_rows, held_bytes = [], 0, 0

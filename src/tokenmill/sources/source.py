@@ -9,6 +9,7 @@ from typing import Protocol
 from tokenmill.batches import State
 from tokenmill.kinds.compression import WINDOW_BYTES, WindowRoom
 from tokenmill.memory import InHand
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block, Tails
 from tokenmill.sources.stream import Ahead, ByteStream, open_stream
 from tokenmill.stores import InputFile
@@ -29,7 +30,8 @@ class SourceOptions:
     says that it has. ``reader_bytes`` is what a file may take while it is read, beside its text:
     the footer of parquet, the window of a decompressor; ``page_bytes`` what a page of parquet may
     take for a moment, which is told to ``in_hand``; ``budget_bytes`` is the whole budget,
-    ``threads`` how many it is for. ``tails`` holds what was fetched of footers already.
+    ``threads`` how many it is for. ``tails`` holds what was fetched of footers already, ``sizes``
+    says how large blocks are.
     """
 
     documents: str
@@ -50,6 +52,7 @@ class SourceOptions:
     in_hand: InHand = field(default_factory=InHand, compare=False)
     threads: int = 0
     tails: Tails | None = None
+    sizes: Sizes = DEFAULT_SIZES
 
     @property
     def room(self) -> WindowRoom:

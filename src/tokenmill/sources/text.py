@@ -24,28 +24,20 @@ from tokenmill.batches import (
 from tokenmill.errors import InputError, UsageError, choose_from
 from tokenmill.memory import TooLarge
 from tokenmill.sources.bad_records import bad_record, check_utf8, damage_block, record_too_large
-from tokenmill.sources.block import BLOCK_BYTES, Block, resumed
+from tokenmill.sources.block import Block, resumed
 from tokenmill.sources.source import Sample, SourceOptions, opened
 from tokenmill.sources.stream import ByteStream, Excerpt
-from tokenmill.splits import HASHED_BYTES
 from tokenmill.stores import InputFile
 from tokenmill.text import utf8
 from tokenmill.text.cuts import NOWHERE, Cut, UnbrokenRun, find_cut, whole_characters
 from tokenmill.units import format_bytes
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_REACH = 1024 * 1024
 _RUN = "an unbroken run of text"
-_MOST_DOCUMENTS = 128 * 1024
-"""Measured: ten million empty lines took 450 MB in blocks of two million of them."""
-_LEAST_BYTES = 64 * 1024
 _NEAR = 1024
 """Bytes between two places that are taken out as one, where there are more than a thousand."""
 _MOST_TIMES = 50
 """So often special text is looked for that only came together when other special text was out."""
-_MOST_RECORDS = 50_000
-"""In one block: with more, its text is hardly UTF-8 at all, and what is near goes, too. A block of
-300,000 lines with a fault each took 150 MB."""
 _END = 1 << 62
 _LONG_RUN = 4096
 _TWO_ENDS = re.compile(rb"\r?\n\r?\n")
@@ -233,6 +225,7 @@ class TextSource:
         self.file = file
         self.divider = divider_of(options.documents)
         self._options = options
+        self._sizes = options.sizes
         self._unbreakable = options.unbreakable
         if self.divider:
             self._unbreakable += self.divider.unbreakable
@@ -257,7 +250,7 @@ class TextSource:
     def cleaned(self, raw: bytes, offset: int, batch: DocumentBatch, is_whole: bool) -> bytes:
         """A document, or a part of one, as valid UTF-8; ``batch`` gets what that took."""
         # Where a document is cut, what is taken out must not depend on the documents before it.
-        is_hopeless = is_whole and len(batch.bad) >= _MOST_RECORDS
+        is_hopeless = is_whole and len(batch.bad) >= self._sizes.most_records
         most = 0 if is_hopeless else utf8.MOST_PLACES
         ranges = [] if self._options.replaces else utf8.places(raw, most)
         reason = dict.fromkeys(ranges, INVALID_UTF8)
@@ -337,27 +330,28 @@ class TextSource:
         if start == 0 and stream.peek(0, len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
             begin = len(BYTE_ORDER_MARK)  # the mark is not in the document, nor in what is hashed
         if self.divider is None:
-            return self._inside(self._cut(stream, start, target, begin + HASHED_BYTES))
-        found = self._divided(stream, self.divider, start, target)
+            return self._inside(self._cut(stream, start, target, begin + self._sizes.hashed))
+        found, reach = self._divided(stream, self.divider, start, target), self._sizes.reach
         if found is not None:
             return Cut(found), False
-        head = stream.peek(start, target + _REACH)
-        if len(head) < target + _REACH - start:
+        head = stream.peek(start, target + reach)
+        if len(head) < target + reach - start:
             return None, False
         last = begin
         for _, stop in self.divider.spans(head):
             last = start + stop
-        floor = last + HASHED_BYTES
-        return self._inside(self._cut(stream, start, max(target + _REACH, floor), floor))
+        floor = last + self._sizes.hashed
+        return self._inside(self._cut(stream, start, max(target + reach, floor), floor))
 
     def _target(self, stream: ByteStream, start: int) -> int:
         """About where the block ends: earlier where documents are so short that it would have
         millions of them, for each costs memory, however empty it is."""
-        size = BLOCK_BYTES
+        sizes = self._sizes
+        size = sizes.block
         if self.divider is not None:
             sign = self.divider.literal or b"\n"
             text = stream.peek(start, start + size)
-            while size > _LEAST_BYTES and text.count(sign, 0, size) > _MOST_DOCUMENTS:
+            while size > sizes.least_block and text.count(sign, 0, size) > sizes.most_documents:
                 size //= 2
         return start + size
 
@@ -372,8 +366,9 @@ class TextSource:
         def find(limit: int) -> Cut | None:
             whole, rule = self._unbreakable, options.cuts
             return find_cut(
-                stream, start, target, floor, options.seams, whole, limit, replacement, rule
-            )
+                stream, start, target, floor, options.seams, whole, limit, replacement, rule,
+                self._sizes,
+            )  # fmt: skip
 
         try:
             return self._found(find, stream, start)
@@ -388,13 +383,13 @@ class TextSource:
         """What ``find`` finds within so many bytes. Raises TooLarge, InputError."""
         options = self._options
         try:
-            return find(2 * BLOCK_BYTES)
+            return find(2 * self._sizes.block)
         except UnbrokenRun as run:
             # No matter how much memory there is: what is taken out must not depend on it.
             self._check_stretch(stream.peek(start, start + run.length), start)
         try:
             # To look for a seam costs 25 bytes of memory for each byte of half a run.
-            return find(max(options.record_bytes * 2 // 3, 2 * BLOCK_BYTES))
+            return find(max(options.record_bytes * 2 // 3, 2 * self._sizes.block))
         except UnbrokenRun as run:
             noun = "a document" if options.cuts == NOWHERE else _RUN
             raise record_too_large(self.file, f"byte {run.start}", run.length, noun, 15) from None
@@ -402,13 +397,13 @@ class TextSource:
     def _check_stretch(self, text: bytes, start: int) -> None:
         """A stretch without a safe cut that holds invalid UTF-8 is an error, or ends a document:
         between two documents, any cut is safe."""
-        text = text[: 2 * BLOCK_BYTES]
+        text = text[: 2 * self._sizes.block]
         if self._options.replaces or utf8.is_utf8(whole_characters(text)):
             return
         if not self._options.quarantines:
             check_utf8(whole_characters(text), self.file, start)
         back = next(i for i in range(5) if i == 4 or (i and text[-i] & 0xC0 != 0x80))
-        at_end = len(text) < 2 * BLOCK_BYTES
+        at_end = len(text) < 2 * self._sizes.block
         raise _Unreadable(start + len(text) - (0 if at_end else back))
 
     def _divided(self, stream: ByteStream, divider: Divider, start: int, target: int) -> int | None:
@@ -437,7 +432,8 @@ class TextSource:
         """How far to look for a divider, again and again. A document that is never cut ends where
         its divider is, however far that may be."""
         is_uncut = self._options.cuts == NOWHERE
-        most = max(_REACH, self._options.record_bytes) if is_uncut else _REACH
+        reach = self._sizes.reach
+        most = max(reach, self._options.record_bytes) if is_uncut else reach
         steps, step = [], 64 * 1024
         while step < most:
             steps.append(step)

@@ -38,15 +38,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.text import utf8
 
-WINDOW = 64 * 1024
-"""Bytes looked at in one step of the search for a provable cut."""
-
-_SEAM_CONTEXT = 4096
-_RUN_AHEAD = 1024
-"""How far a run must go on after a seam: many times the longest token, since the ids near the end
-of what was looked at are those of a shorter run."""
 _GRAPHIC_SPACE_GRAPHIC = re.compile(rb"[!-~] (?=[!-~])")
 _MAY_HOLD_A_CUT = re.compile(r"\w\W|\W\w|\d\D|\D\d|_| ")
 """What every provable cut has around it: only a quick way to know that there is none."""
@@ -153,6 +147,7 @@ def find_cut(
     limit: int | None = None,
     replacement: str = "",
     rule: CutRule = EVERYWHERE,
+    sizes: Sizes = DEFAULT_SIZES,
 ) -> Cut | None:
     """The next safe cut for a piece that begins at ``start`` (itself a safe cut).
 
@@ -162,18 +157,20 @@ def find_cut(
     UTF-8, ``rule`` what is safe for the tokenizer. Returns None when the text ends before a cut is
     found; raises UnbrokenRun after ``limit`` bytes.
     """
-    search = _Search(view, (*unbreakable, *rule.unbreakable), replacement, rule)
+    search = _Search(view, (*unbreakable, *rule.unbreakable), replacement, rule, sizes.window)
     unbreakable = search.unbreakable
     while True:
-        ahead = view.peek(target, target + WINDOW)
-        found = search.provable_in(target, target + WINDOW)
+        ahead = view.peek(target, target + sizes.window)
+        found = search.provable_in(target, target + sizes.window)
         if found is None:
             found = search.provable_before(floor, target)
         if found is not None:
             return Cut(found)
-        if len(ahead) < WINDOW:
+        if len(ahead) < sizes.window:
             return None
-        seam = _seam(view, start, floor, seams(), replacement, rule) if rule.seams else None
+        seam = None
+        if rule.seams:
+            seam = _seam(view, start, floor, seams(), replacement, rule, sizes)
         if seam is not None and not _breaks(view, seam.position, unbreakable, replacement):
             return seam
         floor, target = target, start + 2 * (target - start)
@@ -189,11 +186,12 @@ class _Search:
     unbreakable: tuple[bytes, ...]
     replacement: str
     rule: CutRule
+    window: int = DEFAULT_SIZES.window
 
     def provable_before(self, floor: int, target: int) -> int | None:
         """The first provable cut in the last window before ``target`` that has one."""
-        for high in range(target, floor, -WINDOW):
-            low = max(floor, high - WINDOW)
+        for high in range(target, floor, -self.window):
+            low = max(floor, high - self.window)
             found = self.provable_in(low, high)
             if found is not None:
                 return found
@@ -278,24 +276,31 @@ def _seam(
     start: int,
     floor: int,
     encoder: SeamEncoder,
-    replacement: str = "",
-    rule: CutRule = EVERYWHERE,
+    replacement: str,
+    rule: CutRule,
+    sizes: Sizes,
 ) -> Cut | None:
     """The first seam at or after ``floor``, seen from ``start``; None if none is known to hold."""
-    text = whole_characters(view.peek(start, floor + _SEAM_CONTEXT))
+    text = whole_characters(view.peek(start, floor + sizes.seam_context))
     if not utf8.is_utf8(text):
-        return _seam_in_repaired(text, start, floor, encoder, replacement, rule)
-    return _seam_in(text, start, floor, encoder, rule)
+        return _seam_in_repaired(text, start, floor, encoder, replacement, rule, sizes)
+    return _seam_in(text, start, floor, encoder, rule, sizes)
 
 
 def _seam_in_repaired(
-    raw: bytes, start: int, floor: int, encoder: SeamEncoder, replacement: str, rule: CutRule
+    raw: bytes,
+    start: int,
+    floor: int,
+    encoder: SeamEncoder,
+    replacement: str,
+    rule: CutRule,
+    sizes: Sizes,
 ) -> Cut | None:
     """A seam of the repaired text, at its place in the raw one."""
     if replacement:
         text = utf8.replace(raw)[0]
         grown = utf8.growth_before(raw, replacement, floor - start)
-        seam = _seam_in(text, start, floor + grown, encoder, rule)
+        seam = _seam_in(text, start, floor + grown, encoder, rule, sizes)
         if seam is None:
             return None
         return Cut(start + utf8.raw_place(raw, replacement, seam.position - start), seam.seam)
@@ -303,7 +308,7 @@ def _seam_in_repaired(
     if len(faults) > utf8.MOST_PLACES:
         return None  # more than these bytes will be taken out
     taken = sum(high - low for low, high in faults if low < floor - start)
-    seam = _seam_in(utf8.without(raw, faults), start, floor - taken, encoder, rule)
+    seam = _seam_in(utf8.without(raw, faults), start, floor - taken, encoder, rule, sizes)
     if seam is None:
         return None
     position = seam.position - start
@@ -315,7 +320,7 @@ def _seam_in_repaired(
 
 
 def _seam_in(
-    text: bytes, start: int, floor: int, encoder: SeamEncoder, rule: CutRule = EVERYWHERE
+    text: bytes, start: int, floor: int, encoder: SeamEncoder, rule: CutRule, sizes: Sizes
 ) -> Cut | None:
     tokens = encoder.encode_piece(text)
     position = len(text)
@@ -324,11 +329,11 @@ def _seam_in(
         position -= len(encoder.token_bytes(tokens[index]))
         if position < floor - start:
             break
-        if position > len(text) - 2 * _RUN_AHEAD:
+        if position > len(text) - 2 * sizes.run_ahead:
             continue
         candidates.append((position, index))
     for position, index in reversed(candidates):
-        if _one_run(text, position, rule):
+        if _one_run(text, position, rule, sizes.run_ahead):
             return Cut(start + position, (tokens[index - 1], tokens[index]))
     return None
 
@@ -344,7 +349,7 @@ def whole_characters(text: bytes) -> bytes:
     return text
 
 
-def _one_run(text: bytes, cut: int, rule: CutRule = EVERYWHERE) -> bool:
+def _one_run(text: bytes, cut: int, rule: CutRule, ahead: int) -> bool:
     """Is ``cut`` inside a run that every known pattern takes as one piece on both sides?
 
     Why each kind of run is safe is told in docs/decisions/2026-11-21-cuts.md.
@@ -352,7 +357,7 @@ def _one_run(text: bytes, cut: int, rule: CutRule = EVERYWHERE) -> bool:
     if cut >= len(text) or text[cut] & 0xC0 == 0x80:
         return False
     left = text[max(0, cut - 64) : cut].decode("utf-8", "ignore")[-8:]
-    right = text[cut : cut + _RUN_AHEAD].decode("utf-8", "ignore")
+    right = text[cut : cut + ahead].decode("utf-8", "ignore")
     if len(left) < 8 or not rule.trusts(left + right):
         return False
     kinds = {unicodedata.category(character) for character in left + right}

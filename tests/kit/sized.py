@@ -1,0 +1,26 @@
+"""Blocks of other sizes, handed to a whole run in this process: small corpora with many blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tokenmill.commands.prepare import prepare_sized
+from tokenmill.dataset.manifest import Manifest
+from tokenmill.sizes import Sizes
+
+
+def shrunk(block: int, **others: int) -> Sizes:
+    """Blocks of about `block` bytes, and all other sizes of the sources to go with that."""
+    sizes = {"hashed": block // 2, "reach": block // 2, "large_row_group": 4 * block,
+             "batch": block // 2}  # fmt: skip
+    return Sizes(**{"block": block, **sizes, **others})
+
+
+def prepare(
+    inputs: str | Path | Iterable[str | Path], *, out: Path, sizes: Sizes, **options: Any
+) -> Manifest:
+    """What `tokenmill.prepare` does, in blocks of these sizes."""
+    chosen: Any = options
+    return prepare_sized(inputs, out, chosen, sizes)
