@@ -31,6 +31,8 @@ from tokenmill.errors import TokenmillError
 
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 FENCE = re.compile(r"^(```+|~~~+)([^\n`]*)\n(.*?)^\1[ \t]*$", re.MULTILINE | re.DOTALL)
+BENCHMARKS = REPOSITORY / "benchmarks"
+LINKING = [*PAGES, REPOSITORY / "CONTRIBUTING.md", *sorted(BENCHMARKS.glob("*.md"))]
 INLINE = re.compile(r"`(tokenmill [^`]+)`")
 CALL = re.compile(r"(?:^|[\s|;&(])tokenmill[ \t]+([a-z]+)((?:[ \t]+[^\s;&|#`]+)*)")
 OPTION = re.compile(r"(?<!\S)(--[a-z][a-z-]*)")
@@ -143,11 +145,26 @@ def test_every_option_named_exists(page: Path) -> None:
             assert not unknown, f"`tokenmill {command}` has no {', '.join(sorted(unknown))}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", LINKING, ids=page_name)
 def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)", FENCE.sub("", page.read_text())):
         if "://" not in target and not target.startswith("mailto:"):
             assert (page.parent / target).exists(), f"{target} does not exist"
+
+
+def test_the_results_are_one_page_whose_figures_are_in_the_log() -> None:
+    lines = (BENCHMARKS / "RESULTS.md").read_text().splitlines()
+    assert len(lines) <= 80 and max(map(len, lines)) <= 160
+    log = (BENCHMARKS / "LOG.md").read_text()
+    figures = set(re.findall(r"\d[\d.,]*\d|\d", "\n".join(lines)))
+    logged = set(re.findall(r"\d[\d.,]*\d|\d", log))
+    assert len(figures) > 150
+    assert not figures - logged, f"not in LOG.md: {figures - logged}"
+
+
+def test_the_benchmarks_page_names_every_script() -> None:
+    named = set(re.findall(r"`(\w+\.py)", (BENCHMARKS / "README.md").read_text()))
+    assert named == {path.name for path in BENCHMARKS.glob("*.py")}
 
 
 def test_every_fault_names_tests_that_exist() -> None:
