@@ -83,7 +83,7 @@ def encoders(plan: Plan) -> Callable[[], Callable[[Any], TokenBatch]]:
         plan.dtype,
         vocabulary.end_of_text,
         vocabulary.largest_id,
-        spec.val_fraction,
+        plan.split_rule,
         spec.seed,
         spec.special_text,
         0.0,

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-TRAIN, VAL = "train", "val"
-
 INVALID_UTF8 = "invalid-utf8"
 NOT_JSON = "not-json"
 NO_TEXT = "no-text"

@@ -16,11 +16,11 @@ from tests.conftest import Result, Run
 from tests.kit import corpora, runs, stores
 from tests.kit.stores import BUCKET, Request, Store
 from tests.stores.test_store import server, store
-from tokenmill.batches import TRAIN
 from tokenmill.errors import OutputInUse
 from tokenmill.output.lease import Lease
 from tokenmill.output.output import working_folder
 from tokenmill.output.uploads import MOST_WAITING
+from tokenmill.splits import TRAIN
 from tokenmill.stores.bucket import Bucket, ObjectChanged
 
 __all__ = ["server", "store"]  # fixtures

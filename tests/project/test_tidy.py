@@ -23,8 +23,8 @@ FLOORS = (
     "version console batches text extras",
     "errors",
     "units system",
-    "memory kinds splits formats",
-    "stores",
+    "memory kinds splits",
+    "stores formats",
     "tokenizers sources executors dataset",
     "encoding output",
     "commands",
@@ -154,6 +154,17 @@ def test_a_seam_imports_no_implementation() -> None:
 def test_every_module_says_what_it_is() -> None:
     offenders = [named(path) for path in MODULES if not ast.get_docstring(parsed(path))]
     assert not offenders, f"a module docstring is missing: {', '.join(offenders)}"
+
+
+def test_only_splits_knows_the_names_of_the_splits() -> None:
+    """What a card on the Hub calls its splits is the Hub's: `stores` reads it."""
+    knowing = {
+        module
+        for module, path in NAMES.items()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Constant) and node.value in ("train", "val")
+    }
+    assert {module for module in knowing if package(module) != "stores"} == {"splits"}
 
 
 def test_functions_and_lines_are_short() -> None:

@@ -32,6 +32,7 @@ from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.memory import Budget
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
+from tokenmill.splits import SplitRule
 from tokenmill.stores import disk_reads
 from tokenmill.text import utf8
 
@@ -285,7 +286,7 @@ def encoded(path: Path, options: dict[str, Any]) -> tuple[list[int], Reading, in
     from tokenmill.tokenizers.engines import make_engine
 
     plan = plan_of(path, sizes=SMALL, **options)
-    rules = EncodingRules("none", "uint16", 50256, 50256, 0.0, 0, "text", 0.0, sizes=SMALL)
+    rules = EncodingRules("none", "uint16", 50256, 50256, SplitRule(), 0, "text", 0.0, sizes=SMALL)
     engine = make_engine(plan.engine, plan.vocabulary)
     encoder = BlockEncoder(rules, engine, Reference(plan.vocabulary))
     tokens = [encoder.encode(each) for each in plan.blocks()]

@@ -249,7 +249,7 @@ def first_head(path: Path, **options: Any) -> str:
     """What is hashed of the first document of a file."""
     chosen: Any = {"val_fraction": 0.5, **options}
     plan = make_plan([str(path)], Spec.of(chosen))
-    plan.position_split = None  # as among several files
+    plan.split_rule = plan.spec.split_rule  # as among several files
     return digest(next(plan.blocks()).read().documents[0])
 
 

@@ -9,9 +9,8 @@ import click
 from tokenmill.cli.options import CONTEXT
 from tokenmill.cli.show import print_json, show
 from tokenmill.errors import UsageError, choose_from
+from tokenmill.splits import NAMES, TRAIN
 from tokenmill.units import numbered
-
-SPLITS = ("train", "val")
 
 
 @click.command(context_settings=CONTEXT)
@@ -19,13 +18,17 @@ SPLITS = ("train", "val")
 @click.option("--doc", type=int, help="Show this document's text, counted from 0.")
 @click.option("--token", type=int, help="Show the text from this token on.")
 @click.option(
-    "--split", default="train", metavar="train|val", help="Of which split; default train."
+    "--split",
+    default=TRAIN,
+    metavar="|".join(reversed(NAMES)),
+    help=f"Of which split; default {TRAIN}.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
 def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_json: bool) -> None:
     """Show headers, counts and decoded text."""
-    if split not in SPLITS:
-        raise UsageError(f"there is no split {split!r}", fix=choose_from(split, SPLITS))
+    if split not in NAMES:
+        fix = choose_from(split, NAMES[::-1])
+        raise UsageError(f"there is no split {split!r}", fix=fix)
     from tokenmill.commands.inspect import describe, text_at_token, text_of_document
     from tokenmill.dataset.reader import Dataset
 

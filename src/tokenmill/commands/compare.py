@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokenmill.batches import CRASH, TOO_LARGE, TRAIN, VAL, DocumentBatch
+from tokenmill.batches import CRASH, TOO_LARGE, DocumentBatch
 from tokenmill.commands.inspect import vocabulary_of
-from tokenmill.commands.plan import Plan, position_split_of
+from tokenmill.commands.plan import Plan, split_rule_of
 from tokenmill.dataset.checks import Problem
 from tokenmill.dataset.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.dataset.reader import Dataset
@@ -32,6 +32,7 @@ from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block
 from tokenmill.sources.heads import look_at
 from tokenmill.sources.inputs import Selection, find_inputs, settled
+from tokenmill.splits import NAMES, TRAIN, VAL
 from tokenmill.stores import InputFile
 from tokenmill.tokenizers.choose import choose
 from tokenmill.tokenizers.engines import make_engine
@@ -158,12 +159,20 @@ class Comparison:
         most, size = memory_limit() // 2, vocabulary.largest_id + 1
         budget = Budget.of(most, 1, size, choice.needs, inputs.are_remote)
         self._plan = plan = Plan(
-            spec, inputs, arguments, vocabulary, choice, manifest.dtype, budget, None, sizes=sizes
+            spec,
+            inputs,
+            arguments,
+            vocabulary,
+            choice,
+            manifest.dtype,
+            budget,
+            spec.split_rule,
+            sizes=sizes,
         )
         look_at(inputs, arguments, selection, plan.source_options())
         _refuse_other_inputs(inputs.files, manifest.inputs, folder)
         room = plan.source_options().room
-        plan.position_split = position_split_of(spec, inputs.files, choice.cuts, room)
+        plan.split_rule = split_rule_of(spec, inputs.files, choice.cuts, room)
         engine = make_engine(vocabulary.reference, vocabulary)
         self._share, self._seed = share, seed
         self._folder, self._dataset = folder, dataset
@@ -209,13 +218,10 @@ class Comparison:
             shards = [shard for split in splits for shard in self._dataset.shards(split)]
             return _Stream(self._dataset, shards, self._plan.vocabulary)
 
-        if self._plan.position_split is not None:
-            both = stream(TRAIN, VAL)
-        elif self._rules.val_fraction:
-            return {TRAIN: stream(TRAIN), VAL: stream(VAL)}
-        else:
-            both = stream(VAL, TRAIN)
-        return {TRAIN: both, VAL: both}
+        joined = self._plan.split_rule.joined
+        if not joined:
+            return {split: stream(split) for split in NAMES}
+        return dict.fromkeys(joined, stream(*joined))
 
     def _divided(
         self, batch: DocumentBatch, streams: dict[str, _Stream]

@@ -6,14 +6,14 @@ import re
 import time
 from collections.abc import Iterator
 
-from tokenmill.commands.plan import Plan, advised_split
+from tokenmill.commands.plan import Plan
 from tokenmill.commands.progress import Status
 from tokenmill.dataset.manifest import QUARANTINE, VERSION, Input, Manifest, Shard
-from tokenmill.dataset.spec import Spec
 from tokenmill.formats import Layout
 from tokenmill.memory import peak_resident_bytes
 from tokenmill.output.journal import Encoded
 from tokenmill.output.quarantine import quarantine_of
+from tokenmill.splits import NAMES
 from tokenmill.stores.retry import GATE
 from tokenmill.units import format_bytes, format_files, format_seconds, numbered
 from tokenmill.version import __version__
@@ -35,7 +35,7 @@ def manifest_of(plan: Plan, shards: list[Shard], encoded: Encoded, share: float)
         delimiter=plan.spec.eot,
         tokenizer=plan.vocabulary.describe(),
         spec=plan.spec.as_dict(),
-        split=plan.split_rule(),
+        split=plan.split_rule.words(),
         inputs=[Input(**entry) for entry in plan.identities()],
         shards=shards,
         counts=counts,
@@ -53,23 +53,10 @@ def manifest_of(plan: Plan, shards: list[Shard], encoded: Encoded, share: float)
         libraries=plan.libraries(),
     )
     layout = Layout(manifest.shard_tokens(), plan.vocabulary.end_of_text, exact=True)
-    manifest.warnings = _empty_split(manifest, plan.spec) + plan.spec.layout.warnings(layout)
+    tokens = {split: manifest.tokens(split) for split in NAMES}
+    empty = plan.split_rule.outcome(tokens, manifest.counts["documents"])
+    manifest.warnings = [*([empty] if empty else []), *plan.spec.layout.warnings(layout)]
     return manifest
-
-
-def _empty_split(manifest: Manifest, spec: Spec) -> list[str]:
-    """What is told of a split that was asked for, and has no token."""
-    if not spec.has_validation or not manifest.counts["tokens"]:
-        return []
-    documents = manifest.counts["documents"]
-    if not manifest.tokens("val"):
-        return [
-            f"the validation split is empty: none of {numbered(documents, 'document')} was drawn; "
-            f"fix: {advised_split(documents)}"
-        ]
-    if not manifest.tokens("train") and spec.val_docs:
-        return [f"there is nothing for training: --val-docs {spec.val_docs} takes all; fix: fewer"]
-    return []
 
 
 def _essence(warning: str) -> str:

@@ -6,7 +6,6 @@ estimates documents, tokens and disk space from a small encoded sample. ``blocks
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -44,6 +43,7 @@ from tokenmill.sources.inputs import NO_MORE, InputList, Pipe, Selection, find_i
 from tokenmill.sources.source import SourceOptions
 from tokenmill.sources.stream import Ahead, open_stream
 from tokenmill.sources.text import divider_of
+from tokenmill.splits import TRAIN, VAL, SplitRule, one_sided
 from tokenmill.stores import InputFile
 from tokenmill.stores.durable import free_bytes
 from tokenmill.text.cuts import NOWHERE, CutRule
@@ -60,8 +60,6 @@ FETCHES = 4
 REFERENCE_COST = 20
 """Of a byte that the reference encodes, in bytes that the fast engine does: tiktoken, measured; the
 tokenizers library takes more."""
-LIKELY_EMPTY = 0.05
-"""A chance of an empty validation split that is told before the run."""
 MOST_LISTED = 20
 """Files, or folders of files, that ``plan`` lists one by one; ``--json`` has all."""
 MOST_NAMED = 5
@@ -82,7 +80,8 @@ class Plan:
     choice: Choice
     dtype: str
     budget: Budget
-    position_split: int | None
+    split_rule: SplitRule
+    """That of the spec, with the border where the corpus is one document."""
     estimate: Estimate | None = None
     told: list[str] = field(default_factory=list)
     """Warnings that were told before the run."""
@@ -127,22 +126,6 @@ class Plan:
         found = {name: library(name) for name in names}
         return {name: dict(entry) for name, entry in found.items() if entry is not None}
 
-    def split_rule(self) -> str:
-        """How the validation split is drawn, in words, for the manifest."""
-        spec = self.spec
-        if self.position_split is not None:
-            return (
-                "by position: one document, val begins at the safe cut at or near byte "
-                f"{self.position_split}"
-            )
-        if spec.val_fraction:
-            return f"by document: a seeded hash below {spec.val_fraction} is val"
-        if spec.val_tokens:
-            return f"by position: the first {spec.val_tokens} tokens are val"
-        if spec.val_docs:
-            return f"by position: the first {numbered(spec.val_docs, 'document')} go to val"
-        return "none: all documents are train"
-
     def blocks(self, start: Position = START) -> Iterator[Block]:
         """All blocks of all inputs from ``start`` on, in order."""
         options = self.source_options()
@@ -166,7 +149,7 @@ class Plan:
             dtype=self.dtype,
             end_of_text=vocabulary.end_of_text,
             largest_id=vocabulary.largest_id,
-            val_fraction=spec.val_fraction,
+            split=self.split_rule,
             seed=spec.seed,
             special_text=spec.special_text,
             check=check,
@@ -210,7 +193,7 @@ class Plan:
             seam_encoder,
             (special,) if special else (),
             self.budget.record_bytes,
-            self.position_split,
+            self.split_rule.border,
             self.spec.on_bad == "quarantine",
             self.spec.invalid_utf8 == "replace",
             special or None if self.spec.special_text == "error" else None,
@@ -272,14 +255,10 @@ class Plan:
         """The dataset's outline, as estimated."""
         assert self.estimate is not None
         spec, tokens = self.spec, self.estimate.tokens
-        val = min(tokens, spec.val_tokens or round(tokens * spec.val_fraction))
-        if spec.val_docs:
-            val = round(tokens * min(1.0, spec.val_docs / max(1, self.estimate.documents)))
-        if spec.val_fraction and self.position_split is None:
-            val = min(val, tokens) if self.estimate.documents * spec.val_fraction >= 1 else 0
-        shards = {"train": _shards(tokens - val, spec.shard_tokens)}
-        if spec.has_validation:
-            shards["val"] = _shards(val, spec.shard_tokens)
+        val = self.split_rule.expected(tokens, self.estimate.documents)
+        shards = {TRAIN: _shards(tokens - val, spec.shard_tokens)}
+        if self.split_rule.has_validation:
+            shards[VAL] = _shards(val, spec.shard_tokens)
         return Layout(shards, self.vocabulary.end_of_text, exact=False)
 
     def check_disk(self, out: Path, is_passing: bool = False, freed: int = 0) -> list[str]:
@@ -339,26 +318,14 @@ class Plan:
     def _split_warnings(self, layout: Layout) -> list[str]:
         """What is wrong with the validation split, as far as the estimate tells."""
         assert self.estimate is not None
-        documents = max(1, self.estimate.documents)
-        found = []
-        if self.spec.val_fraction and self.position_split is None:
-            chance = (1 - self.spec.val_fraction) ** documents
-            if chance > LIKELY_EMPTY:
-                found.append(
-                    f"the validation split may be empty, for --val-fraction "
-                    f"{self.spec.val_fraction:g} draws whole documents, and there are about "
-                    f"{format_count(documents)}; fix: {advised_split(documents)}"
-                )
-        if self.spec.is_split_by_position and 0 < layout.tokens("val") < layout.tokens():
-            share = layout.tokens("val") / layout.tokens()
+        doubt = self.split_rule.doubt(max(1, self.estimate.documents))
+        found = [doubt] if doubt else []
+        if self.split_rule.is_head and 0 < layout.tokens(VAL) < layout.tokens():
+            share = layout.tokens(VAL) / layout.tokens()
             first = self.inputs.files[0]
             sources = len({_source(file.path) for file in self.inputs.files})
             if sources > 1 and share * self.input_bytes <= first.size:
-                found.append(
-                    f"the validation split is the head of the corpus, and all of it comes from "
-                    f"{first.path}, one of {sources} sources; fix: --val-fraction "
-                    f"{max(1e-6, float(f'{share:.1g}')):g} draws documents from all of them"
-                )
+                found.append(one_sided(share, first.path, sources))
         return found
 
     def disk_warnings(self, out: Path, is_passing: bool = False, freed: int = 0) -> list[str]:
@@ -383,7 +350,7 @@ class Plan:
             "threads": self.budget.threads,
             "bytes_per_second": estimate.bytes_per_second,
             "seconds": estimate.seconds,
-            "split": self.split_rule(),
+            "split": self.split_rule.words(),
             "engine": self.engine,
             "engine_because": self.choice.why,
             "cuts_because": self.choice.why_cuts,
@@ -398,7 +365,7 @@ class Plan:
             self.engine_line(),
             self.summary(),
             f"disk: {format_bytes(need)} needed, {format_bytes(free)} free",
-            f"validation: {self.split_rule()}",
+            f"validation: {self.split_rule.words()}",
         ]
 
     def _listing(self) -> list[str]:
@@ -481,22 +448,13 @@ def make_plan(
         text_bytes=_likely_work(inputs, check),
         reads_parquet=any(file.kind == "parquet" for file in inputs.files),
     )
-    found = Plan(
-        spec,
-        inputs,
-        arguments,
-        vocabulary,
-        choice,
-        dtype,
-        budget(threads=threads),
-        None,
-        sizes=sizes,
-    )
+    rule, first = spec.split_rule, budget(threads=threads)
+    found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, first, rule, sizes=sizes)
     found.budget = _with_room_for_files(
         found, selection, partial(budget, threads=threads), threads, deadline
     )
     room = found.source_options().room
-    found.position_split = position_split_of(spec, inputs.files, choice.cuts, room)
+    found.split_rule = split_rule_of(spec, inputs.files, choice.cuts, room)
     return found
 
 
@@ -535,14 +493,13 @@ def _with_room_for_files(
         window -= 1
 
 
-def position_split_of(
-    spec: Spec, files: list[InputFile], cuts: CutRule, room: WindowRoom
-) -> int | None:
-    """Where train ends when the corpus is one document: a hash cannot divide it, and neither can
-    this where documents are never cut. To decompress it may take the memory of ``room``."""
+def split_rule_of(spec: Spec, files: list[InputFile], cuts: CutRule, room: WindowRoom) -> SplitRule:
+    """That of the spec; with the border where train ends when the corpus is one document: a hash
+    cannot divide it, and neither can this where documents are never cut. To decompress it may
+    take the memory of ``room``."""
     one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
     if not one or not spec.val_fraction or cuts == NOWHERE:
-        return None
+        return spec.split_rule
     if isinstance(files[0].place, Pipe):
         raise UsageError(
             "the end of a pipe cannot be the validation split",
@@ -553,7 +510,7 @@ def position_split_of(
     size = files[0].size
     if files[0].compression is not None:
         size = _text_size(files[0], spec.on_bad == "quarantine", room)
-    return max(1, size - round(size * spec.val_fraction))
+    return replace(spec.split_rule, border=spec.split_rule.border_in(size))
 
 
 def _text_size(file: InputFile, keeps_damaged: bool, room: WindowRoom) -> int:
@@ -574,17 +531,6 @@ def _likely_work(inputs: InputList, check: float) -> int | None:
     packed = [file for file in inputs.files if file.compression or file.kind == "parquet"]
     text = sum(file.size for file in inputs.files) + 2 * sum(file.size for file in packed)
     return round(text * (1 + check * REFERENCE_COST))
-
-
-def advised_split(documents: int) -> str:
-    """What to do where none of so many documents may be drawn: draw eight of them, of which none
-    comes once in three thousand times; or where that is too large a share, take the first."""
-    if documents == 1:
-        return "--val-tokens, for one 2048"
-    if documents < 40:
-        return "--val-docs 1, or --val-tokens"
-    digits = 10 ** math.ceil(math.log10(documents))
-    return f"--val-fraction {math.ceil(8 * digits / documents) / digits:g}"
 
 
 def _source(path: str) -> str:

@@ -21,8 +21,8 @@ from tokenmill.encoding.reference import Reference
 from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.output.folder import OutputFolder
-from tokenmill.output.router import Router
 from tokenmill.sources.block import Block
+from tokenmill.splits import SplitRouter
 from tokenmill.stores.claims import shares_a_stretch
 from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.durable import (
@@ -166,7 +166,8 @@ class _Rebuilding:
         origin, left = self._shard.origin, self._shard.tokens
         if not left:
             return
-        router, skip = Router.of(self._plan.spec, origin.val_left, origin.open_split), origin.skip
+        rule, skip = self._plan.split_rule, origin.skip
+        router = SplitRouter(rule, origin.val_left, origin.open_split)
         batches = self._batches(Position(origin.file, origin.state))
         try:
             for batch in batches:

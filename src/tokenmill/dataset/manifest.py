@@ -17,8 +17,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from tokenmill.batches import TRAIN, VAL
 from tokenmill.errors import DamageFound
+from tokenmill.splits import NAMES, TRAIN, VAL
 from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.side_files import MANIFEST, QUARANTINE, SHA256SUMS
 from tokenmill.units import numbered
@@ -259,7 +259,7 @@ def _nonsense(manifest: Manifest) -> str | None:
             return f"it calls {name} a shard"
     if len(set(names)) < len(names):
         return "it names a shard twice"
-    if any(shard.split not in (TRAIN, VAL) for shard in manifest.shards):
+    if any(shard.split not in NAMES for shard in manifest.shards):
         return f"a shard is neither {TRAIN} nor {VAL}"
     texts, numbers = ("name", "sha256", "pattern"), ("end_of_text", "largest_id")
     for key in (*texts, *numbers):

@@ -15,6 +15,7 @@ from typing import Any, TypedDict
 from tokenmill.errors import UsageError, choose_from
 from tokenmill.formats import Format, find_format
 from tokenmill.kinds.kind import KindRule
+from tokenmill.splits import NAMES, SplitRule
 from tokenmill.units import parse_count
 
 SPECIAL_TEXT = ("text", "token", "error")
@@ -141,14 +142,9 @@ class Spec:
         return tuple(KindRule.of(text) for text in self.kind or ())
 
     @property
-    def has_validation(self) -> bool:
-        """Is any of it for validation?"""
-        return bool(self.val_fraction) or self.is_split_by_position
-
-    @property
-    def is_split_by_position(self) -> bool:
-        """Is the head of the corpus for validation?"""
-        return bool(self.val_tokens or self.val_docs)
+    def split_rule(self) -> SplitRule:
+        """How the validation split is drawn."""
+        return SplitRule(self.val_fraction, self.seed, self.val_tokens, self.val_docs)
 
     def as_dict(self) -> dict[str, Any]:
         """The spec as plain data, for the manifest. What came with a later release is there only
@@ -179,7 +175,7 @@ def _check_name(name: str | None, layout: Format) -> None:
         raise UsageError(
             f"--name {name!r} cannot begin a file's name", fix="use letters, digits, . _ + and -"
         )
-    if layout.name == "build-nanogpt" and ("train" in name or "val" in name):
+    if layout.name == "build-nanogpt" and any(split in name for split in NAMES):
         raise UsageError(
             f"--name {name!r} contains the name of a split",
             why="build-nanogpt's loader takes every file whose name contains it",

@@ -17,8 +17,6 @@ import numpy as np
 from tokenmill.batches import (
     RAW_BYTES,
     TOO_LARGE,
-    TRAIN,
-    VAL,
     BadRecord,
     DocumentBatch,
     QuarantineLines,
@@ -31,6 +29,7 @@ from tokenmill.encoding.rules import EncodingRules
 from tokenmill.errors import EngineMismatch, InputError
 from tokenmill.memory import TooLarge
 from tokenmill.sources.block import Block
+from tokenmill.splits import TRAIN, VAL
 from tokenmill.text.cuts import EVERYWHERE, NOWHERE, BytesView, CutRule, find_cut, provable_cut
 from tokenmill.tokenizers.engines.engine import Engine, Tokens
 from tokenmill.tokenizers.vocabularies.vocabulary import END_OF_TEXT
@@ -360,12 +359,9 @@ class BlockEncoder:
         else:
             kept, starts = self._delimited(batch, ids, marks)
         borders = np.concatenate(([0], starts, [len(kept)])).astype(np.int64)
-        if not self._rules.val_fraction or batch.split is not None:
-            begins = borders[int(batch.continues) : -1]
-            default = (
-                batch.split if batch.split else (TRAIN if not self._rules.val_fraction else None)
-            )
-            return [TokenRun(default, kept, begins)]
+        if not rules.split.draws_documents:
+            split = batch.split or rules.split.default
+            return [TokenRun(split, kept, borders[int(batch.continues) : -1])]
         return self._split_runs(batch, kept, borders)
 
     def _delimited(

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import xxhash
-
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
+from tokenmill.splits import SplitRule
 from tokenmill.text.cuts import EVERYWHERE, CutRule
 from tokenmill.tokenizers.vocabularies.vocabulary import END_OF_TEXT
 
@@ -23,7 +22,7 @@ class EncodingRules:
     dtype: str
     end_of_text: int
     largest_id: int
-    val_fraction: float
+    split: SplitRule
     seed: int
     special_text: str
     check: float
@@ -41,7 +40,5 @@ class EncodingRules:
     """Bytes that the tokenizer makes of a text, about: ``Vocabulary.grown_bytes``."""
 
     def is_val(self, document: bytes) -> bool:
-        """Drawn by a seeded hash of the document's bytes (the first MiB of a longer one)."""
-        most = self.sizes.hashed
-        head = document if len(document) <= most else memoryview(document)[:most]
-        return xxhash.xxh3_64_intdigest(head, self.seed) < int(self.val_fraction * 2**64)
+        """Is the document drawn for validation?"""
+        return self.split.is_val(document, self.sizes.hashed)

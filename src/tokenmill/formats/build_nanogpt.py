@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from tokenmill.formats.format import Format, Layout, ShardDamage, TokenFile, plain_tokens
+from tokenmill.splits import TRAIN
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER_BYTES = 128
@@ -42,7 +43,7 @@ class BuildNanoGPT(Format):
         return plain_tokens(path, _HEADER_BYTES, "uint16", tokens)
 
     def warnings(self, layout: Layout) -> list[str]:
-        if layout.shards.get("train"):
+        if layout.shards.get(TRAIN):
             return []
         return [
             "there is no train shard: the first shard is for validation, and the corpus fits in "

@@ -19,6 +19,7 @@ from tokenmill.formats.format import (
     item_bytes,
     plain_tokens,
 )
+from tokenmill.splits import TRAIN
 
 HEADER_BYTES = 1024
 _KINDS = {"uint16": (20240520, 1), "uint32": (20240801, 7)}
@@ -71,7 +72,7 @@ class LlmC(Format):
                     f"num_processes*B*T+1 ({SMALLEST_SHARD} for 8 GPUs, B=64, T=1024), or training "
                     "aborts; fix: another --shard-tokens, or leave that file out"
                 )
-        if not layout.shards.get("train"):
+        if not layout.shards.get(TRAIN):
             found.append(
                 "there is no train shard: the corpus fits in the validation shard; fix: a smaller "
                 "--shard-tokens, or --val-fraction"

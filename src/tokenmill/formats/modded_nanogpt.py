@@ -9,6 +9,7 @@ from __future__ import annotations
 from tokenmill.errors import UsageError
 from tokenmill.formats.format import Layout
 from tokenmill.formats.llmc import LlmC
+from tokenmill.splits import TRAIN, VAL
 
 BOS_ID = 50256
 VAL_TOKENS = 10_485_760
@@ -32,15 +33,15 @@ class ModdedNanoGPT(LlmC):
     def warnings(self, layout: Layout) -> list[str]:
         found = []
         about = "holds" if layout.exact else "will hold about"
-        trains = len(layout.shards.get("train", []))
+        trains = len(layout.shards.get(TRAIN, []))
         if trains < 2:
             found.append(
                 f"the dataset {about} {trains} train shards, and modded-nanogpt opens two at the "
                 "start; fix: a smaller --shard-tokens"
             )
-        if layout.tokens("val") <= VAL_TOKENS:
+        if layout.tokens(VAL) <= VAL_TOKENS:
             found.append(
-                f"the validation split {about} {layout.tokens('val')} tokens, and modded-nanogpt "
+                f"the validation split {about} {layout.tokens(VAL)} tokens, and modded-nanogpt "
                 f"validates on {VAL_TOKENS}; fix: --val-tokens 11M or more"
             )
         return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokenmill.formats.format import Format, Layout, TokenFile, plain_tokens
+from tokenmill.splits import VAL
 from tokenmill.units import numbered
 
 BLOCK_SIZE = 1024
@@ -40,7 +41,7 @@ class NanoGPT(Format):
         found = []
         for split in layout.shards:
             tokens = layout.tokens(split)
-            if tokens <= BLOCK_SIZE and (tokens or split != "val"):  # none at all is told of all
+            if tokens <= BLOCK_SIZE and (tokens or split != VAL):  # none at all is told of all
                 about = "holds" if layout.exact else "will hold about"
                 found.append(
                     f"{split}.bin {about} {numbered(tokens, 'token')}, and nanoGPT cannot draw "
@@ -54,7 +55,7 @@ def _more(total: int, split: str) -> str:
     of few: none of them may be drawn; and the head of a small one leaves too little for training.
     """
     wanted = 2 * BLOCK_SIZE
-    if split == "val" and total > 2 * wanted:
+    if split == VAL and total > 2 * wanted:
         return f"--val-tokens {max(wanted, total // 20)}"
     return f"more text: {wanted} tokens for each split at least"
 

@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokenmill.batches import TRAIN, VAL, Counts
+from tokenmill.batches import Counts
 from tokenmill.dataset.identity import identity
 from tokenmill.dataset.manifest import (
     MANIFEST,
@@ -36,6 +36,7 @@ from tokenmill.output.asked import Asked
 from tokenmill.output.journal import JOURNAL, Checkpoint, Log, RunBegun, read_journal
 from tokenmill.output.journal import VERSION as JOURNAL_VERSION
 from tokenmill.output.uploads import Uploads
+from tokenmill.splits import NAMES
 from tokenmill.stores import InputFile
 from tokenmill.stores.claims import Claims, is_own
 from tokenmill.stores.disk_reads import read_small
@@ -506,7 +507,7 @@ def _sums_of(folder: Path) -> dict[str, str]:
 def _doubt(log: Log, at: Checkpoint, plan: Asked) -> str | None:
     """What a checkpoint tells that cannot be, in words: its file may have been changed."""
     spec = plan.spec
-    splits = [VAL, TRAIN] if spec.has_validation else [TRAIN]
+    splits = spec.split_rule.names
     if set(at.counts) != set(vars(Counts())):
         return f"it counts {', '.join(at.counts)[:200]}"
     numbers = [*at.counts.values(), *at.numbers.values(), *at.reasons.values(), at.done_bytes]
@@ -535,7 +536,7 @@ def would_write(spec: Spec, name: str) -> bool:
     """Would a run with that spec write a file of that name?"""
     layout = spec.layout
     number = None if spec.shard_tokens is None else 0
-    firsts = [layout.file_name(spec.name, split, number) for split in ("train", "val")]
+    firsts = [layout.file_name(spec.name, split, number) for split in NAMES]
     if number is None:
         return name in firsts
     stem = re.escape(layout.suffix)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 
-from tokenmill.batches import VAL
 from tokenmill.dataset.manifest import Origin, Shard
 from tokenmill.dataset.spec import Spec
 from tokenmill.formats import Format
 from tokenmill.output.journal import OpenFile
+from tokenmill.splits import NAMES
 from tokenmill.stores.durable import StagedFile
 
 if TYPE_CHECKING:
@@ -120,4 +120,4 @@ class Numbers:
 
 def in_order(shards: list[Shard]) -> list[Shard]:
     """As the manifest lists them: the splits one by one, validation first."""
-    return sorted(shards, key=lambda shard: shard.split != VAL)
+    return sorted(shards, key=lambda shard: NAMES.index(shard.split))

@@ -16,14 +16,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tokenmill.batches import START, TRAIN, VAL, Position, TokenBatch
+from tokenmill.batches import START, Position, TokenBatch
 from tokenmill.dataset.manifest import QUARANTINE, Origin, Shard
 from tokenmill.dataset.spec import Spec
 from tokenmill.output.journal import Checkpoint, Encoded, Journal, Log, OpenFile, ShardDone
 from tokenmill.output.quarantine import QuarantineWriter
-from tokenmill.output.router import Router
 from tokenmill.output.shards import Numbers, OpenShard, SplitWriter, in_order
 from tokenmill.output.uploads import MOST_WAITING, Uploads
+from tokenmill.splits import SplitRouter
 from tokenmill.stores.durable import StagedFile, check_partial, sync_folder
 
 _Done = TypeVar("_Done")
@@ -52,11 +52,11 @@ class DatasetWriter:
         if uploads is not None:
             uploads.note = lambda entry: self._submit(journal.append, entry).result()
         self.wants_checkpoint = False
-        self._router = Router.of(spec)
-        splits = [VAL, TRAIN] if spec.has_validation else [TRAIN]
-        self._numbers = Numbers(shared=bool(spec.val_tokens))
+        rule = spec.split_rule
+        self._router = SplitRouter(rule)
+        self._numbers = Numbers(shared=bool(rule.tokens))
         self._splits = {
-            split: SplitWriter(split, folder, spec, dtype, self._numbers) for split in splits
+            split: SplitWriter(split, folder, spec, dtype, self._numbers) for split in rule.names
         }
         self._quarantine = QuarantineWriter(folder)
         self._journal = journal
@@ -76,7 +76,7 @@ class DatasetWriter:
         """Go on from the journal's last checkpoint. Raises TokenmillError."""
         at = log.checkpoint
         assert at is not None
-        self._router = Router.of(self._spec, at.val_left, at.open_split)
+        self._router = SplitRouter(self._spec.split_rule, at.val_left, at.open_split)
         self._numbers.following.update(at.numbers)
         self._position = Position(at.file, at.state)
         for shard in log.shards[: at.shards]:

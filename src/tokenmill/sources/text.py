@@ -15,8 +15,6 @@ from tokenmill.batches import (
     INVALID_UTF8,
     SPECIAL_TEXT,
     TAKEN_OUT,
-    TRAIN,
-    VAL,
     Counts,
     DocumentBatch,
     State,
@@ -27,6 +25,7 @@ from tokenmill.sources.bad_records import bad_record, check_utf8, damage_block, 
 from tokenmill.sources.block import Block, resumed
 from tokenmill.sources.source import Sample, SourceOptions, opened
 from tokenmill.sources.stream import ByteStream, Excerpt
+from tokenmill.splits import split_at
 from tokenmill.stores import InputFile
 from tokenmill.text import utf8
 from tokenmill.text.cuts import NOWHERE, Cut, UnbrokenRun, find_cut, whole_characters
@@ -310,15 +309,11 @@ class TextSource:
                 after=state,
                 continues=before["continues"],
                 unfinished=inside,
-                split=self._split_at(start),
+                split=split_at(start, self._options.position_split),
                 seam_before=before["seam"],
                 seam_after=cut.seam[0] if cut and cut.seam else None,
             )
         stream.finish()
-
-    def _split_at(self, start: int) -> str | None:
-        border = self._options.position_split
-        return None if border is None else TRAIN if start < border else VAL
 
     def _next(self, stream: ByteStream, start: int) -> tuple[Cut | None, bool]:
         """Where the block that begins at ``start`` ends, and whether that is inside a document."""
