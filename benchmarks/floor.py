@@ -59,9 +59,6 @@ class Held:
     seam_before: int | None = None
     seam_after: int | None = None
 
-    def read(self) -> DocumentBatch:
-        return self.batch
-
 
 def consume(plan: Plan, make_function: Callable[[], Callable[[Any], Any]], items: Any) -> None:
     mapped = OrderedMap(make_function, items, plan.budget.threads, plan.budget.window)
@@ -71,9 +68,15 @@ def consume(plan: Plan, make_function: Callable[[], Callable[[Any], Any]], items
 
 
 def held_blocks(plan: Plan) -> Iterator[Held]:
-    for block in plan.blocks():
-        batch = block.read()
+    corpus = plan.corpus()
+    for block in corpus.blocks():
+        batch = corpus.read(block)
         yield Held(batch, block.size, block.where, block.seam_before, block.seam_after)
+
+
+def held_batch(block: Any) -> DocumentBatch:
+    batch: DocumentBatch = block.batch
+    return batch
 
 
 def encoders(plan: Plan) -> Callable[[], Callable[[Any], TokenBatch]]:
@@ -89,7 +92,9 @@ def encoders(plan: Plan) -> Callable[[], Callable[[Any], TokenBatch]]:
         0.0,
     )
     reference = Reference(vocabulary)
-    return lambda: BlockEncoder(rules, make_engine(plan.engine, vocabulary), reference).encode
+    return lambda: (
+        BlockEncoder(rules, make_engine(plan.engine, vocabulary), reference, held_batch).encode
+    )
 
 
 def stage_seconds(stage: str, source: Path, out: Path) -> float:
@@ -103,7 +108,8 @@ def stage_seconds(stage: str, source: Path, out: Path) -> float:
     plan = make_plan([str(source)], Spec.of({}))
     if stage == "read":
         began = time.perf_counter()
-        consume(plan, lambda: lambda block: block.read() and None, plan.blocks())
+        corpus = plan.corpus()
+        consume(plan, lambda: lambda block: corpus.read(block) and None, corpus.blocks())
         return time.perf_counter() - began
     held = list(held_blocks(plan))
     if stage == "encode":

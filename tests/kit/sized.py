@@ -6,16 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tests.kit.troubled import shrunk as shrunk
 from tokenmill.commands.prepare import prepare_sized
 from tokenmill.dataset.manifest import Manifest
 from tokenmill.sizes import Sizes
-
-
-def shrunk(block: int, **others: int) -> Sizes:
-    """Blocks of about `block` bytes, and all other sizes of the sources to go with that."""
-    sizes = {"hashed": block // 2, "reach": block // 2, "large_row_group": 4 * block,
-             "batch": block // 2}  # fmt: skip
-    return Sizes(**{"block": block, **sizes, **others})
 
 
 def prepare(

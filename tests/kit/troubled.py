@@ -30,7 +30,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.kit.sized import shrunk
 from tokenmill.cli import main as cli
 from tokenmill.cli import prepare as cli_prepare
 from tokenmill.commands import prepare
@@ -38,7 +37,7 @@ from tokenmill.dataset.manifest import Shard
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.memory import Budget
 from tokenmill.output import folder, journal, lease, uploads
-from tokenmill.sizes import DEFAULT_SIZES
+from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.stores import durable
 from tokenmill.tokenizers import engines
 from tokenmill.tokenizers.engines.engine import Engine, Tokens
@@ -46,6 +45,13 @@ from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 Make = Callable[[Vocabulary], Engine]
 _hogs = True
+
+
+def shrunk(block: int, **others: int) -> Sizes:
+    """Blocks of about `block` bytes, and all other sizes of the sources to go with that."""
+    sizes = {"hashed": block // 2, "reach": block // 2, "large_row_group": 4 * block,
+             "batch": block // 2}  # fmt: skip
+    return Sizes(**{"block": block, **sizes, **others})
 
 
 def hog() -> None:

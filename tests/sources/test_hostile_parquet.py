@@ -66,7 +66,7 @@ def test_a_block_has_no_more_pieces_and_text_than_memory_has_room_for(tmp_path: 
     options = {"use_dictionary": True, "dictionary_pagesize_limit": 1 << 30, "store_schema": False}
     pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet", **options)
     plan = make_plan([str(tmp_path / "a.parquet")], Spec.of({}), "tiktoken", 240 * MB, 1)
-    blocks = [block.pieces for block in plan.blocks() if isinstance(block, ParquetBlock)]
+    blocks = [block.pieces for block in plan.corpus().blocks() if isinstance(block, ParquetBlock)]
     assert sum(piece.rows for pieces in blocks for piece in pieces or ()) == 20_012
     assert 1000 < max(len(pieces or ()) for pieces in blocks) <= 2048
     assert max(sum(piece.array.nbytes for piece in pieces or ()) for pieces in blocks) < 2.7 * MB

@@ -21,8 +21,9 @@ from tokenmill.sizes import Sizes
 def seen(plan: Plan, start: Position) -> list[tuple[Any, ...]]:
     """What can be seen of each block from `start` on."""
     found: list[tuple[Any, ...]] = []
-    for each in plan.blocks(start):
-        batch = each.read()
+    corpus = plan.corpus()
+    for each in corpus.blocks(start):
+        batch = corpus.read(each)
         found.append(
             (
                 each.where, each.end, each.size, each.seam_before, each.seam_after,

@@ -68,8 +68,9 @@ def read(*paths: Path, **options: Any) -> Reading:
     """All blocks, in order, documents that go on from one block to the next joined."""
     found = Reading()
     going_on = False
-    for each in plan_of(*paths, **options).blocks():
-        batch = each.read()
+    corpus = plan_of(*paths, **options).corpus()
+    for each in corpus.blocks():
+        batch = corpus.read(each)
         assert batch.continues == going_on or not batch.documents
         if batch.documents and batch.continues:
             found.documents[-1] += batch.documents.pop(0)
@@ -288,8 +289,9 @@ def encoded(path: Path, options: dict[str, Any]) -> tuple[list[int], Reading, in
     plan = plan_of(path, sizes=SMALL, **options)
     rules = EncodingRules("none", "uint16", 50256, 50256, SplitRule(), 0, "text", 0.0, sizes=SMALL)
     engine = make_engine(plan.engine, plan.vocabulary)
-    encoder = BlockEncoder(rules, engine, Reference(plan.vocabulary))
-    tokens = [encoder.encode(each) for each in plan.blocks()]
+    corpus = plan.corpus()
+    encoder = BlockEncoder(rules, engine, Reference(plan.vocabulary), corpus.read)
+    tokens = [encoder.encode(each) for each in corpus.blocks()]
     ids = [int(i) for batch in tokens for run in batch.runs for i in run.ids]
     return ids, read(path, sizes=SMALL, **options), len(tokens)
 
@@ -593,13 +595,14 @@ def test_an_io_error_is_tried_again_and_never_quarantined(
     monkeypatch.setattr(disk_reads, "PAUSE_SECONDS", 0)
     path = tmp_path / "c.txt"
     path.write_bytes(b"some text")
-    blocks = list(plan_of(path, **QUARANTINE).blocks())
+    corpus = plan_of(path, **QUARANTINE).corpus()
+    blocks = list(corpus.blocks())
     monkeypatch.setattr(os, "pread", failing(times, os.pread))
     if times < disk_reads.TRIES:
-        assert blocks[0].read().documents == [b"some text"]
+        assert corpus.read(blocks[0]).documents == [b"some text"]
     else:
         with pytest.raises(InputError, match=r"c\.txt, byte 0"):
-            blocks[0].read()
+            corpus.read(blocks[0])
 
 
 @pytest.mark.parametrize("kind", ["txt", "jsonl", "parquet"])
@@ -609,8 +612,9 @@ def test_a_file_that_is_cut_while_it_is_read_is_an_error(kind: str, tmp_path: Pa
     plan = plan_of(path, **QUARANTINE)
     os.truncate(path, path.stat().st_size // 2)
     with pytest.raises(InputError):
-        for each in plan.blocks():
-            each.read()
+        corpus = plan.corpus()
+        for each in corpus.blocks():
+            corpus.read(each)
 
 
 # --- positions ---------------------------------------------------------------------------------

@@ -165,7 +165,8 @@ def test_a_distant_file_has_the_documents_of_a_near_one(suffix: str, tmp_path: P
     far = dataclasses.replace(near, place=place)
 
     def documents(file: InputFile, ahead: Ahead | None) -> list[list[bytes]]:
-        return [block.read().documents for block in open_source(file, options(ahead)).blocks()]
+        source = open_source(file, options(ahead))
+        return [source.read(block).documents for block in source.blocks()]
 
     expected = documents(near, None)
     assert documents(far, Ahead(1024 * 1024, 4)) == expected
@@ -185,11 +186,14 @@ def test_distant_files_go_on_from_any_block(tmp_path: Path) -> None:
         (near,) = find_inputs([str(path)]).files
         far = dataclasses.replace(near, place=DistantPlace())
         wanted = options(Ahead(300_000, 3))
-        blocks = list(open_source(near, wanted).blocks())
-        expected = [block.read().documents for block in open_source(near, wanted).blocks()]
+        source = open_source(near, wanted)
+        blocks = list(source.blocks())
+        ends = [block.after for block in blocks]
+        expected = [source.read(block).documents for block in blocks]
         at = len(blocks) // 2
-        resumed = open_source(far, wanted).blocks(blocks[at].after)
-        assert [block.read().documents for block in resumed] == expected[at + 1 :]
+        source = open_source(far, wanted)
+        found = [source.read(block).documents for block in source.blocks(ends[at])]
+        assert found == expected[at + 1 :]
 
 
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
@@ -211,7 +215,7 @@ def test_the_next_files_are_opened_ahead_and_come_in_order(tmp_path: Path) -> No
     files = [(dataclasses.replace(file, place=place), None) for file in near]
     found = []
     for source, state in opened_ahead(files, options(Ahead(1000, 2))):
-        found += [block.read().documents for block in source.blocks(state)]
+        found += [source.read(block).documents for block in source.blocks(state)]
     assert found == [[b"text %d" % number] for number in range(20)]
 
 

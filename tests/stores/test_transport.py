@@ -250,7 +250,8 @@ def first_head(path: Path, **options: Any) -> str:
     chosen: Any = {"val_fraction": 0.5, **options}
     plan = make_plan([str(path)], Spec.of(chosen))
     plan.split_rule = plan.spec.split_rule  # as among several files
-    return digest(next(plan.blocks()).read().documents[0])
+    corpus = plan.corpus()
+    return digest(corpus.read(next(corpus.blocks())).documents[0])
 
 
 @pytest.mark.parametrize("documents", ["file", "separator:@@"])

@@ -213,10 +213,11 @@ class Reading:
 def read(plan: Plan, start: Position = START) -> Reading:
     """All blocks from a place on; what goes on from one block to the next stays in pieces."""
     found, going_on = Reading(), None
-    for block in plan.blocks(start):
+    corpus = plan.corpus()
+    for block in corpus.blocks(start):
         found.ends.append(block.end)
         found.steps.append((len(found.documents), len(found.bad)))
-        batch = block.read()
+        batch = corpus.read(block)
         if batch.documents and going_on not in (None, batch.continues):
             raise Broken("a document goes on that was not left open, or the other way round")
         if batch.documents:

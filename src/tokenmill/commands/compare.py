@@ -178,7 +178,8 @@ class Comparison:
         self._folder, self._dataset = folder, dataset
         self._rules = self._plan.rules(check=0)
         self._reference = Reference(vocabulary)
-        self._encoder = BlockEncoder(self._rules, engine, self._reference)
+        self._corpus = plan.corpus()
+        self._encoder = BlockEncoder(self._rules, engine, self._reference, self._corpus.read)
         self._open = TRAIN
         self.compared = self.compared_bytes = self.documents = 0
 
@@ -201,8 +202,8 @@ class Comparison:
 
     def _differences(self) -> Iterator[Problem]:
         streams = self._streams()
-        for number, block in enumerate(self._plan.blocks()):
-            batch = block.read()
+        for number, block in enumerate(self._corpus.blocks()):
+            batch = self._corpus.read(block)
             chosen = set(drawn(batch.documents, self._share, f"{self._seed}:{number}"))
             for name, pieces in self._divided(batch, streams).items():
                 yield from self._follow(streams[name], pieces, chosen, block)

@@ -1,7 +1,7 @@
 """The plan: what will be done, made from the spec and the inputs; it writes nothing.
 
 A plan knows the files, the vocabulary, the dtype and how the validation split is drawn, and it
-estimates documents, tokens and disk space from a small encoded sample. ``blocks()`` is the work.
+estimates documents, tokens and disk space from a small encoded sample. ``corpus()`` is the work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tokenmill.batches import START, Position
 from tokenmill.commands.estimate import SAMPLES, Estimate, estimate_of, samples_of
 from tokenmill.dataset.identity import fingerprint, identity
 from tokenmill.dataset.spec import Spec
@@ -37,7 +36,7 @@ from tokenmill.memory import (
 )
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block, Tails
-from tokenmill.sources.corpus import opened_ahead
+from tokenmill.sources.corpus import Corpus
 from tokenmill.sources.heads import look_at, needs_at_once, refuse_unusable
 from tokenmill.sources.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
 from tokenmill.sources.source import SourceOptions
@@ -126,16 +125,9 @@ class Plan:
         found = {name: library(name) for name in names}
         return {name: dict(entry) for name, entry in found.items() if entry is not None}
 
-    def blocks(self, start: Position = START) -> Iterator[Block]:
-        """All blocks of all inputs from ``start`` on, in order."""
-        options = self.source_options()
-        files = self.inputs.files[start.file :]
-        states = [start.state, *[None] * len(files)]
-        sources = opened_ahead(zip(files, states, strict=False), options)
-        for number, (source, state) in enumerate(sources, start.file):
-            for block in source.blocks(state):
-                block.file_number = number
-                yield block
+    def corpus(self) -> Corpus:
+        """The blocks of all inputs, to be walked through once."""
+        return Corpus(self.inputs.files, self.source_options())
 
     def weight(self, block: Block) -> int:
         """How many blocks of the usual size one is."""

@@ -30,7 +30,7 @@ from tokenmill.commands.signature import checked, command_words, described, path
 from tokenmill.dataset.manifest import QUARANTINE, Input, Manifest, Shard
 from tokenmill.dataset.spec import Spec, SpecOptions
 from tokenmill.encoding.cache_limit import CacheGovernor
-from tokenmill.encoding.crash_isolation import careful
+from tokenmill.encoding.crash_isolation import SuspectReader, careful
 from tokenmill.encoding.encoder import BlockEncoder
 from tokenmill.encoding.reference import Reference
 from tokenmill.encoding.rules import EncodingRules
@@ -59,6 +59,7 @@ from tokenmill.output.uploads import Uploads
 from tokenmill.output.writer import DatasetWriter
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block
+from tokenmill.sources.corpus import Corpus
 from tokenmill.sources.inputs import Selection, settled
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked
@@ -535,19 +536,21 @@ class Preparation:
 
     def _batches(self, start: Position) -> OrderedMap[Block, tuple[TokenBatch, Position]]:
         budget, rules = self.plan.budget, self.plan.rules(self._check)
-        reference, calls = self._reference, self.plan.calls
+        reference, calls, corpus = self._reference, self.plan.calls, self.plan.corpus()
 
         def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
-            encoder = BlockEncoder(rules, self._engine(), reference, self._caches.look, calls)
+            encoder = BlockEncoder(
+                rules, self._engine(), reference, corpus.read, self._caches.look, calls
+            )
             self._caches.watch(encoder)
             encode: Callable[[Block], TokenBatch] = encoder.encode
             if self.options.attempt.is_careful:
-                encode = self._careful(encoder, rules, reference)
+                encode = self._careful(encoder, rules, corpus)
             return lambda block: (encode(block), block.end)
 
         return OrderedMap(
             make_function,
-            self.plan.blocks(start),
+            corpus.blocks(start),
             budget.threads,
             1 if self.options.attempt.is_careful else budget.window,
             self.plan.weight,
@@ -560,13 +563,14 @@ class Preparation:
         return self._is_late() and (self._blocks > 0 or GATE.retries > 0)
 
     def _careful(
-        self, encoder: BlockEncoder, rules: EncodingRules, reference: Reference
+        self, encoder: BlockEncoder, rules: EncodingRules, corpus: Corpus
     ) -> Callable[[Block], TokenBatch]:
         engine = make_engine(self.plan.vocabulary.reference, self.plan.vocabulary)
-        slow = BlockEncoder(rules, engine, reference)
-        hand = Hand(hand_path(self.out))
+        attempt, hand = self.options.attempt, Hand(hand_path(self.out))
         is_strict = self.plan.spec.on_bad == "stop"
-        return careful(encoder, slow, engine, self.options.attempt, hand, is_strict)
+        suspects = SuspectReader(corpus.read, engine, hand, attempt.condemned, is_strict)
+        slow = BlockEncoder(rules, engine, self._reference, suspects.read)
+        return careful(encoder, slow, attempt, hand)
 
     def _publish(self, shards: list[Shard], encoded: Encoded) -> Manifest:
         """Everything is encoded: name the files, and say so. Can be done again from the middle."""

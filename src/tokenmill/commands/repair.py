@@ -186,16 +186,18 @@ class _Rebuilding:
     def _batches(self, start: Position) -> OrderedMap[Block, TokenBatch]:
         plan = self._plan
         rules, reference = plan.rules(check=0), Reference(plan.vocabulary)
-        caches, calls = CacheGovernor(plan.budget), plan.calls
+        caches, calls, corpus = CacheGovernor(plan.budget), plan.calls, plan.corpus()
 
         def make_function() -> Callable[[Block], TokenBatch]:
-            encoder = BlockEncoder(rules, plan.make_engine(), reference, caches.look, calls)
+            encoder = BlockEncoder(
+                rules, plan.make_engine(), reference, corpus.read, caches.look, calls
+            )
             caches.watch(encoder)
             return encoder.encode
 
         return OrderedMap(
             make_function,
-            plan.blocks(start),
+            corpus.blocks(start),
             plan.budget.threads,
             plan.budget.window,
             plan.weight,

@@ -45,17 +45,19 @@ LARGE_PIECE = 512 * 1024
 
 
 class BlockEncoder:
-    """Encodes blocks with one engine, for one thread at a time."""
+    """Encodes blocks with one engine, for one thread at a time; ``read`` gives their documents."""
 
     def __init__(
         self,
         rules: EncodingRules,
         engine: Engine,
         reference: Reference,
+        read: Callable[[Block], DocumentBatch],
         after_call: Callable[[BlockEncoder], None] = lambda encoder: None,
         calls: Calls | None = None,
     ) -> None:
         self._rules = rules
+        self._read = read
         self._after_call = after_call
         self._engine = engine
         self._calls = calls or Calls()
@@ -78,7 +80,7 @@ class BlockEncoder:
     def encode(self, block: Block) -> TokenBatch:
         """The block's tokens, delimiters in place. Raises InputError, EngineMismatch."""
         began = time.perf_counter()
-        batch = block.read()
+        batch = self._read(block)
         if self._rules.cuts == NOWHERE:
             self._leave_out_too_large(batch, block)
         was_read = time.perf_counter()

@@ -1,8 +1,8 @@
 """How bytes divide into records: one file a kind of input.
 
 A source turns a file into *blocks*: pieces that can be encoded alone and give the same ids
-wherever they are encoded. ``blocks()`` walks through the file once, cheaply and in order; a
-block's ``read()`` does the heavy part and is called from any thread. Blocks follow from the input
+wherever they are encoded. ``blocks()`` walks through the file once, cheaply and in order;
+``read(block)`` does the heavy part and is called from any thread. Blocks follow from the input
 alone, never from the number of threads or the memory.
 
 To add a source: one file here, one line in ``SOURCES``, a suffix in ``kinds.kind.KINDS``.

@@ -38,7 +38,9 @@ class BadBlock(Block):
     def text_bytes(self) -> int:
         return 0
 
-    def read(self) -> DocumentBatch:
+    @property
+    def batch(self) -> DocumentBatch:
+        """All that there is to read."""
         # A document that was going on ends here: an empty rest.
         documents = [b""] if self.continues else []
         return DocumentBatch(documents, self.continues, split=self.split, bad=[self.record])

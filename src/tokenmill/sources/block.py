@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tokenmill.batches import DocumentBatch, Position, State
+from tokenmill.batches import Position, State
 from tokenmill.errors import TokenmillError
 
 
@@ -55,6 +55,10 @@ def resumed(state: State | None, first: State) -> State:
 class Block(ABC):
     """A piece of input that can be encoded alone; ``size`` is its share of the file on disk.
 
+    It is plain data, and holds no source, so that it may go to another process: the source that
+    made it reads it, or any other of the same file. What only the one who walks through the file
+    can read is in it, and is let go when it is read: a block is read once.
+
     ``after`` is the state from which its source goes on with the next block, ``file_number`` the
     place of its file among the inputs. ``seam_before`` and ``seam_after`` are the tokens that must
     stand at its ends, where it was cut inside an unbroken run.
@@ -80,7 +84,3 @@ class Block(ABC):
     @abstractmethod
     def text_bytes(self) -> int:
         """About how much text it holds."""
-
-    @abstractmethod
-    def read(self) -> DocumentBatch:
-        """Its documents. Called once, from any thread. Raises InputError."""

@@ -1,20 +1,94 @@
-"""The files of a run, one after the other; remote ones are opened before they are needed."""
+"""The files of a run, one after the other; remote ones are opened before they are needed.
+
+A ``Corpus`` is the blocks of all of them and what reads a block. Where it made the block itself,
+the source that did reads it: a file is held open, and its footer in memory, until its last block
+was read. Where the block comes from elsewhere, it opens the file for itself.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tokenmill.batches import State
+from tokenmill.batches import START, DocumentBatch, Position, State
 from tokenmill.sources import open_source
+from tokenmill.sources.block import Block
 from tokenmill.sources.source import Source, SourceOptions
 from tokenmill.stores import InputFile
 from tokenmill.stores.readahead import in_background
 
 _MOST_OPENED = 8
+_MOST_KEPT = 2
+"""Of the files that were opened only to read blocks from elsewhere: these come in order, nearly."""
+
+
+@dataclass
+class _Opened:
+    """A file's source; how many of its blocks are not yet read; are there none to come?"""
+
+    source: Source
+    unread: int = 0
+    is_walked: bool = False
+
+
+class Corpus:
+    """All blocks of all files, in order, and their documents."""
+
+    def __init__(self, files: Sequence[InputFile], options: SourceOptions) -> None:
+        self._files = files
+        self._options = options
+        self._lock = threading.Lock()
+        self._opened: dict[int, _Opened] = {}
+        self._visited: dict[int, Source] = {}
+
+    def blocks(self, start: Position = START) -> Iterator[Block]:
+        """The blocks from ``start`` on; by one thread."""
+        files = self._files[start.file :]
+        states = [start.state, *[None] * len(files)]
+        sources = opened_ahead(zip(files, states, strict=False), self._options)
+        for number, (source, state) in enumerate(sources, start.file):
+            opened = self._opened[number] = _Opened(source)
+            for block in source.blocks(state):
+                block.file_number = number
+                with self._lock:
+                    opened.unread += 1
+                yield block
+            with self._lock:
+                opened.is_walked = True
+                self._forget(number)
+
+    def read(self, block: Block) -> DocumentBatch:
+        """The documents of a block, once; by any thread. Raises InputError."""
+        number = block.file_number
+        try:
+            return self._source(number).read(block)
+        finally:
+            with self._lock:
+                if number in self._opened:
+                    self._opened[number].unread -= 1
+                    self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        opened = self._opened[number]
+        if opened.is_walked and not opened.unread:
+            del self._opened[number]
+
+    def _source(self, number: int) -> Source:
+        with self._lock:
+            if number in self._opened:
+                return self._opened[number].source
+            source = self._visited.pop(number, None)
+            if source is None:
+                source = open_source(self._files[number], self._options)
+            self._visited[number] = source
+            while len(self._visited) > _MOST_KEPT:
+                del self._visited[next(iter(self._visited))]
+            return source
 
 
 def opened_ahead(

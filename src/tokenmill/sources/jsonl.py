@@ -84,22 +84,31 @@ class BadLine(Exception):
 class JsonlBlock(Block):
     """Whole lines of a file; ``lines_before`` is known where it can be read only in sequence."""
 
-    source: JsonlSource
+    path: str
     excerpt: Excerpt
     lines_before: int | None
 
     @property
     def where(self) -> str:
-        return f"{self.source.file.path}, byte {self.excerpt.start}"
+        return f"{self.path}, byte {self.excerpt.start}"
 
     @property
     def text_bytes(self) -> int:
         return self.excerpt.stop - self.excerpt.start
 
-    def read(self) -> DocumentBatch:
-        text = self.excerpt.take()
+
+class _Lines:
+    """The lines from byte ``start`` of a file on, decoded; ``lines_before`` them, where known."""
+
+    def __init__(self, source: JsonlSource, start: int, lines_before: int | None) -> None:
+        self.source = source
+        self.start = start
+        self.lines_before = lines_before
+
+    def documents(self, text: bytes) -> DocumentBatch:
+        """What the lines give."""
         batch = DocumentBatch([])
-        offset = self.excerpt.start
+        offset = self.start
         if offset == 0 and text.startswith(BYTE_ORDER_MARK):
             text = text[len(BYTE_ORDER_MARK) :]
             offset = len(BYTE_ORDER_MARK)
@@ -258,7 +267,7 @@ class JsonlBlock(Block):
         return text
 
     def _line_number(self, number: int) -> int:
-        return self.source.line_number(self.excerpt.start, self.lines_before) + number
+        return self.source.line_number(self.start, self.lines_before) + number
 
     def _error(self, bad: BadLine, offset: int, number: int) -> InputError:
         place = f"{self.source.file.path}:{self._line_number(number)}, byte {offset + bad.place}"
@@ -441,6 +450,7 @@ class JsonlSource:
         self._raw_decoder, self._raw_of = _raw_decoder(options.text_key)
         self.options = options
         self._stream: ByteStream | None = None
+        self._reader: ByteStream | None = None
 
     def raw_text(self, line: bytes) -> bytes | None:
         """The text's JSON as it stands in a line; None where it is missing. Raises what msgspec
@@ -462,10 +472,7 @@ class JsonlSource:
         lines = _lines(text[offset:])
         for number, line in enumerate(lines):
             if line.strip(b" \t\r\n") and (line.endswith(b"\n") or is_whole):
-                block = JsonlBlock(
-                    source=self, excerpt=Excerpt(0, 0, None, b""), lines_before=0, size=0, after={}
-                )
-                block.check_text(line, offset, number)
+                _Lines(self, 0, 0).check_text(line, offset, number)
                 return True
             offset += len(line)
         return is_whole
@@ -510,13 +517,28 @@ class JsonlSource:
             else:
                 lines = None
             state = {"position": excerpt.stop, "disk": disk, "lines": lines}
+            if not excerpt.is_held:
+                self._reader = stream
             yield JsonlBlock(
-                source=self,
+                path=self.file.path,
                 excerpt=excerpt,
                 size=disk - before,
                 after=state,
                 lines_before=lines_before,
             )
+
+    def read(self, block: Block) -> DocumentBatch:
+        if isinstance(block, BadBlock):
+            return block.batch
+        assert isinstance(block, JsonlBlock)
+        text = block.excerpt.take(self._text)
+        return _Lines(self, block.excerpt.start, block.lines_before).documents(text)
+
+    def _text(self) -> ByteStream:
+        """The text, where it can be read in any order."""
+        if self._reader is None:
+            self._reader = opened(self.file, self.options)
+        return self._reader
 
     def _lines_before(self, position: int) -> int | None:
         """How many there are, where it is worth knowing before there is an error."""

@@ -74,81 +74,24 @@ million without one 767 MB."""
 @dataclass(kw_only=True)
 class ParquetBlock(Block):
     """Row groups of a file, or rows of one that were read already (``pieces``); ``ended`` are the
-    groups that end with this block."""
+    groups that end with this block, ``told_bytes`` is how much text the footer tells."""
 
-    source: ParquetSource
+    path: str
     row_groups: list[int]
     ended: list[int]
     first_row: int
+    told_bytes: int
     pieces: list[Piece] | None = None
 
     @property
     def where(self) -> str:
-        return f"{self.source.file.path}, row {self.first_row}"
+        return f"{self.path}, row {self.first_row}"
 
     @property
     def text_bytes(self) -> int:
         if self.pieces is not None:
             return sum(piece.array.nbytes for piece in self.pieces if not piece.bad)
-        return sum(self.source.text_bytes(group) for group in self.row_groups)
-
-    def read(self) -> DocumentBatch:
-        pieces: Iterable[Piece] | None
-        pieces, self.pieces = self.pieces and _let_go(self.pieces), None
-        if pieces is None:
-            pieces = self.source.whole_groups(self.row_groups, self.first_row)
-        batch = DocumentBatch([])
-        for piece in pieces:
-            if piece.bad:
-                batch.bad.append(piece.bad)
-            else:
-                self._add(piece.array, piece.row, batch)
-                batch.counts.null_documents += piece.array.null_count
-        batch.counts.told_tokens, batch.counts.told_rows = self.source.told(self.ended)
-        return batch
-
-    def _add(self, array: pa.Array, row: int, batch: DocumentBatch) -> None:
-        """The rows of one array as bytes, nulls left out, checked to be UTF-8."""
-        import numpy as np
-        import pyarrow as pa
-
-        options = self.source.options
-        rows = np.arange(row, row + len(array))
-        if array.null_count:
-            rows = rows[array.is_valid().to_numpy(zero_copy_only=False)]
-            array = array.drop_null()
-        documents = texts_of(array)
-        refused = options.refused_when_kept
-        try:
-            array.cast(pa.large_binary()).cast(pa.large_string())
-            is_clean = not (refused and any(refused in document for document in documents))
-        except pa.ArrowInvalid:
-            is_clean = False
-        if is_clean:
-            batch.documents += documents
-            return
-        for place, document in zip(rows.tolist(), documents, strict=True):
-            if options.replaces:
-                document, count = utf8.replace(document)
-                batch.counts.replaced += count
-            fault = _fault(document, refused)
-            if fault is None:
-                batch.documents.append(document)
-            elif options.quarantines:
-                reason, what, _ = fault
-                batch.bad.append(bad_record(self.source.file, reason, what, document, row=place))
-            else:
-                raise self._error(fault, place)
-
-    def _error(self, fault: tuple[str, str, str | None], row: int) -> InputError:
-        _, what, why = fault
-        return InputError(
-            what,
-            f"{self.source.file.path}, row {row}",
-            why,
-            "write the file again with its text as UTF-8, or go on without that row: "
-            "--on-bad quarantine",
-        )
+        return self.told_bytes
 
 
 def _let_go(pieces: list[Piece]) -> Iterator[Piece]:
@@ -435,7 +378,7 @@ class ParquetSource:
         is_cheap = more_requests <= requests * _TOLD_COST + 1 and more <= size * _TOLD_COST
         return told if is_cheap else None
 
-    def told(self, groups: list[int]) -> tuple[int, int]:
+    def _told(self, groups: list[int]) -> tuple[int, int]:
         """Tokens that some row groups say they have, and the rows that say it."""
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -624,7 +567,7 @@ class ParquetSource:
         found = page_too_large(self.file, error.takes, most, total + more)
         return InputError(found.what, f"{found.where}, from row {row} on", found.why, found.fix)
 
-    def whole_groups(self, groups: list[int], first_row: int) -> Iterator[Piece]:
+    def _whole_rows(self, groups: list[int], first_row: int) -> Iterator[Piece]:
         """All rows of small row groups; no more text than memory can hold, where a dictionary, or
         a footer that is wrong, makes much of little."""
         most = 2 * self._sizes.large_row_group + self.options.record_bytes
@@ -681,13 +624,75 @@ class ParquetSource:
         if groups:
             yield self._whole_groups(groups, row)
 
+    def read(self, block: Block) -> DocumentBatch:
+        if isinstance(block, BadBlock):
+            return block.batch
+        assert isinstance(block, ParquetBlock)
+        pieces: Iterable[Piece] | None
+        pieces, block.pieces = block.pieces and _let_go(block.pieces), None
+        if pieces is None:
+            pieces = self._whole_rows(block.row_groups, block.first_row)
+        batch = DocumentBatch([])
+        for piece in pieces:
+            if piece.bad:
+                batch.bad.append(piece.bad)
+            else:
+                self._add(piece.array, piece.row, batch)
+                batch.counts.null_documents += piece.array.null_count
+        batch.counts.told_tokens, batch.counts.told_rows = self._told(block.ended)
+        return batch
+
+    def _add(self, array: pa.Array, row: int, batch: DocumentBatch) -> None:
+        """The rows of one array as bytes, nulls left out, checked to be UTF-8."""
+        import numpy as np
+        import pyarrow as pa
+
+        options = self.options
+        rows = np.arange(row, row + len(array))
+        if array.null_count:
+            rows = rows[array.is_valid().to_numpy(zero_copy_only=False)]
+            array = array.drop_null()
+        documents = texts_of(array)
+        refused = options.refused_when_kept
+        try:
+            array.cast(pa.large_binary()).cast(pa.large_string())
+            is_clean = not (refused and any(refused in document for document in documents))
+        except pa.ArrowInvalid:
+            is_clean = False
+        if is_clean:
+            batch.documents += documents
+            return
+        for place, document in zip(rows.tolist(), documents, strict=True):
+            if options.replaces:
+                document, count = utf8.replace(document)
+                batch.counts.replaced += count
+            fault = _fault(document, refused)
+            if fault is None:
+                batch.documents.append(document)
+            elif options.quarantines:
+                reason, what, _ = fault
+                batch.bad.append(bad_record(self.file, reason, what, document, row=place))
+            else:
+                raise self._bad_cell(fault, place)
+
+    def _bad_cell(self, fault: tuple[str, str, str | None], row: int) -> InputError:
+        _, what, why = fault
+        return InputError(
+            what,
+            f"{self.file.path}, row {row}",
+            why,
+            "write the file again with its text as UTF-8, or go on without that row: "
+            "--on-bad quarantine",
+        )
+
     def _whole_groups(self, groups: list[int], next_row: int) -> ParquetBlock:
         """Row groups that follow one another, up to row ``next_row``, as one block."""
         rows = sum(self._metadata.row_group(group).num_rows for group in groups)
         following = groups[-1] + 1
         return ParquetBlock(
-            source=self,
+            path=self.file.path,
             row_groups=groups,
+            told_bytes=sum(map(self.text_bytes, groups)),
             ended=groups,
             first_row=next_row - rows,
             size=self._place(following) - self._place(groups[0]),
@@ -743,8 +748,9 @@ class ParquetSource:
         if done + rows == total:
             after = {"group": group + 1, "row": first_row + total, "skip": 0}
         return ParquetBlock(
-            source=self,
+            path=self.file.path,
             row_groups=[group],
+            told_bytes=0,
             ended=[group] if done + rows == total else [],
             first_row=first_row + done,
             size=(self._place(group + 1) - self._place(group)) * rows // max(1, total),

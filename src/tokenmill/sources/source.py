@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tokenmill.batches import State
+from tokenmill.batches import DocumentBatch, State
 from tokenmill.kinds.compression import WINDOW_BYTES, WindowRoom
 from tokenmill.memory import InHand
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
@@ -87,6 +87,10 @@ class Source(Protocol):
 
     def blocks(self, state: State | None = None) -> Iterator[Block]:
         """The blocks from ``state`` on (None: from the start), in order; by one thread."""
+
+    def read(self, block: Block) -> DocumentBatch:
+        """The documents of a block of this file, once; by any thread, also where another source
+        of the same file made the block. Raises InputError."""
 
     def sample(self, position: float, size: int) -> Sample:
         """A few documents or pieces near ``position`` (0 to 1), about ``size`` bytes of text."""

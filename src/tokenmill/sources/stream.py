@@ -7,6 +7,7 @@ fetched ahead, is read by the thread that walks through the file, and handed on.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,25 +66,22 @@ class ByteStream(Protocol):
 
 @dataclass
 class Excerpt:
-    """A byte range of a text, to be taken once, by any thread."""
+    """A byte range of a text, to be taken once; with the bytes, where the file is read only in
+    sequence."""
 
     start: int
     stop: int
-    _stream: ByteStream | None
-    _text: bytes | None = None
+    text: bytes | None = None
 
-    def take(self) -> bytes:
-        """The bytes."""
-        text, self._text = self._text, None
-        if text is None:
-            assert self._stream is not None
-            text = self._stream.peek(self.start, self.stop)
-        return text
+    def take(self, stream: Callable[[], ByteStream]) -> bytes:
+        """The bytes, of a stream where they are not held."""
+        text, self.text = self.text, None
+        return stream().peek(self.start, self.stop) if text is None else text
 
     @property
     def is_held(self) -> bool:
         """Was it read already, because the file can be read only in sequence?"""
-        return self._text is not None
+        return self.text is not None
 
 
 class StoredBytes:
@@ -164,7 +162,7 @@ class PlainStream:
 
     def excerpt(self, start: int, stop: int) -> Excerpt:
         stop = min(stop, self._size)
-        return Excerpt(start, stop, self, self.peek(start, stop) if self._is_remote else None)
+        return Excerpt(start, stop, self.peek(start, stop) if self._is_remote else None)
 
     def disk_position(self, position: int) -> int:
         return position
@@ -215,7 +213,7 @@ class SequentialStream:
 
     def excerpt(self, start: int, stop: int) -> Excerpt:
         text = self.peek(start, stop)
-        return Excerpt(start, start + len(text), None, text)
+        return Excerpt(start, start + len(text), text)
 
     def disk_position(self, position: int) -> int:
         # Where damage is near, the file is read a second time.

@@ -21,7 +21,13 @@ from tokenmill.batches import (
 )
 from tokenmill.errors import InputError, UsageError, choose_from
 from tokenmill.memory import TooLarge
-from tokenmill.sources.bad_records import bad_record, check_utf8, damage_block, record_too_large
+from tokenmill.sources.bad_records import (
+    BadBlock,
+    bad_record,
+    check_utf8,
+    damage_block,
+    record_too_large,
+)
 from tokenmill.sources.block import Block, resumed
 from tokenmill.sources.source import Sample, SourceOptions, opened
 from tokenmill.sources.stream import ByteStream, Excerpt
@@ -129,7 +135,7 @@ class _Unreadable(Exception):
 class TextBlock(Block):
     """A byte range of a text."""
 
-    source: TextSource
+    path: str
     excerpt: Excerpt
     continues: bool
     unfinished: bool
@@ -137,43 +143,11 @@ class TextBlock(Block):
 
     @property
     def where(self) -> str:
-        return f"{self.source.file.path}, byte {self.excerpt.start}"
+        return f"{self.path}, byte {self.excerpt.start}"
 
     @property
     def text_bytes(self) -> int:
         return self.excerpt.stop - self.excerpt.start
-
-    def read(self) -> DocumentBatch:
-        text = self.excerpt.take()
-        first, counts = self.excerpt.start == 0, Counts()
-        offset = self.excerpt.start
-        is_clean = self.source.is_clean(text, offset)
-        if first and text.startswith(BYTE_ORDER_MARK):
-            text = text[len(BYTE_ORDER_MARK) :]
-            offset = len(BYTE_ORDER_MARK)
-            counts.byte_order_marks = 1
-        divider = self.source.divider
-        documents = divider.split(text) if divider else [text]
-        offsets = [] if is_clean else [offset + start for start in _starts(text, divider)]
-        if divider and not self.unfinished and not documents[-1]:
-            documents.pop()  # a divider at the end ends the last document and begins none
-        if divider and first and not divider.leading and documents[:1] == [b""]:
-            del documents[0]
-            del offsets[:1]
-        batch = DocumentBatch(documents, self.continues, self.unfinished, self.split, counts)
-        if not is_clean:
-            last = len(documents) - 1
-            batch.documents = [
-                self.source.cleaned(
-                    raw,
-                    start,
-                    batch,
-                    is_whole=not (number == 0 and self.continues)
-                    and not (number == last and self.unfinished),
-                )
-                for number, (raw, start) in enumerate(zip(documents, offsets, strict=False))
-            ]
-        return batch
 
 
 def _starts(text: bytes, divider: Divider | None) -> list[int]:
@@ -229,6 +203,7 @@ class TextSource:
         if self.divider:
             self._unbreakable += self.divider.unbreakable
         self._stream: ByteStream | None = None
+        self._reader: ByteStream | None = None
 
     def fetch(self, state: State | None) -> None:
         if self._stream is None:
@@ -236,7 +211,46 @@ class TextSource:
             if state is None or "ended" not in state:
                 self._stream.begin(state.get("position", 0) if state else 0)
 
-    def is_clean(self, text: bytes, offset: int) -> bool:
+    def read(self, block: Block) -> DocumentBatch:
+        if isinstance(block, BadBlock):
+            return block.batch
+        assert isinstance(block, TextBlock)
+        text, offset = block.excerpt.take(self._text), block.excerpt.start
+        first, counts, is_clean = offset == 0, Counts(), self._is_clean(text, offset)
+        if first and text.startswith(BYTE_ORDER_MARK):
+            text = text[len(BYTE_ORDER_MARK) :]
+            offset = len(BYTE_ORDER_MARK)
+            counts.byte_order_marks = 1
+        divider = self.divider
+        documents = divider.split(text) if divider else [text]
+        offsets = [] if is_clean else [offset + start for start in _starts(text, divider)]
+        if divider and not block.unfinished and not documents[-1]:
+            documents.pop()  # a divider at the end ends the last document and begins none
+        if divider and first and not divider.leading and documents[:1] == [b""]:
+            del documents[0]
+            del offsets[:1]
+        batch = DocumentBatch(documents, block.continues, block.unfinished, block.split, counts)
+        if not is_clean:
+            last = len(documents) - 1
+            batch.documents = [
+                self._cleaned(
+                    raw,
+                    start,
+                    batch,
+                    is_whole=not (number == 0 and block.continues)
+                    and not (number == last and block.unfinished),
+                )
+                for number, (raw, start) in enumerate(zip(documents, offsets, strict=False))
+            ]
+        return batch
+
+    def _text(self) -> ByteStream:
+        """The text, where it can be read in any order."""
+        if self._reader is None:
+            self._reader = opened(self.file, self._options)
+        return self._reader
+
+    def _is_clean(self, text: bytes, offset: int) -> bool:
         """Is there nothing to take out or to replace? Raises InputError for invalid UTF-8 unless
         something else was asked for."""
         options = self._options
@@ -246,7 +260,7 @@ class TextSource:
         refused = options.refused_when_kept
         return utf8.is_utf8(text) and not (refused and refused in text)
 
-    def cleaned(self, raw: bytes, offset: int, batch: DocumentBatch, is_whole: bool) -> bytes:
+    def _cleaned(self, raw: bytes, offset: int, batch: DocumentBatch, is_whole: bool) -> bytes:
         """A document, or a part of one, as valid UTF-8; ``batch`` gets what that took."""
         # Where a document is cut, what is taken out must not depend on the documents before it.
         is_hopeless = is_whole and len(batch.bad) >= self._sizes.most_records
@@ -302,8 +316,10 @@ class TextSource:
                 state = {
                     "position": excerpt.stop, "disk": disk, "continues": inside, "seam": seam
                 }  # fmt: skip
+            if not excerpt.is_held:
+                self._reader = stream
             yield TextBlock(
-                source=self,
+                path=self.file.path,
                 excerpt=excerpt,
                 size=disk - before["disk"],
                 after=state,
