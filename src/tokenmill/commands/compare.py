@@ -24,8 +24,7 @@ from tokenmill.dataset.checks import Problem
 from tokenmill.dataset.manifest import MANIFEST, Input, Manifest, Shard
 from tokenmill.dataset.reader import Dataset
 from tokenmill.dataset.spec import Spec
-from tokenmill.encoding.encoder import BlockEncoder
-from tokenmill.encoding.reference import Reference, checked_part, drawn
+from tokenmill.encoding.reference import checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
 from tokenmill.memory import Budget, memory_limit
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
@@ -176,10 +175,10 @@ class Comparison:
         engine = make_engine(vocabulary.reference, vocabulary)
         self._share, self._seed = share, seed
         self._folder, self._dataset = folder, dataset
-        self._rules = self._plan.rules(check=0)
-        self._reference = Reference(vocabulary)
-        self._corpus = plan.corpus()
-        self._encoder = BlockEncoder(self._rules, engine, self._reference, self._corpus.read)
+        worker = plan.worker(check=0)
+        self._rules, self._corpus = worker.recipe.rules, worker.corpus
+        self._reference = worker.reference
+        self._encoder = worker.slow_encoder(engine)
         self._open = TRAIN
         self.compared = self.compared_bytes = self.documents = 0
 

@@ -17,7 +17,8 @@ from tokenmill.commands.estimate import SAMPLES, Estimate, estimate_of, samples_
 from tokenmill.dataset.identity import fingerprint, identity
 from tokenmill.dataset.spec import Spec
 from tokenmill.encoding.calls import Calls
-from tokenmill.encoding.encoder import LARGE_PIECE, SeamEngine
+from tokenmill.encoding.encoder import SeamEngine
+from tokenmill.encoding.recipe import Recipe, Worker, calls_of
 from tokenmill.encoding.rules import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.formats import Layout
@@ -129,6 +130,15 @@ class Plan:
         """The blocks of all inputs, to be walked through once."""
         return Corpus(self.inputs.files, self.source_options())
 
+    def recipe(self, check: float) -> Recipe:
+        """How its blocks become tokens, as plain data; ``check`` is the share that is checked."""
+        rules, files, options = self.rules(check), self.inputs.files, self.source_options()
+        return Recipe(rules, self.vocabulary, self.engine, self.budget, files, options)
+
+    def worker(self, check: float, is_due: bool = False) -> Worker:
+        """What does that in this process."""
+        return Worker(self.recipe(check), is_due, self.calls)
+
     def weight(self, block: Block) -> int:
         """How many blocks of the usual size one is."""
         return max(1, block.text_bytes // self.sizes.block)
@@ -161,8 +171,7 @@ class Plan:
         """Who may call an engine when, for all threads; made once the budget is settled."""
         budget = self.budget
         if self._calls is None or self._calls.room != budget.room_alone:
-            seams = LARGE_PIECE if budget.is_tight else budget.alone_bytes
-            self._calls = Calls(budget.alone_bytes, seams, budget.room_alone)
+            self._calls = calls_of(budget)
         return self._calls
 
     def make_engine(self) -> Engine:

@@ -29,11 +29,8 @@ from tokenmill.commands.repair import repair
 from tokenmill.commands.signature import checked, command_words, described, path_of, paths_of
 from tokenmill.dataset.manifest import QUARANTINE, Input, Manifest, Shard
 from tokenmill.dataset.spec import Spec, SpecOptions
-from tokenmill.encoding.cache_limit import CacheGovernor
 from tokenmill.encoding.crash_isolation import SuspectReader, careful
 from tokenmill.encoding.encoder import BlockEncoder
-from tokenmill.encoding.reference import Reference
-from tokenmill.encoding.rules import EncodingRules
 from tokenmill.errors import (
     EngineMismatch,
     InputError,
@@ -59,7 +56,6 @@ from tokenmill.output.uploads import Uploads
 from tokenmill.output.writer import DatasetWriter
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block
-from tokenmill.sources.corpus import Corpus
 from tokenmill.sources.inputs import Selection, settled
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked
@@ -212,10 +208,9 @@ class Preparation:
         if is_store(where):
             self.folder = OutputPrefix(self.out, plan, where, options.tell)
         self.status = Status(plan.input_bytes, plan.budget.asked, plan.budget.threads)
-        self._caches = CacheGovernor(plan.budget)
         self._spare: list[Engine] = []
         self._check = default_check(plan) if options.check is None else options.check
-        self._reference = Reference(plan.vocabulary, is_due=self._check > 0)
+        self._worker = plan.worker(self._check, is_due=self._check > 0)
         self._blocks = 0
         self.has_worked = False
         seconds = None if options.max_time is None else parse_seconds(options.max_time)
@@ -253,7 +248,7 @@ class Preparation:
                 raise
             folder.finish()
             self.has_worked = True
-        drops = self._caches.drops
+        drops = self._worker.caches.drops
         for line in closing_lines(manifest, self.plan, self.status, self.where, drops):
             self.options.tell(line)
         return manifest
@@ -480,7 +475,7 @@ class Preparation:
             began = time.perf_counter()
             writer.write(batch, end)
             self.status.add(batch, time.perf_counter() - began)
-            self._reference.is_due &= not self.status.is_checked
+            self._worker.reference.is_due &= not self.status.is_checked
             self._stop_if_drowning(writer)
             now = time.monotonic()
             if (now >= due or writer.wants_checkpoint) and not writer.is_checkpointing:
@@ -526,31 +521,27 @@ class Preparation:
                 "check --text-key, --documents and the inputs; or go on with a larger --max-bad",
             )
 
-    def _engine(self) -> Engine:
+    def _spare_engine(self) -> Engine | None:
         """For one thread. To load one takes 0.1 s (gpt2) to 0.5 s (o200k_base), and the estimate
         has loaded one already."""
         try:
             return self._spare.pop()
         except IndexError:
-            return self.plan.make_engine()
+            return None
 
     def _batches(self, start: Position) -> OrderedMap[Block, tuple[TokenBatch, Position]]:
-        budget, rules = self.plan.budget, self.plan.rules(self._check)
-        reference, calls, corpus = self._reference, self.plan.calls, self.plan.corpus()
+        budget, worker = self.plan.budget, self._worker
 
         def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
-            encoder = BlockEncoder(
-                rules, self._engine(), reference, corpus.read, self._caches.look, calls
-            )
-            self._caches.watch(encoder)
+            encoder = worker.encoder(self._spare_engine())
             encode: Callable[[Block], TokenBatch] = encoder.encode
             if self.options.attempt.is_careful:
-                encode = self._careful(encoder, rules, corpus)
+                encode = self._careful(encoder)
             return lambda block: (encode(block), block.end)
 
         return OrderedMap(
             make_function,
-            corpus.blocks(start),
+            worker.corpus.blocks(start),
             budget.threads,
             1 if self.options.attempt.is_careful else budget.window,
             self.plan.weight,
@@ -562,15 +553,13 @@ class Preparation:
         fails: else a run of little time would come no further, however often it is begun."""
         return self._is_late() and (self._blocks > 0 or GATE.retries > 0)
 
-    def _careful(
-        self, encoder: BlockEncoder, rules: EncodingRules, corpus: Corpus
-    ) -> Callable[[Block], TokenBatch]:
+    def _careful(self, encoder: BlockEncoder) -> Callable[[Block], TokenBatch]:
         engine = make_engine(self.plan.vocabulary.reference, self.plan.vocabulary)
         attempt, hand = self.options.attempt, Hand(hand_path(self.out))
         is_strict = self.plan.spec.on_bad == "stop"
-        suspects = SuspectReader(corpus.read, engine, hand, attempt.condemned, is_strict)
-        slow = BlockEncoder(rules, engine, self._reference, suspects.read)
-        return careful(encoder, slow, attempt, hand)
+        read = self._worker.corpus.read
+        suspects = SuspectReader(read, engine, hand, attempt.condemned, is_strict)
+        return careful(encoder, self._worker.slow_encoder(engine, suspects.read), attempt, hand)
 
     def _publish(self, shards: list[Shard], encoded: Encoded) -> Manifest:
         """Everything is encoded: name the files, and say so. Can be done again from the middle."""

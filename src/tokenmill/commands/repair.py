@@ -15,9 +15,6 @@ from tokenmill.batches import Position, TokenBatch
 from tokenmill.commands.plan import Plan
 from tokenmill.dataset.checks import Problem, check_quarantine, check_sums, shard_problem, strays
 from tokenmill.dataset.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
-from tokenmill.encoding.cache_limit import CacheGovernor
-from tokenmill.encoding.encoder import BlockEncoder
-from tokenmill.encoding.reference import Reference
 from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.output.folder import OutputFolder
@@ -185,19 +182,11 @@ class _Rebuilding:
 
     def _batches(self, start: Position) -> OrderedMap[Block, TokenBatch]:
         plan = self._plan
-        rules, reference = plan.rules(check=0), Reference(plan.vocabulary)
-        caches, calls, corpus = CacheGovernor(plan.budget), plan.calls, plan.corpus()
-
-        def make_function() -> Callable[[Block], TokenBatch]:
-            encoder = BlockEncoder(
-                rules, plan.make_engine(), reference, corpus.read, caches.look, calls
-            )
-            caches.watch(encoder)
-            return encoder.encode
+        worker = plan.worker(check=0)
 
         return OrderedMap(
-            make_function,
-            corpus.blocks(start),
+            lambda: worker.encoder().encode,
+            worker.corpus.blocks(start),
             plan.budget.threads,
             plan.budget.window,
             plan.weight,

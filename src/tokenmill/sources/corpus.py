@@ -28,7 +28,7 @@ _MOST_KEPT = 2
 
 
 @dataclass
-class _Opened:
+class Opened:
     """A file's source; how many of its blocks are not yet read; are there none to come?"""
 
     source: Source
@@ -43,7 +43,8 @@ class Corpus:
         self._files = files
         self._options = options
         self._lock = threading.Lock()
-        self._opened: dict[int, _Opened] = {}
+        self.opened: dict[int, Opened] = {}
+        """By number, the files of which blocks are to come, or to be read."""
         self._visited: dict[int, Source] = {}
 
     def blocks(self, start: Position = START) -> Iterator[Block]:
@@ -52,7 +53,7 @@ class Corpus:
         states = [start.state, *[None] * len(files)]
         sources = opened_ahead(zip(files, states, strict=False), self._options)
         for number, (source, state) in enumerate(sources, start.file):
-            opened = self._opened[number] = _Opened(source)
+            opened = self.opened[number] = Opened(source)
             for block in source.blocks(state):
                 block.file_number = number
                 with self._lock:
@@ -69,19 +70,19 @@ class Corpus:
             return self._source(number).read(block)
         finally:
             with self._lock:
-                if number in self._opened:
-                    self._opened[number].unread -= 1
+                if number in self.opened:
+                    self.opened[number].unread -= 1
                     self._forget(number)
 
     def _forget(self, number: int) -> None:
-        opened = self._opened[number]
+        opened = self.opened[number]
         if opened.is_walked and not opened.unread:
-            del self._opened[number]
+            del self.opened[number]
 
     def _source(self, number: int) -> Source:
         with self._lock:
-            if number in self._opened:
-                return self._opened[number].source
+            if number in self.opened:
+                return self.opened[number].source
             source = self._visited.pop(number, None)
             if source is None:
                 source = open_source(self._files[number], self._options)

@@ -48,6 +48,10 @@ class Vocabulary(ABC):
     commit: str | None = None
     """That of the Hub's repository from which it came."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What goes to another process: its content, without the engine that was made of it."""
+        return {name: value for name, value in vars(self).items() if name != "_reference"}
+
     @property
     def reads_special_text(self) -> bool:
         """Does the model itself, the reference included, give the delimiter's id for its text?"""
