@@ -29,8 +29,9 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-torture: $(STAMP)  ## long campaigns: whole corpora, real memory limits (needs root for cgroups)
-	$(BIN)/python -m pytest tests/torture --override-ini addopts='-ra --strict-markers'
+torture: $(STAMP)  ## long campaigns, a line a file: whole corpora, kills, real memory limits (root)
+	$(BIN)/python -m pytest tests/torture --quiet --override-ini addopts='-ra --strict-markers' \
+		--override-ini console_output_style=classic
 
 fuzz: $(STAMP)  ## hostile input for MINUTES (30): mutated inputs, manifests, journals, vocabularies
 	$(BIN)/python -m tests.torture.fuzz
