@@ -32,6 +32,7 @@ from tokenmill.sources.block import Block
 from tokenmill.sources.heads import look_at
 from tokenmill.sources.inputs import Selection, find_inputs, settled
 from tokenmill.stores import InputFile
+from tokenmill.stores.retry import RetryPolicy
 from tokenmill.tokenizers.choose import choose
 from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
@@ -133,8 +134,10 @@ class Comparison:
         share: float,
         seed: int,
         config: str | None = None,
+        policy: RetryPolicy | None = None,
     ) -> None:
-        """Raises SpecMismatch, UsageError, DamageFound, InputError."""
+        """By ``policy`` the inputs are asked for (None: one of its own). Raises SpecMismatch,
+        UsageError, DamageFound, InputError."""
         if not 0 <= share <= 1:
             raise UsageError(f"--share {share} is no share", fix="give a number from 0 to 1")
         dataset = Dataset.at(folder)
@@ -148,7 +151,9 @@ class Comparison:
                 f"it was written by tokenmill {manifest.tokenmill_version}",
                 "compare with that release, or prepare the dataset again with --overwrite",
             )
-        selection = Selection(config, manifest.revisions, spec.kind_rules)
+        selection = Selection(
+            config, manifest.revisions, spec.kind_rules, policy=policy or RetryPolicy()
+        )
         inputs = find_inputs(arguments, selection)
         vocabulary = vocabulary_of(dataset)
         choice = choose("auto", vocabulary)
