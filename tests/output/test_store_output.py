@@ -22,6 +22,7 @@ from tokenmill.output.output import working_folder
 from tokenmill.output.uploads import MOST_WAITING
 from tokenmill.splits import TRAIN
 from tokenmill.stores.bucket import Bucket, ObjectChanged
+from tokenmill.stores.retry import RetryPolicy
 
 __all__ = ["server", "store"]  # fixtures
 URL = f"s3://{BUCKET}/data/set"
@@ -310,7 +311,7 @@ def holder(result: Result) -> str:
 
 def test_who_lost_the_lease_stops(store: Store) -> None:
     """A run that was silent for too long finds out at its next beat, and before the manifest."""
-    bucket = Bucket("s3", BUCKET)
+    bucket = Bucket("s3", BUCKET, RetryPolicy())
     old = Lease(bucket, "x/.tokenmill/lease", "token 1", "fingerprint")
     old.take(lambda line: None)
     record = old.look()
@@ -473,7 +474,7 @@ def check_conditions(bucket: Bucket) -> None:
 
 
 def test_a_manifest_is_never_replaced(store: Store) -> None:
-    check_conditions(Bucket("s3", BUCKET))
+    check_conditions(Bucket("s3", BUCKET, RetryPolicy()))
 
 
 def test_damaged_local_bytes_never_appear(

@@ -203,6 +203,20 @@ def test_only_durable_code_renames_files() -> None:
     assert not offenders, f"renaming belongs in stores/durable.py: {', '.join(offenders)}"
 
 
+def test_only_the_command_line_reads_what_was_typed() -> None:
+    """Elsewhere `sys.argv` is that of somebody's script."""
+    guilty = {
+        named(path)
+        for path in MODULES
+        if package(dotted(path)) != "cli"
+        for node in ast.walk(parsed(path))
+        if (isinstance(node, ast.Attribute) and node.attr in ("argv", "orig_argv"))
+        or (isinstance(node, ast.ImportFrom) and node.module == "sys"
+            and any("argv" in name.name for name in node.names))
+    }  # fmt: skip
+    assert not guilty, f"these look at sys.argv: {', '.join(sorted(guilty))}"
+
+
 def test_every_error_says_what_to_do() -> None:
     """`fix` is the fourth argument of every error that is raised on purpose."""
     ours = {name for name, kind in vars(errors).items() if isinstance(kind, type)}

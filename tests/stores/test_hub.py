@@ -28,12 +28,10 @@ from tests.kit import oracles, runs
 from tests.kit.corpora import zst
 from tests.kit.fake_hub import Blob, FakeHub, Fault, Handler, Repository
 from tests.kit.outcome import Outcome
-from tokenmill.commands import prepare
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError, UsageError
 from tokenmill.memory import Listing
 from tokenmill.sources.inputs import Selection, find_inputs
-from tokenmill.stores import dataset_card, http, hub
-from tokenmill.stores.retry import GATE
+from tokenmill.stores import dataset_card, http
 
 NAME = "HuggingFaceFW/fineweb-edu"
 CARD = """---
@@ -105,11 +103,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
         from huggingface_hub import constants
 
         monkeypatch.setattr(constants, "ENDPOINT", server.url)  # read when it was imported
-        monkeypatch.setattr(prepare, "DEFAULT_PATIENCE", PATIENCE)
-        monkeypatch.setattr(GATE, "patience", PATIENCE)
-        hub._authorization.cache_clear()
+        monkeypatch.setattr("tokenmill.stores.retry.DEFAULT_PATIENCE", PATIENCE)
         yield server
-        hub._authorization.cache_clear()
 
 
 @pytest.fixture
@@ -313,7 +308,6 @@ def test_who_may_not_read_is_told_what_to_do(
     with pytest.raises(InputError, match=r"(?s)gated.*accept its terms at .*hf auth login"):
         find("org/gated")
     monkeypatch.setenv("HF_TOKEN", "")
-    hub._authorization.cache_clear()
     with pytest.raises(InputError, match=r"(?s)private.*hf auth login"):
         find("org/private")
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
@@ -451,7 +445,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(retry, "_FIRST_PAUSE", 0.01)
     monkeypatch.setattr(http, "READ_SECONDS", 1.0)
-    monkeypatch.setattr(prepare, "DEFAULT_PATIENCE", 2.5)
+    monkeypatch.setattr(retry, "DEFAULT_PATIENCE", 2.5)
 
 
 @pytest.fixture(scope="module")
@@ -566,7 +560,6 @@ def test_a_token_that_expires_is_named_and_the_run_goes_on_with_a_new_one(
     ):
         fetch(tmp_path / "out")
     monkeypatch.setenv("HF_TOKEN", "hf_another")
-    hub._authorization.cache_clear()
     assert fetch(tmp_path / "out") == expected
 
 

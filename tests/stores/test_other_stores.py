@@ -20,7 +20,7 @@ from tokenmill.errors import InputError
 from tokenmill.sources.inputs import find_inputs
 from tokenmill.stores import bucket as bucket_module
 from tokenmill.stores.bucket import Bucket
-from tokenmill.stores.retry import GATE
+from tokenmill.stores.retry import RetryPolicy
 
 
 @pytest.fixture(params=["gs", "az"])
@@ -29,7 +29,7 @@ def store(
 ) -> Iterator[FakeStore]:
     """A store as this process's environment names it, and a folder of this test's runs."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(GATE, "patience", 20.0)
+    monkeypatch.setattr("tokenmill.stores.retry.DEFAULT_PATIENCE", 20.0)
     with fake_stores.served(request.param, tmp_path) as store:
         for name, value in store.env.items():
             monkeypatch.setenv(name, value)
@@ -93,14 +93,14 @@ def test_an_object_that_changes_is_named(store: FakeStore) -> None:
 
 
 def test_conditions_of_writes(store: FakeStore) -> None:
-    bucket = Bucket(store.scheme, BUCKET)
+    bucket = Bucket(store.scheme, BUCKET, RetryPolicy())
     check_conditions(bucket)
     bucket.remove(["x/none", "x/manifest.json"])
     assert bucket.fetch("x/manifest.json") is None and bucket.objects("x") == []
 
 
 def test_a_large_object_is_invisible_until_it_is_whole(store: FakeStore) -> None:
-    bucket = Bucket(store.scheme, BUCKET)
+    bucket = Bucket(store.scheme, BUCKET, RetryPolicy())
     content = random.Random(5).randbytes(20_000_000)
     seen: list[bool] = []
 
@@ -184,6 +184,6 @@ def test_plain_http_away_from_this_machine_needs_leave(
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(InputError, match="set AWS_ALLOW_HTTP=true"):
-            Bucket("s3", stores.BUCKET).head("x")
+            Bucket("s3", stores.BUCKET, RetryPolicy()).head("x")
         monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
-        assert Bucket("s3", stores.BUCKET).head("x") is None
+        assert Bucket("s3", stores.BUCKET, RetryPolicy()).head("x") is None

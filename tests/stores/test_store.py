@@ -20,7 +20,6 @@ from tokenmill.output.journal import read_journal
 from tokenmill.sources.inputs import find_inputs
 from tokenmill.stores import Selection, expand
 from tokenmill.stores import bucket as bucket_module
-from tokenmill.stores.retry import GATE
 
 FOOTER = 64 * 1024
 KINDS = ("txt", "jsonl", "jsonl.gz", "jsonl.zst", "parquet")
@@ -39,7 +38,7 @@ def store(server: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
         server.client.delete_object(Bucket=BUCKET, Key=key)
     for name, value in server.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(GATE, "patience", 30.0)
+    monkeypatch.setattr("tokenmill.stores.retry.DEFAULT_PATIENCE", 30.0)
     return server
 
 
@@ -172,7 +171,7 @@ def test_failures_that_stay_end_as_temporary(store: Store) -> None:
     url = store.put("a.txt", b"0123456789")
     with stores.troubled(store) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
-        patch.setattr(GATE, "patience", 0.5)
+        patch.setattr("tokenmill.stores.retry.DEFAULT_PATIENCE", 0.5)
         (file,) = find_inputs([url]).files
         proxy.trouble = lambda request: "503"
         with pytest.raises(TemporaryFailure, match="SlowDown") as caught:

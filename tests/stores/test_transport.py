@@ -24,7 +24,7 @@ from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TemporaryFailure, TokenmillError
 from tokenmill.sources.inputs import find_inputs
 from tokenmill.splits import HASHED_BYTES
-from tokenmill.stores.retry import GATE, Gate, Passing
+from tokenmill.stores.retry import RetryPolicy, TransientError
 
 TEXT = "".join(f"line {number} of a text\n" for number in range(4000))
 
@@ -105,8 +105,7 @@ def whole(stored: bytes, low: int, high: int) -> tuple[int, bytes, dict[str, str
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenmill.commands.prepare.DEFAULT_PATIENCE", 2.0)
-    monkeypatch.setattr(GATE, "patience", 2.0)
+    monkeypatch.setattr("tokenmill.stores.retry.DEFAULT_PATIENCE", 2.0)
 
 
 def documents(address: str, out: Path, **options: Any) -> list[str]:
@@ -201,20 +200,20 @@ def test_a_host_that_answered_once_gets_all_the_patience(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tokenmill.stores.retry.FIRST_PATIENCE", 0.2)
-    gate, calls = Gate(patience=20.0), 0
-    assert gate.request(lambda: 1, "s3://bucket/a, byte 0") == 1
+    policy, calls = RetryPolicy(patience=20.0), 0
+    assert policy.request(lambda: 1, "s3://bucket/a, byte 0") == 1
 
     def call() -> int:
         nonlocal calls
         calls += 1
         if calls < 3:
-            raise Passing("connection refused", is_unreachable=True)
+            raise TransientError("connection refused", is_unreachable=True)
         return calls
 
-    assert gate.request(call, "s3://bucket/b, byte 5") == 3
+    assert policy.request(call, "s3://bucket/b, byte 5") == 3
     calls = -(10**9)
     with pytest.raises(TemporaryFailure, match="the host cannot be reached"):
-        gate.request(call, "s3://another/b, byte 5")
+        policy.request(call, "s3://another/b, byte 5")
 
 
 @pytest.mark.parametrize("endpoint", ["huggingface.co", "ftp://x", "https://", "http://[::1"])

@@ -33,6 +33,7 @@ from tokenmill.sources.heads import look_at
 from tokenmill.sources.inputs import Selection, find_inputs, settled
 from tokenmill.splits import NAMES, TRAIN, VAL
 from tokenmill.stores import InputFile
+from tokenmill.stores.retry import RetryPolicy
 from tokenmill.tokenizers.choose import choose
 from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
@@ -135,8 +136,10 @@ class Comparison:
         seed: int,
         config: str | None = None,
         sizes: Sizes = DEFAULT_SIZES,
+        policy: RetryPolicy | None = None,
     ) -> None:
-        """Raises SpecMismatch, UsageError, DamageFound, InputError."""
+        """By ``policy`` the inputs are asked for (None: one of its own). Raises SpecMismatch,
+        UsageError, DamageFound, InputError."""
         if not 0 <= share <= 1:
             raise UsageError(f"--share {share} is no share", fix="give a number from 0 to 1")
         dataset = Dataset.at(folder)
@@ -150,7 +153,9 @@ class Comparison:
                 f"it was written by tokenmill {manifest.tokenmill_version}",
                 "compare with that release, or prepare the dataset again with --overwrite",
             )
-        selection = Selection(config, manifest.revisions, spec.kind_rules)
+        selection = Selection(
+            config, manifest.revisions, spec.kind_rules, policy=policy or RetryPolicy()
+        )
         inputs = find_inputs(arguments, selection)
         vocabulary = vocabulary_of(dataset)
         choice = choose("auto", vocabulary)

@@ -14,7 +14,6 @@ from tokenmill.memory import peak_resident_bytes
 from tokenmill.output.journal import Encoded
 from tokenmill.output.quarantine import quarantine_of
 from tokenmill.splits import NAMES
-from tokenmill.stores.retry import GATE
 from tokenmill.units import format_bytes, format_files, format_seconds, numbered
 from tokenmill.version import __version__
 
@@ -121,10 +120,11 @@ def closing_lines(
     busy = ", ".join(f"{stage} {share:.0%}" for stage, share in status.busy().items())
     text = status.counts.text_bytes - status.kept_text_bytes
     checked, dropped = int(manifest.check["bytes"]), numbered(drops, "time")
-    if GATE.requests:
+    policy = status.policy
+    if policy.requests:
         yield (
-            f"network: {format_bytes(GATE.moved)} in {GATE.requests:,} requests, "
-            f"{GATE.retries:,} made again; {format_files(GATE.verified)} checked by SHA-256"
+            f"network: {format_bytes(policy.moved)} in {policy.requests:,} requests, "
+            f"{policy.retries:,} made again; {format_files(policy.verified)} checked by SHA-256"
         )
     yield (
         f"done: {numbered(manifest.counts['documents'], 'document')}, "

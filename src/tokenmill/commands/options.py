@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from tokenmill.commands.log import log_line
 from tokenmill.commands.plan import Plan
 from tokenmill.commands.progress import Display, Nothing, Progress
 from tokenmill.commands.stop import StopRequest
-from tokenmill.console import hide_block, one_line
 from tokenmill.dataset.spec import SpecOptions
 from tokenmill.errors import UsageError
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.output.journal import continuing_command
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
+from tokenmill.stores.retry import RetryPolicy
+from tokenmill.units import parse_seconds
 
 DEFAULT_CHECK = 0.0002
 """Measured: tiktoken takes about 70 ms for a MB, the whole run 2 to 6; this share costs 1 %."""
@@ -45,23 +48,11 @@ class PrepareOptions(SpecOptions, total=False):
     progress: Progress
 
 
-LOGGER = logging.getLogger("tokenmill")
-
-
-def log_line(line: str) -> None:
-    """Give a line that the command line would print to the logger ``tokenmill``: a warning as one,
-    the rest as information. Where nobody set up logging, Python prints warnings to stderr."""
-    text = one_line(line)
-    if text.startswith("warning: "):
-        hide_block()
-        LOGGER.warning("%s", text.removeprefix("warning: "))
-    else:
-        LOGGER.info("%s", text)
-
-
 @dataclass(frozen=True)
 class RunOptions:
-    """What changes no byte: budget, engine, share of documents checked, limits, what is shown.
+    """What changes no byte: budget, engine, share of documents checked, limits, what is shown; and
+    what the run has for itself: its log, its stop, its deadline, its policy for the network. The
+    command makes one a run and hands it, or those, down: no module keeps any of it.
 
     ``max_time`` and ``network_patience`` are in seconds or a text such as ``8h``; ``config``
     chooses of a dataset on the Hub. ``tell`` gets the lines meant for a person, ``stop`` may be
@@ -96,6 +87,18 @@ class RunOptions:
     def command(self) -> str:
         """What a person types to go on."""
         return continuing_command(self.arguments)
+
+    @cached_property
+    def policy(self) -> RetryPolicy:
+        """By which all requests for the run's inputs are made. Raises UsageError."""
+        patience = self.network_patience
+        return RetryPolicy(None if patience is None else parse_seconds(patience), self.tell)
+
+    @cached_property
+    def deadline(self) -> float | None:
+        """When ``max_time`` is over, by the monotonic clock; it begins when this is first asked
+        for, which is before anything is looked at. Raises UsageError."""
+        return None if self.max_time is None else time.monotonic() + parse_seconds(self.max_time)
 
 
 def divided(

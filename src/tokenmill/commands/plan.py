@@ -39,7 +39,7 @@ from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block, Tails
 from tokenmill.sources.corpus import Corpus
 from tokenmill.sources.heads import look_at, needs_at_once, refuse_unusable
-from tokenmill.sources.inputs import NO_MORE, InputList, Pipe, Selection, find_inputs
+from tokenmill.sources.inputs import InputList, Pipe, Selection, find_inputs
 from tokenmill.sources.source import SourceOptions
 from tokenmill.sources.stream import Ahead, open_stream
 from tokenmill.sources.text import divider_of
@@ -417,7 +417,7 @@ def make_plan(
     engine: str = "auto",
     memory: int | None = None,
     threads: int | None = None,
-    selection: Selection = NO_MORE,
+    selection: Selection | None = None,
     commit: str | None = None,
     is_stored: bool = False,
     deadline: float | None = None,
@@ -436,7 +436,7 @@ def make_plan(
     layout = spec.layout
     dtype = layout.dtype(vocabulary.largest_id)
     layout.check(spec.shard_tokens, dtype, vocabulary.end_of_text)
-    selection = replace(selection, kinds=spec.kind_rules, listing=listing_of(memory))
+    selection = replace(selection or Selection(), kinds=spec.kind_rules, listing=listing_of(memory))
     inputs = find_inputs(arguments, selection)
     choice = choose(engine, vocabulary)
     budget = partial(

@@ -59,7 +59,7 @@ from tokenmill.sources.block import Block
 from tokenmill.sources.inputs import Selection, settled
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked
-from tokenmill.stores.retry import DEFAULT_PATIENCE, GATE
+from tokenmill.stores.retry import RetryPolicy
 from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.engines.engine import Engine
 from tokenmill.units import (
@@ -69,7 +69,6 @@ from tokenmill.units import (
     format_seconds,
     numbered,
     parse_bytes,
-    parse_seconds,
 )
 from tokenmill.version import __version__
 
@@ -116,7 +115,8 @@ def prepare_sized(
     display = script_display(given.get("progress"))
     run, spec = divided(given, display, command_words(paths, where, given))
     run = replace(run, sizes=sizes)
-    return Preparation(plan_run(paths, run, spec, where), where, run).run()
+    with run.policy:  # a run that ended, however, asks for nothing any more
+        return Preparation(plan_run(paths, run, spec, where), where, run).run()
 
 
 @described
@@ -132,9 +132,10 @@ def plan(
     """
     paths, given = paths_of(inputs), checked(options)
     run, spec = divided(given, Nothing(), [])
-    found = plan_run(paths, run, spec)
-    refuse_pipe(found)
-    found.estimate = found.make_estimate()
+    with run.policy:
+        found = plan_run(paths, run, spec)
+        refuse_pipe(found)
+        found.estimate = found.make_estimate()
     for line in found.notes() + found.warnings(None if out is None else Path(path_of("out", out))):
         run.tell(line)
     return found
@@ -161,15 +162,13 @@ def plan_run(
     threads = 1 if run.attempt.is_careful else run.workers
     if run.repair and run.overwrite:
         raise UsageError("--repair and --overwrite exclude one another", fix="give one of them")
-    patience = run.network_patience
-    GATE.begin(DEFAULT_PATIENCE if patience is None else parse_seconds(patience), run.tell)
-    spec, commit, selection = Spec.of(options), None, Selection(run.config)
+    deadline, selection = run.deadline, Selection(run.config, policy=run.policy)
+    spec, commit = Spec.of(options), None
     if where is not None and not run.overwrite:
         out = working_folder(where, run.staging)
         commit = recorded_commit(out, spec.tokenizer)
-        selection = Selection(run.config, revisions_of(out))
+        selection = replace(selection, revisions=revisions_of(out))
     is_stored = where is not None and is_store(where)
-    seconds = None if run.max_time is None else parse_seconds(run.max_time)
     found = make_plan(
         paths,
         spec,
@@ -179,7 +178,7 @@ def plan_run(
         selection,
         commit,
         is_stored,
-        None if seconds is None else time.monotonic() + seconds,
+        deadline,
         run.check or 0.0,
         run.sizes,
     )
@@ -206,15 +205,15 @@ class Preparation:
         self.options = options
         self.folder = OutputFolder(self.out, plan)
         if is_store(where):
-            self.folder = OutputPrefix(self.out, plan, where, options.tell)
-        self.status = Status(plan.input_bytes, plan.budget.asked, plan.budget.threads)
+            policy = RetryPolicy(options.policy.patience, options.tell)
+            self.folder = OutputPrefix(self.out, plan, where, policy, options.tell)
+        budget = plan.budget
+        self.status = Status(plan.input_bytes, budget.asked, budget.threads, options.policy)
         self._spare: list[Engine] = []
         self._check = default_check(plan) if options.check is None else options.check
         self._worker = plan.worker(self._check, is_due=self._check > 0)
-        self._blocks = 0
+        self._blocks = self._retries_before = 0
         self.has_worked = False
-        seconds = None if options.max_time is None else parse_seconds(options.max_time)
-        self._deadline = None if seconds is None else time.monotonic() + seconds
 
     def run(self) -> Manifest:
         """Do it, go on with it, or say that it was done before."""
@@ -430,6 +429,7 @@ class Preparation:
         """Encode and write block by block; what is done when it stops is kept."""
         stop, batches = self.options.stop, self._batches(start)
         stop.defer(True)
+        self._retries_before = self.options.policy.retries
         try:
             self._consume(batches, writer, reporter)
             if stop.signal is not None:
@@ -440,11 +440,11 @@ class Preparation:
         finally:
             for pipe in self.plan.inputs.pipes:
                 pipe.close()
-            GATE.close()  # what is still fetched is not wanted any more
+            self.options.policy.close()  # what is still fetched is not wanted any more
             try:
                 self._close(batches)
             finally:
-                GATE.reopen()
+                self.options.policy.reopen()
                 stop.defer(False)
 
     def _close(self, batches: OrderedMap[Block, tuple[TokenBatch, Position]]) -> None:
@@ -491,7 +491,8 @@ class Preparation:
             raise LimitReached(f"--max-time {self.options.max_time} is over", where, why, fix)
 
     def _is_late(self) -> bool:
-        return self._deadline is not None and time.monotonic() >= self._deadline
+        deadline = self.options.deadline
+        return deadline is not None and time.monotonic() >= deadline
 
     def _kept(self) -> tuple[str, str, str]:
         """Where, why and fix of an error after which the run can go on."""
@@ -551,7 +552,8 @@ class Preparation:
     def _waits_too_long(self) -> bool:
         """Is the time over while nothing comes? Before the first block only where the network
         fails: else a run of little time would come no further, however often it is begun."""
-        return self._is_late() and (self._blocks > 0 or GATE.retries > 0)
+        has_failed = self.options.policy.retries > self._retries_before
+        return self._is_late() and (self._blocks > 0 or has_failed)
 
     def _careful(self, encoder: BlockEncoder) -> Callable[[Block], TokenBatch]:
         engine = make_engine(self.plan.vocabulary.reference, self.plan.vocabulary)

@@ -26,7 +26,7 @@ from tokenmill.console import (
 )
 from tokenmill.memory import resident_bytes
 from tokenmill.output.journal import Checkpoint
-from tokenmill.stores.retry import GATE
+from tokenmill.stores.retry import RetryPolicy
 from tokenmill.units import format_bytes, format_count, format_seconds, numbered
 
 Figures = dict[str, Any]
@@ -43,11 +43,12 @@ _LEAST_COLUMNS = 24
 
 @dataclass
 class Status:
-    """How far a run is."""
+    """How far a run is; what it asked of the network is counted by its ``policy``."""
 
     total_bytes: int
     budget: int
     threads: int
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
     began: float = field(default_factory=time.monotonic)
     done_bytes: int = 0
     counts: Counts = field(default_factory=Counts)
@@ -177,7 +178,7 @@ class Reporter:
             "memory_budget": status.budget,
             "busy": {stage: round(share, 3) for stage, share in status.busy().items()},
             "bottleneck": status.bottleneck(),
-            "retries": GATE.retries,
+            "retries": status.policy.retries,
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tokenmill.commands.log import log_line
 from tokenmill.dataset.checks import (
     Problem,
     check_counts,
@@ -14,9 +15,11 @@ from tokenmill.dataset.checks import (
     shard_problem,
     strays,
 )
+from tokenmill.dataset.manifest import Manifest
 from tokenmill.errors import UsageError
 from tokenmill.output.output import is_store
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
+from tokenmill.stores.retry import RetryPolicy
 
 DEFAULT_SHARE = 0.01
 
@@ -29,14 +32,15 @@ def verify(
     share: float = DEFAULT_SHARE,
     seed: int = 0,
     config: str | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = log_line,
 ) -> Iterator[Problem]:
     """Every problem of the dataset in ``folder``, or at a URL such as ``s3://BUCKET/PREFIX``;
     ``quick`` looks at sizes and headers only.
 
     With the inputs that it was made from in ``against``, a ``share`` of their documents, drawn by
     ``seed``, is encoded again by the reference implementation and compared. ``config`` is that of
-    a dataset on the Hub.
+    a dataset on the Hub. ``tell`` gets the lines for a person: what the network is waited for, and
+    what was compared; they go to the logger ``tokenmill`` unless told otherwise.
 
     Raises DamageFound when the manifest itself is missing or damaged, SpecMismatch when the inputs
     are others than the dataset's, UsageError when they cannot be compared.
@@ -55,20 +59,33 @@ def verify_sized(
     share: float,
     seed: int = 0,
     config: str | None = None,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = log_line,
 ) -> Iterator[Problem]:
     """The same of what was prepared with blocks of such sizes, for tests."""
-    if is_store(str(folder)):
-        yield from _stored_problems(str(folder), quick, against)
-        return
-    place = Path(folder)
-    manifest = load_verifiable(place)
-    comparison = None
-    if against is not None:
-        from tokenmill.commands.compare import Comparison  # heavy
+    with RetryPolicy(log=tell) as policy:  # whoever looks at no more problems asks for no more
+        if is_store(str(folder)):
+            yield from _stored_problems(str(folder), quick, against, policy)
+            return
+        place, comparison = Path(folder), None
+        manifest = load_verifiable(place)
+        if against is not None:
+            from tokenmill.commands.compare import Comparison  # heavy
 
-        inputs = [str(path) for path in against]
-        comparison = Comparison(place, inputs, share, seed, config, sizes)
+            inputs = [str(path) for path in against]
+            comparison = Comparison(place, inputs, share, seed, config, sizes, policy)
+        yield from _problems(place, manifest, quick)
+        if comparison is None:
+            return
+        if any(shard_problem(place, manifest, shard, quick=True) for shard in manifest.shards):
+            detail = "its shards are not whole, so the documents in them cannot be found"
+            yield Problem("uncompared", str(place), detail)
+            return
+        yield from comparison.problems()
+        tell(comparison.summary())
+
+
+def _problems(place: Path, manifest: Manifest, quick: bool) -> Iterator[Problem]:
+    """Those that the folder alone shows."""
     for shard in manifest.shards:
         problem = shard_problem(place, manifest, shard, quick=quick)
         if problem is not None:
@@ -77,17 +94,11 @@ def verify_sized(
     yield from check_quarantine(place, manifest, quick)
     yield from check_sums(place, manifest)
     yield from strays(place, manifest)
-    if comparison is None:
-        return
-    if any(shard_problem(place, manifest, shard, quick=True) for shard in manifest.shards):
-        detail = "its shards are not whole, so the documents in them cannot be found"
-        yield Problem("uncompared", str(place), detail)
-        return
-    yield from comparison.problems()
-    tell(comparison.summary())
 
 
-def _stored_problems(url: str, quick: bool, against: list[str | Path] | None) -> Iterator[Problem]:
+def _stored_problems(
+    url: str, quick: bool, against: list[str | Path] | None, policy: RetryPolicy
+) -> Iterator[Problem]:
     from tokenmill.dataset.object_checks import problems_of_prefix  # heavy
 
     if against is not None:
@@ -97,4 +108,4 @@ def _stored_problems(url: str, quick: bool, against: list[str | Path] | None) ->
             "its documents are found by walking through the shards",
             "copy the dataset to a folder, and verify that",
         )
-    yield from problems_of_prefix(url, quick)
+    yield from problems_of_prefix(url, quick, policy)

@@ -11,15 +11,17 @@ from tokenmill.errors import DamageFound
 from tokenmill.stores.bucket import Bucket, ObjectChanged, StoredObject, parse
 from tokenmill.stores.durable import STATE_FOLDER
 from tokenmill.stores.prefix import Prefix, sha256_of
+from tokenmill.stores.retry import RetryPolicy
 
 
-def problems_of_prefix(url: str, quick: bool) -> Iterator[Problem]:
-    """Every problem of the dataset at ``url``; ``quick`` looks at sizes only.
+def problems_of_prefix(url: str, quick: bool, policy: RetryPolicy) -> Iterator[Problem]:
+    """Every problem of the dataset at ``url``; ``quick`` looks at sizes only; requests are
+    made by ``policy``.
 
     Raises DamageFound when there is no manifest, or when it is damaged.
     """
     scheme, name, key = parse(url)
-    prefix = Prefix(Bucket(scheme, name), key)
+    prefix = Prefix(Bucket(scheme, name, policy), key)
     content, manifest = _manifest(prefix)
     skipped = len(prefix.at(""))
     there = {entry.key[skipped:]: entry for entry in prefix.bucket.objects(prefix.key)}

@@ -34,7 +34,7 @@ from tokenmill.stores.durable import PARTIAL, STATE_FOLDER, StagedFile, write_du
 from tokenmill.stores.lock import remove_working_folder
 from tokenmill.stores.prefix import FileChanged, Prefix
 from tokenmill.stores.readahead import in_background
-from tokenmill.stores.retry import GATE, Gate
+from tokenmill.stores.retry import RetryPolicy
 from tokenmill.units import format_bytes
 
 _LEASE = "lease"
@@ -46,13 +46,19 @@ class OutputPrefix(OutputFolder):
 
     _holds = "the prefix holds objects"
 
-    def __init__(self, path: Path, plan: Asked, url: str, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        plan: Asked,
+        url: str,
+        policy: RetryPolicy,
+        tell: Callable[[str], None],
+    ) -> None:
+        """``policy`` is for the output alone: reading may be given up while what was made is still
+        to be stored."""
         super().__init__(path, plan)
         scheme, name, key = parse(url)
-        # A gate of its own: reading may be given up while what was made is still to be stored.
-        gate = Gate()
-        gate.begin(GATE.patience, tell)
-        self._bucket = Bucket(scheme, name, gate)
+        self._bucket = Bucket(scheme, name, policy)
         self._prefix = Prefix(self._bucket, key)
         self._tell = tell
         self._lease: Lease | None = None

@@ -13,13 +13,11 @@ from dataclasses import dataclass, field
 from tokenmill.errors import InputError, UsageError
 from tokenmill.kinds.kind import KINDS
 from tokenmill.memory import TooManyFiles
-from tokenmill.stores import NO_MORE, InputFile, Selection, expand
+from tokenmill.stores import InputFile, Selection, expand
 from tokenmill.stores.stdin import Pipe
 from tokenmill.units import format_bytes, format_files
 
-__all__ = [
-    "NO_MORE", "InputFile", "InputList", "Pipe", "Selection", "find_inputs", "settled",
-]  # fmt: skip
+__all__ = ["InputFile", "InputList", "Pipe", "Selection", "find_inputs", "settled"]
 
 
 @dataclass(repr=False)
@@ -54,8 +52,12 @@ class InputList:
         return [file.place for file in self.files if isinstance(file.place, Pipe)]
 
 
-def find_inputs(arguments: list[str], selection: Selection = NO_MORE) -> InputList:
-    """Expand the arguments to files. Raises InputError when one of them leads nowhere."""
+def find_inputs(arguments: list[str], selection: Selection | None = None) -> InputList:
+    """Expand the arguments to files. Raises InputError when one of them leads nowhere.
+
+    ``selection`` None: nothing is asked for beside them, and the requests that it takes are made
+    by a policy of their own."""
+    selection = Selection() if selection is None else selection
     found = InputList([], [], [])
     seen: set[str] = set()
     for argument in arguments:

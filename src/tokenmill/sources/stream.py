@@ -22,7 +22,6 @@ from tokenmill.kinds.compression import (
 )
 from tokenmill.stores import Content, InputFile
 from tokenmill.stores.readahead import ReadAhead
-from tokenmill.stores.retry import GATE
 from tokenmill.stores.stdin import Pipe
 
 SHA256 = "sha256:"
@@ -94,6 +93,7 @@ class StoredBytes:
         self._reader: ReadAhead | None = None
         self._released = 0
         self._path = file.path
+        self._policy = file.place.policy
         self._sha256 = file.probe.removeprefix(SHA256) if file.probe.startswith(SHA256) else None
         self._digest = hashlib.sha256()
 
@@ -138,7 +138,8 @@ class StoredBytes:
                 "run the same command again: it begins anew, for what was made of that file is "
                 "not kept",
             )
-        GATE.verified += 1
+        if self._policy is not None:
+            self._policy.count_verified()
 
 
 class PlainStream:

@@ -9,9 +9,9 @@ import os
 from importlib import import_module
 
 from tokenmill.errors import UsageError
-from tokenmill.stores.store import NO_MORE, Content, Found, InputFile, Place, Selection
+from tokenmill.stores.store import Content, Found, InputFile, Place, Selection
 
-__all__ = ["NO_MORE", "SCHEMES", "Content", "Found", "InputFile", "Place", "Selection", "expand"]
+__all__ = ["SCHEMES", "Content", "Found", "InputFile", "Place", "Selection", "expand"]
 
 SCHEMES = {
     "http": "http",
@@ -23,13 +23,15 @@ SCHEMES = {
 """Which module has the ``expand`` of a scheme; each is loaded when it is asked for."""
 
 
-def expand(argument: str, selection: Selection = NO_MORE) -> Found:
+def expand(argument: str, selection: Selection | None = None) -> Found:
     """The files of one input argument. Raises InputError when it leads nowhere.
 
     What is there under that name on this machine is meant before a dataset on the Hub is.
+    ``selection`` None: nothing is asked for beside the argument.
     """
     from tokenmill.stores import hub, local, stdin
 
+    selection = Selection() if selection is None else selection
     if argument == stdin.PATH:
         return stdin.expand(argument, selection)
     scheme = argument.partition("://")[0] if "://" in argument else ""

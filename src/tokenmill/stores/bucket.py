@@ -1,7 +1,7 @@
 """A bucket of an object store, reached through obstore: every answer is checked, every failure is
 named.
 
-What may pass (time-outs, dropped connections, 429, 5xx) goes back to the process's gate, which
+What may pass (time-outs, dropped connections, 429, 5xx) goes back to the run's policy, which
 tries again; what will not (a bucket that is not there, credentials, a wrong region) says what to
 do. Credentials, region and endpoint come from the environment, under their usual names.
 """
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from tokenmill.errors import InputError, UsageError
 from tokenmill.extras import install_extra
-from tokenmill.stores.retry import GATE, Gate, Passing
+from tokenmill.stores.retry import RetryPolicy, TransientError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -97,14 +97,18 @@ def parse(url: str) -> tuple[str, str, str]:
 
 class Bucket:
     """One bucket (for az: a container). Methods raise TokenmillError, and TemporaryFailure when
-    the network fails for longer than the patience of ``gate``; they serve any thread."""
+    the network fails for longer than the patience of ``policy``; they serve any thread. Pickled,
+    it is a bucket of that name, whose client is made anew."""
 
-    def __init__(self, scheme: str, name: str, gate: Gate = GATE) -> None:
-        self._gate = gate
+    def __init__(self, scheme: str, name: str, policy: RetryPolicy) -> None:
+        self.policy = policy
         self.scheme = scheme
         self.name = name
         self._made: ObjectStore | None = None
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type[Bucket], tuple[str, str, RetryPolicy]]:
+        return Bucket, (self.scheme, self.name, self.policy)
 
     def url(self, key: str) -> str:
         """How a person names an object."""
@@ -161,8 +165,8 @@ class Bucket:
                 raise ObjectChanged
             data = bytes(result.bytes())
             if len(data) != stop - start:
-                raise Passing(f"{len(data)} bytes came of the {stop - start} asked for")
-            self._gate.count(len(data))
+                raise TransientError(f"{len(data)} bytes came of the {stop - start} asked for")
+            self.policy.count(len(data))
             return data
 
         return self._request(call, key, f", byte {start}")
@@ -221,7 +225,7 @@ class Bucket:
                 )
             found = _told(_obstore().head(self._store, key))
             if found.size != size or _quoted(done["e_tag"]) not in (found.etag, None):
-                raise Passing(f"{found.size} bytes are stored of the {size} sent")
+                raise TransientError(f"{found.size} bytes are stored of the {size} sent")
             return found
 
         return self._request(call, key)
@@ -258,7 +262,7 @@ class Bucket:
             except _exceptions().AlreadyExistsError as error:
                 # Two at the same time, and neither is there yet; but Azure says 409 to both.
                 if _status(error) == 409 and "BlobAlreadyExists" not in str(error):
-                    raise Passing("another write of it was under way") from error
+                    raise TransientError("another write of it was under way") from error
                 raise FileExistsError(key) from error
 
         try:
@@ -300,10 +304,10 @@ class Bucket:
             except (_exceptions().BaseError, ValueError) as error:
                 raise self._explained(error, key) from error
 
-        return self._gate.request(explained, self.url(key) + place)
+        return self.policy.request(explained, self.url(key) + place)
 
     def _explained(self, error: Exception, key: str) -> Exception:
-        """What a failure means: Passing, or an error for people."""
+        """What a failure means: TransientError, or an error for people."""
         text, status, errors = str(error), _status(error), _exceptions()
         short = _shortened(text)
         where = self.url(key)
@@ -325,9 +329,9 @@ class Bucket:
             fix = f"check the endpoint's URL; for http:// set {variable}=true"
             return InputError("the store cannot be asked", where, short, fix)
         if status is None and any(sign in text for sign in _PASSING):
-            return Passing(short + _cause(text), is_unreachable=_NO_CONNECTION in text)
+            return TransientError(short + _cause(text), is_unreachable=_NO_CONNECTION in text)
         if status in (408, 409, 425, 429) or (status is not None and status >= 500):
-            return Passing(short, for_all=status in (429, 503))
+            return TransientError(short, for_all=status in (429, 503))
         return InputError("the store does not give what is asked for", where, short,
                           "check the URL, and the environment variables of the store")  # fmt: skip
 
@@ -403,7 +407,7 @@ def _exceptions() -> Any:
 
 
 def _make(scheme: str, name: str) -> Any:
-    """The client, which itself tries again only briefly: patience is the gate's."""
+    """The client, which itself tries again only briefly: patience is the policy's."""
     _obstore()
     from obstore.store import AzureStore, GCSStore, S3Store
 

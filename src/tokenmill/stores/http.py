@@ -2,8 +2,8 @@
 
 A server may answer with the whole file, with less than was asked, with another file's bytes, or
 not at all. Nothing is passed on but the very bytes asked for, of the very file that was found; what
-may pass is tried again through the gate, everything else is a named error. A body that was cut off
-is gone on with where it ended.
+may pass is tried again by the run's policy, everything else is a named error. A body that was cut
+off is gone on with where it ended.
 
 Bytes are passed on as they are stored. ``Content-Encoding`` is nothing that is undone on the way:
 ranges and sizes count the encoded bytes (RFC 9110, 8.4 and 14.1.2), and so does everything here.
@@ -24,8 +24,8 @@ from urllib.parse import unquote, urljoin, urlsplit
 from tokenmill.errors import InputError, UsageError
 from tokenmill.extras import install_extra
 from tokenmill.kinds.kind import unknown_kind
-from tokenmill.stores.retry import GATE, Passing
-from tokenmill.stores.store import NO_MORE, Found, InputFile, Selection
+from tokenmill.stores.retry import RetryPolicy, TransientError
+from tokenmill.stores.store import Found, InputFile, Selection
 from tokenmill.version import __version__
 
 if TYPE_CHECKING:
@@ -62,10 +62,11 @@ class Resource:
 
 
 class HttpContent:
-    """The bytes of a resource, by range, for any thread."""
+    """The bytes of a resource, by range, for any thread; requests are made by ``policy``."""
 
-    def __init__(self, resource: Resource) -> None:
+    def __init__(self, resource: Resource, policy: RetryPolicy) -> None:
         self._resource = resource
+        self._policy = policy
 
     def read(self, start: int, stop: int) -> bytes:
         """The bytes from ``start`` to ``stop``: all of them, or a TokenmillError."""
@@ -73,7 +74,7 @@ class HttpContent:
             return b""
         received = io.BytesIO()
         where = f"{self._resource.where}, bytes {start} to {stop}"
-        GATE.request(partial(self._receive, received, start, stop), where)
+        self._policy.request(partial(self._receive, received, start, stop), where)
         return received.getvalue()
 
     def _receive(self, received: io.BytesIO, start: int, stop: int) -> None:
@@ -83,28 +84,32 @@ class HttpContent:
         response = _answer(resource, headers)
         try:
             _check_range(response, resource, begin, stop)
-            _copy(response, received, stop - start)
+            _copy(response, received, self._policy, stop - start)
         finally:
             response.close() if received.tell() < stop - start else response.release_conn()
 
 
-def read_whole(resource: Resource, limit: int) -> bytes:
+def read_whole(resource: Resource, limit: int, policy: RetryPolicy) -> bytes:
     """All of a small file of unknown size, at most ``limit`` bytes. Raises InputError."""
 
     def get() -> bytes:
         response = _answer(resource, resource.headers)
         try:
             received = io.BytesIO()
-            _copy(response, received, None, limit)
+            _copy(response, received, policy, None, limit)
             return received.getvalue()
         finally:
             response.close()
 
-    return GATE.request(get, resource.where)
+    return policy.request(get, resource.where)
 
 
 def _copy(
-    response: BaseHTTPResponse, received: io.BytesIO, size: int | None, limit: int = 1 << 62
+    response: BaseHTTPResponse,
+    received: io.BytesIO,
+    policy: RetryPolicy,
+    size: int | None,
+    limit: int = 1 << 62,
 ) -> None:
     """Add the body to what was received; of a known ``size``, all of it."""
     import urllib3
@@ -127,11 +132,11 @@ def _copy(
     except urllib3.exceptions.HTTPError as error:
         raise _passing(error) from error
     except OSError as error:
-        raise Passing(f"the connection broke: {error}") from error
+        raise TransientError(f"the connection broke: {error}") from error
     finally:
-        GATE.count(received.tell() - before)
+        policy.count(received.tell() - before)
     if size is not None and received.tell() < size:
-        raise Passing(f"the answer ended {size - received.tell()} bytes early")
+        raise TransientError(f"the answer ended {size - received.tell()} bytes early")
 
 
 def _check_length(response: BaseHTTPResponse, where: str, wanted: int) -> None:
@@ -145,7 +150,7 @@ def _check_length(response: BaseHTTPResponse, where: str, wanted: int) -> None:
     if told == str(wanted) or (told is None and encoding in ("", "identity")):
         return
     if encoding in ("", "identity"):
-        raise Passing(f"the server sends {told} bytes where {wanted} are asked for")
+        raise TransientError(f"the server sends {told} bytes where {wanted} are asked for")
     raise InputError(
         "the server does not send the file's bytes as they are stored",
         where,
@@ -172,11 +177,11 @@ def _check_range(response: BaseHTTPResponse, resource: Resource, start: int, sto
         r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip()
     )
     if response.status != 206 or told is None:
-        raise Passing(f"an answer of status {response.status} that does not tell its range")
+        raise TransientError(f"an answer of status {response.status} that does not tell its range")
     if told[3] not in ("*", str(resource.size)):
         raise changed(resource.where, f"it has {told[3]} bytes, had {resource.size}")
     if (int(told[1]), int(told[2])) != (start, stop - 1):
-        raise Passing(
+        raise TransientError(
             f"the server gives bytes {told[1]} to {told[2]} where {start} to {stop - 1} are asked"
         )
     _check_length(response, where, stop - start)
@@ -200,7 +205,7 @@ def _answer(resource: Resource, headers: Headers) -> BaseHTTPResponse:
         response.drain_conn()
         response.release_conn()
         if location is None or len(hops) > _MOST_REDIRECTS:
-            raise Passing("the server sends from one address to the other")
+            raise TransientError("the server sends from one address to the other")
         following = urljoin(url, location)
         if urlsplit(following)[:2] != urlsplit(url)[:2]:
             sent.pop("Authorization", None)
@@ -234,7 +239,7 @@ def _get(url: str, headers: Headers) -> BaseHTTPResponse:
     except urllib3.exceptions.HTTPError as error:
         raise _passing(error) from error
     except OSError as error:
-        raise Passing(f"cannot connect: {error}", is_unreachable=True) from error
+        raise TransientError(f"cannot connect: {error}", is_unreachable=True) from error
 
 
 def _passing(error: Exception) -> Exception:
@@ -249,12 +254,12 @@ def _passing(error: Exception) -> Exception:
             "check the clock and the proxy; SSL_CERT_FILE names certificates to trust",
         )
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-        return Passing(f"no data for {READ_SECONDS:g} s")
+        return TransientError(f"no data for {READ_SECONDS:g} s")
     text = re.sub(r"^.*?HTTPS?Connection\w*\(.*?\): ", "", str(error)) or type(error).__name__
     kinds = urllib3.exceptions
     unreachable = (kinds.NewConnectionError, kinds.ConnectTimeoutError, kinds.SSLError,
                    kinds.ProxyError)  # fmt: skip
-    return Passing(text, is_unreachable=isinstance(error, unreachable))
+    return TransientError(text, is_unreachable=isinstance(error, unreachable))
 
 
 def _check_status(response: BaseHTTPResponse, resource: Resource, hops: int) -> None:
@@ -262,9 +267,9 @@ def _check_status(response: BaseHTTPResponse, resource: Resource, hops: int) -> 
     if status in (200, 206):
         return
     if status in _PASSING:
-        raise Passing(_told(response), retry_after(response.headers), for_all=status == 429)
+        raise TransientError(_told(response), retry_after(response.headers), for_all=status == 429)
     if hops > 1 and status in (401, 403):
-        raise Passing("the address that the server sent us to is no longer good")
+        raise TransientError("the address that the server sent us to is no longer good")
     if status in (401, 403):
         raise InputError(
             "the server does not let us read the file", where, _told(response), resource.advice
@@ -310,6 +315,8 @@ def retry_after(headers: Headers) -> float | None:
 
 
 _pools: dict[str, PoolManager] = {}
+"""Open connections by proxy, one set for all runs of the process: a run that ends closes none, one
+more than are kept is opened where all are taken, and nothing is remembered of a run."""
 _pools_lock = threading.Lock()
 
 
@@ -351,19 +358,19 @@ class WebPlace:
 
     is_remote = True
 
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.policy = policy
+
     def open(self, file: InputFile) -> HttpContent:
-        return HttpContent(_resource(file.path, file.size, file.probe))
+        return HttpContent(_resource(file.path, file.size, file.probe), self.policy)
 
     def check_unchanged(self, file: InputFile) -> None:
-        size, probe = _look(file.path)
+        size, probe = _look(file.path, self.policy)
         if (size, probe) != (file.size, file.probe):
             raise changed(file.path, "its size or ETag is another one")
 
 
-WEB = WebPlace()
-
-
-def expand(argument: str, selection: Selection = NO_MORE) -> Found:
+def expand(argument: str, selection: Selection) -> Found:
     """The one file at an address."""
     need_urllib3()
     parts = urlsplit(argument)
@@ -378,8 +385,8 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     known = selection.kind_of(unquote(parts.path))
     if known is None:
         raise unknown_kind(argument)
-    size, probe = _look(argument)
-    return Found([InputFile(argument, *known, size, 0, probe, WEB)])
+    size, probe = _look(argument, selection.policy)
+    return Found([InputFile(argument, *known, size, 0, probe, WebPlace(selection.policy))])
 
 
 def _resource(url: str, size: int, probe: str) -> Resource:
@@ -395,7 +402,7 @@ def _probe(headers: Headers) -> str:
     return headers.get("ETag") or headers.get("Last-Modified") or ""
 
 
-def _look(url: str) -> tuple[int, str]:
+def _look(url: str, policy: RetryPolicy) -> tuple[int, str]:
     """Size and probe of the file at an address, from an answer to a request for its first byte."""
     told: list[Headers] = []
     resource = Resource(url, url, 1, {"Range": "bytes=0-0"}, check=told.extend)
@@ -415,7 +422,7 @@ def _look(url: str) -> tuple[int, str]:
             "fetch the file with another program, and name the copy on disk",
         )
 
-    return GATE.request(look, url)
+    return policy.request(look, url)
 
 
 def need_urllib3() -> None:

@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
@@ -34,7 +34,7 @@ from tokenmill.stores.http import (
     read_whole,
     retry_after,
 )
-from tokenmill.stores.retry import GATE, Passing
+from tokenmill.stores.retry import RetryPolicy, TransientError
 from tokenmill.stores.store import Found, InputFile, Selection
 from tokenmill.units import format_files
 from tokenmill.version import __version__
@@ -104,6 +104,7 @@ class _Repository:
     def __init__(self, name: str, revision: str, is_plain: bool, selection: Selection) -> None:
         self.name = name
         self.selection = selection
+        self.place = HubPlace(selection.policy)
         self.asked = f"{SCHEME}{name}@{revision}"
         self.notes: list[str] = []
         self._revision = revision
@@ -141,7 +142,7 @@ class _Repository:
             except Exception as error:  # noqa: BLE001  it is told apart there
                 self._explain(error)
 
-        return GATE.request(once, self.asked)
+        return self.selection.policy.request(once, self.asked)
 
     def _explain(self, error: Exception) -> NoReturn:
         """Raise what an error of the Hub's client means."""
@@ -162,11 +163,13 @@ class _Repository:
                 name = type(error).__name__
                 is_unreachable = name in ("ConnectError", "ConnectTimeout", "ProxyError",
                                           "ConnectionError", "SSLError")  # fmt: skip
-                raise Passing(why, is_unreachable=is_unreachable) from error
+                raise TransientError(why, is_unreachable=is_unreachable) from error
             raise error
         if status in _PASSING:
             why = f"the Hub answers {status}{' (too many requests)' * (status == 429)}"
-            raise Passing(why, retry_after(_headers(response)), for_all=status == 429) from error
+            raise TransientError(
+                why, retry_after(_headers(response)), for_all=status == 429
+            ) from error
         kind = type(error).__name__
         why = printable(f"the Hub answers {status}: {_first_line(error)}")
         if kind == "RevisionNotFoundError":
@@ -225,8 +228,9 @@ class _Repository:
         files, _ = self.at(["README.md"])
         if not files:
             return None
-        resource = HUB.resource(self.path_of(files[0].path), files[0].size, files[0].probe)
-        return read_whole(resource, _CARD_BYTES).decode(errors="replace")
+        path = self.path_of(files[0].path)
+        resource = self.place.resource(path, files[0].size, files[0].probe)
+        return read_whole(resource, _CARD_BYTES, self.place.policy).decode(errors="replace")
 
     def path_of(self, path: str) -> str:
         """The address of a file at the pinned commit."""
@@ -245,7 +249,7 @@ class _Repository:
                     raise unknown_kind(path)
                 found.ignored.append(path)
                 continue
-            found.files.append(InputFile(path, *known, entry.size, 0, entry.probe, HUB))
+            found.files.append(InputFile(path, *known, entry.size, 0, entry.probe, self.place))
         return found
 
 
@@ -440,12 +444,29 @@ def _entry(told: Any) -> Entry:
 
 
 class HubPlace:
-    """Files of datasets on the Hub, at the commit in their path: what is there cannot change."""
+    """Files of datasets on the Hub, at the commit in their path: what is there cannot change.
+
+    One run's: the token is looked up once for it, so that a later run in the same process has the
+    one that the person has logged in with by then. The token crosses no border by pickling.
+    """
 
     is_remote = True
 
+    def __init__(self, policy: RetryPolicy) -> None:
+        self.policy = policy
+
+    def __reduce__(self) -> tuple[type[HubPlace], tuple[RetryPolicy]]:
+        return HubPlace, (self.policy,)
+
+    @cached_property
+    def _authorization(self) -> dict[str, str]:
+        from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+        headers = build_hf_headers(library_name="tokenmill", library_version=__version__)
+        return {name.title(): value for name, value in headers.items()}
+
     def open(self, file: InputFile) -> HttpContent:
-        return HttpContent(self.resource(file.path, file.size, file.probe))
+        return HttpContent(self.resource(file.path, file.size, file.probe), self.policy)
 
     def resource(self, path: str, size: int, probe: str) -> Resource:
         """The file behind a path as ``InputFile`` has it."""
@@ -466,21 +487,10 @@ class HubPlace:
                 raise changed(path, f"the Hub has {told} of commit {commit}, it was {digest}")
 
         url = f"{constants.ENDPOINT}/datasets/{name}/resolve/{sha}/{quote(inner)}"
-        return Resource(url, path, size, _authorization(), check, LOG_IN)
+        return Resource(url, path, size, self._authorization, check, LOG_IN)
 
     def check_unchanged(self, file: InputFile) -> None:
         """A commit does not change, and each answer was held against the listing."""
-
-
-HUB = HubPlace()
-
-
-@cache
-def _authorization() -> dict[str, str]:
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
-
-    headers = build_hf_headers(library_name="tokenmill", library_version=__version__)
-    return {name.title(): value for name, value in headers.items()}
 
 
 def _headers(response: Any) -> dict[str, str]:

@@ -22,7 +22,7 @@ from tokenmill.kinds.kind import kind_of, unknown_kind
 from tokenmill.stores import stdin
 from tokenmill.stores.disk_reads import read_patiently
 from tokenmill.stores.side_files import SIDE_FILES, written_in
-from tokenmill.stores.store import NO_MORE, Found, InputFile, Selection
+from tokenmill.stores.store import Found, InputFile, Selection
 from tokenmill.units import numbered
 
 _PROBE = 64 * 1024
@@ -67,6 +67,7 @@ class LocalPlace:
     """The file systems of this machine."""
 
     is_remote = False
+    policy = None
 
     def open(self, file: InputFile) -> LocalContent:
         return LocalContent(file)
@@ -93,7 +94,7 @@ class LocalPlace:
 LOCAL = LocalPlace()
 
 
-def expand(argument: str, selection: Selection = NO_MORE) -> Found:
+def expand(argument: str, selection: Selection) -> Found:
     """The files that a path, folder or glob stands for."""
     found = Found()
     written: dict[str, frozenset[str]] = {}
@@ -129,7 +130,7 @@ def expand(argument: str, selection: Selection = NO_MORE) -> Found:
     return found
 
 
-def _paths(argument: str, selection: Selection = NO_MORE) -> list[tuple[str, bool]]:
+def _paths(argument: str, selection: Selection) -> list[tuple[str, bool]]:
     """The files an argument stands for, and whether each was named itself. ``~`` in quotes is what
     the shell would have made of it, where there is no file of that name."""
     if argument.startswith("~") and not os.path.lexists(argument):
@@ -160,7 +161,7 @@ def _paths(argument: str, selection: Selection = NO_MORE) -> list[tuple[str, boo
     raise InputError("no such file or folder", argument, None, "check the path")
 
 
-def _files_below(folder: Path, selection: Selection = NO_MORE) -> list[str]:
+def _files_below(folder: Path, selection: Selection) -> list[str]:
     """All files below a folder, hidden ones left out, links followed but never in circles. Raises
     TooManyFiles when all are counted, and memory cannot hold them."""
     found: list[str] = []

@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from tokenmill.errors import InputError
 from tokenmill.kinds.kind import unknown_kind
 from tokenmill.stores.bucket import Bucket, ObjectChanged, StoredObject, parse
-from tokenmill.stores.store import NO_MORE, Found, InputFile, Selection
+from tokenmill.stores.store import Found, InputFile, Selection
 
 
 class StoreContent:
@@ -43,6 +43,7 @@ class StorePlace:
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
+        self.policy = bucket.policy
 
     def open(self, file: InputFile) -> StoreContent:
         return StoreContent(file, self._bucket, parse(file.path)[2])
@@ -55,10 +56,10 @@ class StorePlace:
             raise _changed(file)
 
 
-def expand(argument: str, selection: Selection = NO_MORE) -> Found:
+def expand(argument: str, selection: Selection) -> Found:
     """The files that a URL stands for: an object, all objects below a prefix, or a glob's."""
     scheme, name, key = parse(argument)
-    bucket, found = Bucket(scheme, name), Found()
+    bucket, found = Bucket(scheme, name, selection.policy), Found()
     place = StorePlace(bucket)
     is_named = False
     if glob.has_magic(key):

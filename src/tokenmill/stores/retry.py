@@ -1,9 +1,10 @@
 """Failures of a network pass: requests are made again, with back-off, while patience lasts.
 
-All requests of the process go through one gate. When a server says that it is asked too often, and
-when it will answer again, every thread waits until then: the next request of another thread would
-only be refused, too, and counted. Nothing here decides on bytes: a request that succeeds is
-checked by whoever made it.
+All requests of one run go through its one policy, which the command makes and hands down: two runs
+in one process count for themselves, and each gives up its own requests only. When a server says
+that it is asked too often, and when it will answer again, every thread of the run waits until then:
+the next request of another thread would only be refused, too, and counted. Nothing here decides on
+bytes: a request that succeeds is checked by whoever made it.
 
 A host that never answered in this run is hardly one that will: a name mistyped, a server that is
 not there, a proxy that is missing. It gets seconds, not the patience of a run that has begun.
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as NotYet
+from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -25,15 +27,16 @@ from tokenmill.units import format_seconds
 
 Result = TypeVar("Result")
 DEFAULT_PATIENCE = 3600.0
+"""Seconds for each request, of a run that was told no other (``--network-patience``)."""
 FIRST_PATIENCE = 8.0
 """Seconds for a host that cannot be reached and never was: a resolver that is asked again after
 its own time-out (5 s, resolv.conf(5)) still comes through."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0
 _POLL_SECONDS = 0.1
-_TELL_SECONDS = 30.0
+_LOG_SECONDS = 30.0
 
 
-class Passing(Exception):
+class TransientError(Exception):
     """A failure that may pass: ``why`` for people, ``retry_after`` seconds if the server told.
 
     ``for_all``: the server is asked too often, so that every other request waits, too.
@@ -54,33 +57,50 @@ class Passing(Exception):
         self.is_unreachable = is_unreachable
 
 
-class Gate:
-    """The process's way to the network. ``patience`` is in seconds, for each request.
+def _unheard(line: str) -> None:
+    """Log nothing."""
+
+
+class RetryPolicy:
+    """One run's way to the network. ``patience`` is in seconds, for each request (None: the
+    default); ``log`` hears what is waited for, from any thread.
 
     ``requests``, ``retries``, ``moved`` (bytes of files) and ``verified`` (files whose hash was
-    compared) count since ``begin``.
+    compared) count the run's own. As a context, it gives up at the end what is still under way.
+    Pickled and read back it is another one of the same patience, which counts from 0 and logs
+    nothing: locks, threads and the command's log cross no border between processes.
     """
 
-    def __init__(self, patience: float = DEFAULT_PATIENCE) -> None:
-        self.patience = patience
+    def __init__(
+        self, patience: float | None = None, log: Callable[[str], None] = _unheard
+    ) -> None:
+        self.patience = DEFAULT_PATIENCE if patience is None else patience
         self.retries = self.requests = self.moved = self.verified = 0
-        self._tell: Callable[[str], None] = lambda line: None
-        self._told_at: float | None = None
+        self._log = log
+        self._logged_at: float | None = None
         self._lock = threading.Lock()
         self._opens_at = 0.0
         self._is_closing = threading.Event()
         self._reached: set[str] = set()
+        # Of its own: to draw from the module's would change what a seeded script draws.
+        self._random = random.Random()
 
-    def begin(self, patience: float, tell: Callable[[str], None]) -> None:
-        """A run begins, which wants to wait so long, and to be told of what it waits for."""
-        self.patience, self._tell = patience, tell
-        self.retries = self.requests = self.moved = self.verified = 0
-        self._told_at = None
-        self._reached = set()
-        self.reopen()
+    def __reduce__(self) -> tuple[type[RetryPolicy], tuple[float]]:
+        return RetryPolicy, (self.patience,)
+
+    def __enter__(self) -> RetryPolicy:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
 
     def request(self, call: Callable[[], Result], where: str) -> Result:
-        """What ``call`` returns, which is called again whenever it raises Passing.
+        """What ``call`` returns, which is called again whenever it raises TransientError.
 
         Raises TemporaryFailure when it failed for longer than the patience, or was given up:
         then without waiting for ``call``, which may hang for longer than a person likes to.
@@ -93,12 +113,12 @@ class Gate:
                 result = self._result(call, closing, where)
                 self._reached.add(host)
                 return result
-            except Passing as error:
+            except TransientError as error:
                 now = time.monotonic()
                 if not error.is_unreachable:
                     self._reached.add(host)
                 began = now if began is None else began
-                delay = pause * random.uniform(0.5, 1.0)
+                delay = pause * self._random.uniform(0.5, 1.0)
                 if error.retry_after is not None:
                     delay = max(error.retry_after, 0.0)
                 if host not in self._reached:
@@ -114,6 +134,11 @@ class Gate:
         with self._lock:
             self.requests += 1
             self.moved += moved
+
+    def count_verified(self) -> None:
+        """All of a file came, and had the hash that its place lists."""
+        with self._lock:
+            self.verified += 1
 
     def close(self) -> None:
         """Give up all requests, and all waiting: the run is being stopped."""
@@ -137,21 +162,21 @@ class Gate:
                     raise _given_up(where) from None
 
     def _pause(
-        self, closing: threading.Event, error: Passing, delay: float, where: str, host: str
+        self, closing: threading.Event, error: TransientError, delay: float, where: str, host: str
     ) -> None:
         with self._lock:
             self.retries += 1
             now = time.monotonic()
             if error.for_all:
                 self._opens_at = max(self._opens_at, now + delay)
-            is_told = self._told_at is not None and now - self._told_at < _TELL_SECONDS
-            if not is_told:
-                self._told_at = now
+            is_logged = self._logged_at is not None and now - self._logged_at < _LOG_SECONDS
+            if not is_logged:
+                self._logged_at = now
         patience = self.patience
         if host not in self._reached:
             patience = min(patience, FIRST_PATIENCE)
-        if not is_told:
-            self._tell(
+        if not is_logged:
+            self._log(
                 f"network: {error.why} ({where}); trying again in {format_seconds(delay)}, for "
                 f"up to {format_seconds(patience)}"
             )
@@ -173,7 +198,7 @@ def _host(where: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _never_reached(error: Passing, where: str, seconds: float) -> TemporaryFailure:
+def _never_reached(error: TransientError, where: str, seconds: float) -> TemporaryFailure:
     return TemporaryFailure(
         "the host cannot be reached",
         where,
@@ -187,7 +212,7 @@ def _given_up(where: str) -> TemporaryFailure:
     return TemporaryFailure("given up", where, "the run is being stopped", "run it again")
 
 
-def _failed(error: Passing, where: str, seconds: float) -> TemporaryFailure:
+def _failed(error: TransientError, where: str, seconds: float) -> TemporaryFailure:
     return TemporaryFailure(
         "the network does not give what is asked for",
         where,
@@ -195,7 +220,3 @@ def _failed(error: Passing, where: str, seconds: float) -> TemporaryFailure:
         "run the same command again: it goes on from what is done (--network-patience is how long "
         "one request is tried)",
     )
-
-
-GATE = Gate()
-"""The one of this process."""

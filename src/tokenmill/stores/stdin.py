@@ -20,7 +20,7 @@ import xxhash
 from tokenmill.errors import InputError, TemporaryFailure, UsageError, unreadable
 from tokenmill.kinds.compression import Damage
 from tokenmill.kinds.content import COMPRESSED, contradiction, looks_like_lines
-from tokenmill.stores.store import NO_MORE, Content, Found, InputFile, Selection
+from tokenmill.stores.store import Content, Found, InputFile, Selection
 
 PATH = "-"
 _STDIN = 0
@@ -33,6 +33,7 @@ class Pipe:
     """Standard input or a pipe by its path, as a place with one file."""
 
     is_remote = False
+    policy = None
 
     def __init__(self, fd: int, path: str = PATH) -> None:
         self._fd = fd
@@ -94,7 +95,7 @@ class Pipe:
         return replace(file, size=self.position, probe=self._hash.hexdigest())
 
 
-def expand(argument: str, selection: Selection = NO_MORE) -> Found:
+def expand(argument: str, selection: Selection) -> Found:
     """A pipe as the one file that it is. Raises InputError or UsageError."""
     fd = _STDIN if argument == PATH else _opened(argument)
     if stat.S_ISCHR(os.fstat(fd).st_mode) and os.isatty(fd):

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from tokenmill.kinds.kind import KindRule, compression_of, kind_of
 from tokenmill.memory import Listing
+from tokenmill.stores.retry import RetryPolicy
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,10 @@ class Place(Protocol):
 
     is_remote: bool
 
+    @property
+    def policy(self) -> RetryPolicy | None:
+        """That of the run whose files these are; None where no request is made."""
+
     def open(self, file: InputFile) -> Content:
         """The bytes of a file that this place found. Raises InputError."""
 
@@ -62,12 +67,14 @@ class Selection:
     """What is asked for beside the arguments: a dataset's ``config`` by name, and the commits that
     an earlier run took for moving ``revisions``, by what was asked for; and what ``kinds`` files
     are: the first rule with a glob that matches counts, then one without. ``listing`` counts what
-    is found, and says whether more may be held."""
+    is found, and says whether more may be held; by ``policy`` requests are made, while they are
+    listed and when they are read. One selection is for one run."""
 
     config: str | None = None
     revisions: Mapping[str, str] = field(default_factory=dict)
     kinds: tuple[KindRule, ...] = ()
     listing: Listing = field(default_factory=Listing, compare=False)
+    policy: RetryPolicy = field(default_factory=RetryPolicy, compare=False)
 
     def holds(self, path: str) -> bool:
         """Count a file of a listing. May it be held in memory?"""
@@ -89,10 +96,6 @@ class Selection:
         return rule.kind, rule.compression or (
             None if rule.kind == "parquet" else compression_of(path)
         )
-
-
-NO_MORE = Selection()
-"""Nothing is asked for beside the arguments."""
 
 
 @dataclass
