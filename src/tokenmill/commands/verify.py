@@ -11,7 +11,7 @@ from tokenmill.dataset.checks import (
     check_quarantine,
     check_sums,
     load_verifiable,
-    shard_problem,
+    shard_problems,
     strays,
 )
 from tokenmill.errors import UsageError
@@ -51,16 +51,14 @@ def verify(
 
         comparison = Comparison(place, [str(path) for path in against], share, seed, config)
     for shard in manifest.shards:
-        problem = shard_problem(place, manifest, shard, quick=quick)
-        if problem is not None:
-            yield problem
+        yield from shard_problems(place, manifest, shard, quick=quick)
     yield from check_counts(manifest)
     yield from check_quarantine(place, manifest, quick)
     yield from check_sums(place, manifest)
     yield from strays(place, manifest)
     if comparison is None:
         return
-    if any(shard_problem(place, manifest, shard, quick=True) for shard in manifest.shards):
+    if any(any(shard_problems(place, manifest, shard, quick=True)) for shard in manifest.shards):
         detail = "its shards are not whole, so the documents in them cannot be found"
         yield Problem("uncompared", str(place), detail)
         return

@@ -179,12 +179,7 @@ def _check_name(name: str | None, layout: Format) -> None:
         raise UsageError(
             f"--name {name!r} cannot begin a file's name", fix="use letters, digits, . _ + and -"
         )
-    if layout.name == "build-nanogpt" and ("train" in name or "val" in name):
-        raise UsageError(
-            f"--name {name!r} contains the name of a split",
-            why="build-nanogpt's loader takes every file whose name contains it",
-            fix="use a name without train and val",
-        )
+    layout.check_name(name)
 
 
 def _check_text(text: str | None) -> None:
