@@ -1,1 +1,1 @@
-"""A public suite a seam: whatever is behind it must pass."""
+"""A suite for each seam, run on every entry of its table and on toys that no trainer reads."""

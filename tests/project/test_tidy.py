@@ -217,6 +217,23 @@ def test_only_the_command_line_reads_what_was_typed() -> None:
     assert not guilty, f"these look at sys.argv: {', '.join(sorted(guilty))}"
 
 
+def test_only_formats_know_where_the_ids_lie() -> None:
+    """How wide an id is, what stands before the first one, and where that is."""
+    of_records = {"batches", "kinds", "sources"}  # there `.offset` is a bad record's, or Arrow's
+    offenders = []
+    for module, path in NAMES.items():
+        for node in ast.walk(parsed(path)) if package(module) != "formats" else ():
+            if isinstance(node, ast.ImportFrom):
+                used = {alias.name for alias in node.names} & {"item_bytes"}
+            elif isinstance(node, ast.Attribute):
+                used = {node.attr} & {"item_bytes", "header", "offset"}
+                used -= {"offset"} if package(module) in of_records else set()
+            else:
+                continue
+            offenders += [f"{named(path)}:{node.lineno}: {name}" for name in used]
+    assert not offenders, f"this belongs in formats/: {'; '.join(offenders)}"
+
+
 def test_every_error_says_what_to_do() -> None:
     """`fix` is the fourth argument of every error that is raised on purpose."""
     ours = {name for name, kind in vars(errors).items() if isinstance(kind, type)}

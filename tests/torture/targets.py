@@ -31,7 +31,7 @@ from tokenmill.commands.inspect import describe, text_at_token, text_of_document
 from tokenmill.commands.plan import Plan, make_plan
 from tokenmill.commands.verify import verify
 from tokenmill.dataset.manifest import load_manifest
-from tokenmill.dataset.reader import Dataset
+from tokenmill.dataset.reader import Dataset, LocalBytes
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import LimitReached, TokenmillError
 from tokenmill.formats import FORMATS, ShardDamage
@@ -525,9 +525,9 @@ def attack_shard(case: Case) -> None:
     path.write_bytes(mutations.bytes_of(case.rng, head, others))
     for layout in FORMATS.values():
         with contextlib.suppress(ShardDamage):
-            file = layout.open(path)
-            size = file.offset + file.tokens * {"uint16": 2, "uint32": 4}[file.dtype]
-            if file.offset < 0 or file.tokens < 0 or size != path.stat().st_size:
+            shard = layout.reader({path.name: LocalBytes(path)})
+            size = shard.head_bytes + shard.tokens * {"uint16": 2, "uint32": 4}[shard.dtype]
+            if shard.head_bytes < 0 or shard.tokens < 0 or size != path.stat().st_size:
                 raise Broken(f"{layout.name}: tokens outside of the file")
     raise ShardTold("looked at")
 
@@ -557,7 +557,7 @@ def attack_options(case: Case) -> None:
     with contextlib.suppress(TokenmillError):
         spec = Spec.of(options)  # type: ignore[arg-type]
         spec.layout.check(spec.shard_tokens, "uint16", 50256)
-        spec.layout.header(min(spec.shard_tokens or 0, 10**9), "uint16")
+        spec.layout.files(spec.name, "train", 0)
     run: dict[str, Any] = {"memory": text} if case.rng.random() < 0.5 else {"max_time": text}
     if case.rng.random() < 0.5:
         run = {"threads": case.rng.choice((0, -1, 1, 2**40))}

@@ -238,7 +238,7 @@ def names_used(all_scenes: list[Scene], commands: Commands, root: Path) -> list[
         shutil.rmtree(trial)
     for layout in FORMATS.values():
         for split, index in itertools.product(("train", "val"), (None, 0, 1)):
-            found.add(layout.file_name(layout.default_name, split, index))
+            found |= {*layout.files(layout.default_name, split, index)}
     found |= {name.removesuffix(PARTIAL) for name in found}
     found |= {name + PARTIAL for name in found if "." in name and not name.endswith(PARTIAL)}
     found |= {os.path.join(os.path.dirname(n), os.path.basename(n).swapcase()) for n in found}

@@ -65,7 +65,7 @@ class _Stream:
         self.position = 0
         self.borders = np.cumsum([0, *(shard.tokens for shard in shards)])
         self.documents = np.zeros(len(shards), np.int64)
-        self._files = [dataset.open(shard) for shard in shards]
+        self._readers = [dataset.open(shard) for shard in shards]
         self._end_of_text = vocabulary.end_of_text
         table = vocabulary.token_bytes if vocabulary.keeps_bytes else {}
         self._widths = np.ones(max(table, default=0) + 1, np.int64)
@@ -79,14 +79,12 @@ class _Stream:
         parts: list[NDArray[Any]] = [np.empty(0, np.uint16)]
         low, high = self.position, self.position + count
         start = max(0, int(np.searchsorted(self.borders, low, "right")) - 1)
-        for file, begin in zip(self._files[start:], self.borders[start:].tolist(), strict=False):
-            first, last = max(low, begin), min(high, begin + file.tokens)
+        for shard, begin in zip(self._readers[start:], self.borders[start:].tolist(), strict=False):
+            first, last = max(low, begin), min(high, begin + shard.tokens)
             if begin >= high:
                 break
             if first < last:
-                dtype = np.dtype(file.dtype).newbyteorder("<")
-                offset = file.offset + (first - begin) * dtype.itemsize
-                parts.append(np.fromfile(file.path, dtype, last - first, offset=offset))
+                parts.append(shard.ids(first - begin, last - begin))
         return np.concatenate(parts)
 
     def covering(self, size: int) -> tuple[NDArray[Any], NDArray[np.int64]]:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from tokenmill.formats.format import item_bytes
+from tokenmill.formats.format import row_bytes
 from tokenmill.sources import open_source
 from tokenmill.sources.inputs import InputList
 from tokenmill.sources.source import Sample, Source, SourceOptions
@@ -49,7 +49,7 @@ class Estimate:
 
     def output_bytes(self, dtype: str) -> int:
         """Bytes of the shards, headers left out."""
-        return self.tokens * item_bytes(dtype)
+        return row_bytes(self.tokens, dtype)
 
     @property
     def seconds(self) -> float:

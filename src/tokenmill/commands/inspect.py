@@ -18,16 +18,16 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     manifest = dataset.manifest
     shards = []
     for shard in manifest.shards:
-        file = dataset.open(shard)
+        reader = dataset.open(shard)
         shards.append(
             {
                 "name": shard.name,
                 "split": shard.split,
-                "dtype": file.dtype,
-                "header_bytes": file.offset,
-                "tokens": file.tokens,
+                "dtype": reader.dtype,
+                "header_bytes": reader.head_bytes,
+                "tokens": reader.tokens,
                 "documents": shard.documents,
-                "bytes": shard.bytes,
+                "bytes": shard.total_bytes,
             }
         )
     return {
@@ -43,7 +43,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
 def text_at_token(dataset: Dataset, token: int, split: str) -> dict[str, Any]:
     """The text from a split's token number ``token`` on."""
     shard, place = dataset.locate(token, split)
-    ids = dataset.ids(shard)[place : place + SHOWN_TOKENS].tolist()
+    ids = dataset.open(shard).ids(place, min(place + SHOWN_TOKENS, shard.tokens)).tolist()
     return {"split": split, "token": token, "shard": shard.name, "place": place} | _decoded(
         dataset, ids
     )

@@ -22,7 +22,7 @@ from tokenmill.encoding.recipe import Recipe, Worker, calls_of
 from tokenmill.encoding.rules import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.formats import Layout
-from tokenmill.formats.format import item_bytes
+from tokenmill.formats.format import row_bytes
 from tokenmill.kinds.compression import WindowRoom
 from tokenmill.memory import (
     SMALL_READER,
@@ -269,7 +269,7 @@ class Plan:
         assert self.estimate is not None
         need, free = self.estimate.output_bytes(self.dtype), free_bytes(out) + freed
         if is_passing and self.spec.shard_tokens is not None:
-            need = min(need, STAGED_SHARDS * self.spec.shard_tokens * item_bytes(self.dtype))
+            need = min(need, row_bytes(STAGED_SHARDS * self.spec.shard_tokens, self.dtype))
         if need * (1 - self.estimate.spread) > free:
             raise NoSpace(
                 f"the dataset needs about {format_bytes(need)}",

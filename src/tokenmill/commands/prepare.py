@@ -44,7 +44,7 @@ from tokenmill.errors import (
 )
 from tokenmill.executors.supervisor import Hand
 from tokenmill.executors.threads import OrderedMap
-from tokenmill.formats.format import item_bytes
+from tokenmill.formats.format import row_bytes
 from tokenmill.memory import give_back_large_buffers
 from tokenmill.output.bucket_prefix import OutputPrefix
 from tokenmill.output.folder import OutputFolder, recorded_commit, revisions_of
@@ -573,7 +573,7 @@ class Preparation:
         """Say how much more room the rest of the run needs, as far as that can be told."""
         status, dtype = self.status, self.plan.dtype
         share = status.done_bytes / max(1, status.total_bytes)
-        written = status.counts.tokens * item_bytes(dtype)
+        written = row_bytes(status.counts.tokens, dtype)
         need = written * (1 - share) / share if share else 0
         missing = max(0, need - free_bytes(self.out))
         about = f"about {format_bytes(missing)} more are needed" if share else error.why

@@ -11,20 +11,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+import numpy as np
+
 from tokenmill.batches import Position, TokenBatch
 from tokenmill.commands.plan import Plan
-from tokenmill.dataset.checks import Problem, check_quarantine, check_sums, shard_problem, strays
+from tokenmill.dataset.checks import Problem, check_quarantine, check_sums, shard_problems, strays
 from tokenmill.dataset.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
 from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.executors.threads import OrderedMap
 from tokenmill.output.folder import OutputFolder
+from tokenmill.output.shards import OpenShard
 from tokenmill.sources.block import Block
 from tokenmill.splits import SplitRouter
 from tokenmill.stores.claims import shares_a_stretch
 from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.durable import (
     PARTIAL,
-    StagedFile,
     explained,
     foreign,
     publish,
@@ -58,12 +61,17 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
         sums = list(check_sums(out, manifest))
         _refuse_edited_manifest(sums, out)
         for shard in manifest.shards:
-            problem = shard_problem(out, manifest, shard, quick=False)
-            if problem is not None:
+            problems = list(shard_problems(out, manifest, shard, quick=False))
+            for problem in problems:
                 tell(f"damaged: {problem}")
-                _Rebuilding(plan, out, shard, tell).run()
-                tell(f"repaired: {shard.name}, {format_bytes(shard.bytes)}")
-            remove_own(out / (shard.name + PARTIAL))  # of a repair that was killed
+            damaged = [file for file in shard.all_files if file.name in {p.name for p in problems}]
+            if damaged:
+                _Rebuilding(plan, out, shard, tell).run([file.name for file in damaged])
+            for file in damaged:
+                tell(f"repaired: {file.name}, {format_bytes(file.bytes)}")
+            names = [file.name for file in shard.all_files]
+            for name in [*names, *plan.spec.layout.scratch(tuple(names))]:
+                remove_own(out / (name + PARTIAL))  # of a repair that was killed
         if sums:
             _restore_sums(out, manifest, tell)
             tell(f"repaired: {SHA256SUMS}")
@@ -123,31 +131,35 @@ class _Rebuilding:
         self._out = out
         self._shard = shard
 
-    def run(self) -> None:
-        """Replace the damaged file, if what was made has the hash that it should have."""
-        shard, layout, dtype = self._shard, self._plan.spec.layout, self._plan.dtype
-        header = layout.header(shard.tokens, dtype)
-        staged = StagedFile(self._out / shard.name, header)
+    def run(self, damaged: list[str]) -> None:
+        """Make the shard anew, and replace its damaged files, if all that was made has the hashes
+        that it should have."""
+        shard, plan, made = self._shard, self._plan, None
+        about = msgspec.structs.replace(shard, tokens=0, documents=0)
         try:
-            for part in self._parts():
-                staged.write(part.data.cast("B"))
-            sha256 = staged.finish()
-            if sha256 != shard.sha256:
-                raise TokenmillError(
-                    f"{shard.name} cannot be made again as it was",
-                    str(self._out / shard.name),
-                    f"made from the same inputs, its SHA-256 is {sha256}, not {shard.sha256}",
-                    "run verify --against with the inputs, or prepare again with --overwrite",
-                )
-            self._keep_foreign(staged.path, len(header))
-            publish(self._out, [shard.name], replaces=True)
+            made = OpenShard(self._out, plan.spec.layout, plan.dtype, shard.tokens, about)
+            for ids, starts in self._parts():
+                made.append(ids, starts)
+            for found, file in zip(made.complete().all_files, shard.all_files, strict=True):
+                if found.sha256 != file.sha256:
+                    raise TokenmillError(
+                        f"{file.name} cannot be made again as it was",
+                        str(self._out / file.name),
+                        f"made from the same inputs, its SHA-256 is {found.sha256}, not "
+                        f"{file.sha256}",
+                        "run verify --against with the inputs, or prepare again with --overwrite",
+                    )
+            for staged in made.staged:
+                if staged.final.name in damaged:
+                    self._keep_foreign(staged.final, staged.path, staged.head_bytes)
+            publish(self._out, damaged, replaces=True)
         finally:
-            staged.discard()
+            if made is not None:
+                made.discard()
 
-    def _keep_foreign(self, made: Path, header: int) -> None:
-        """Set aside what has the shard's name and nothing in common with it: damage mostly leaves
+    def _keep_foreign(self, there: Path, made: Path, header: int) -> None:
+        """Set aside what has the file's name and nothing in common with it: damage mostly leaves
         some bytes as they were, and the file may be somebody's."""
-        there = self._out / self._shard.name
         if not os.path.lexists(there):
             return
         with explained(there):
@@ -158,8 +170,9 @@ class _Rebuilding:
             aside = set_aside(there)
             self._tell(f"set aside: {there} has nothing of the shard, and is {aside} now")
 
-    def _parts(self) -> Iterator[NDArray[Any]]:
-        """Its tokens, from its origin on; as many as can be had."""
+    def _parts(self) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+        """Its tokens and where documents begin in them, from its origin on; as many as can be
+        had."""
         origin, left = self._shard.origin, self._shard.tokens
         if not left:
             return
@@ -168,13 +181,14 @@ class _Rebuilding:
         batches = self._batches(Position(origin.file, origin.state))
         try:
             for batch in batches:
-                for split, ids, _ in router.route(batch):
+                for split, ids, starts in router.route(batch):
                     if split != self._shard.split:
                         continue
                     part = ids[skip : skip + left]
+                    low, high = np.searchsorted(starts, [skip, skip + len(part)])
+                    yield part, starts[low:high] - skip
                     skip = max(0, skip - len(ids))
                     left -= len(part)
-                    yield part
                 if not left:
                     return
         finally:

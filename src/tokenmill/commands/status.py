@@ -38,14 +38,16 @@ def status_of(folder: Path) -> dict[str, Any]:
 
 def _finished(folder: Path, manifest: Manifest) -> dict[str, Any]:
     """The dataset's figures; whole or not by the sizes of its files only."""
-    wrong = [shard.name for shard in manifest.shards if _size(folder / shard.name) != shard.bytes]
+    files = manifest.shard_files()
+    wrong = [file.name for file in files if _size(folder / file.name) != file.bytes]
+    damaged = [shard for shard in manifest.shards if {f.name for f in shard.all_files} & {*wrong}]
     return {
         "format": manifest.format,
         "tokenizer": manifest.tokenizer["name"],
         "split": manifest.split,
         "documents": manifest.counts["documents"],
         "tokens": manifest.counts["tokens"],
-        "shards_whole": len(manifest.shards) - len(wrong),
+        "shards_whole": len(manifest.shards) - len(damaged),
         "damaged": wrong,
         "quarantined": manifest.quarantine.reasons,
     }

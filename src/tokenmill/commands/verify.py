@@ -12,7 +12,7 @@ from tokenmill.dataset.checks import (
     check_quarantine,
     check_sums,
     load_verifiable,
-    shard_problem,
+    shard_problems,
     strays,
 )
 from tokenmill.dataset.manifest import Manifest
@@ -76,7 +76,9 @@ def verify_sized(
         yield from _problems(place, manifest, quick)
         if comparison is None:
             return
-        if any(shard_problem(place, manifest, shard, quick=True) for shard in manifest.shards):
+        if any(
+            any(shard_problems(place, manifest, shard, quick=True)) for shard in manifest.shards
+        ):
             detail = "its shards are not whole, so the documents in them cannot be found"
             yield Problem("uncompared", str(place), detail)
             return
@@ -87,9 +89,7 @@ def verify_sized(
 def _problems(place: Path, manifest: Manifest, quick: bool) -> Iterator[Problem]:
     """Those that the folder alone shows."""
     for shard in manifest.shards:
-        problem = shard_problem(place, manifest, shard, quick=quick)
-        if problem is not None:
-            yield problem
+        yield from shard_problems(place, manifest, shard, quick=quick)
     yield from check_counts(manifest)
     yield from check_quarantine(place, manifest, quick)
     yield from check_sums(place, manifest)

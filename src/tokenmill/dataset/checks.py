@@ -21,10 +21,12 @@ from tokenmill.dataset.manifest import (
     Manifest,
     Quarantine,
     Shard,
+    ShardFile,
     load_manifest,
 )
+from tokenmill.dataset.reader import open_shard
 from tokenmill.errors import DamageFound
-from tokenmill.formats import FORMATS, ShardDamage, find_format
+from tokenmill.formats import FORMATS, ShardDamage
 from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.durable import FOUND_FOLDER, STATE_FOLDER
 from tokenmill.stores.lock import lock_holder
@@ -61,19 +63,32 @@ def load_verifiable(folder: Path) -> Manifest:
     return manifest
 
 
-def shard_problem(folder: Path, manifest: Manifest, shard: Shard, *, quick: bool) -> Problem | None:
-    """What is wrong with a shard, if anything."""
-    path = folder / shard.name
+def shard_problems(
+    folder: Path, manifest: Manifest, shard: Shard, *, quick: bool
+) -> Iterator[Problem]:
+    """What is wrong with each of a shard's files; and where nothing is, with all of it."""
+    is_whole = True
+    for file in shard.all_files:
+        problem = _shard_file_problem(folder, manifest, file, quick)
+        if problem is not None:
+            is_whole = False
+            yield problem
+    if is_whole and (problem := _header_problem(folder, manifest, shard)) is not None:
+        yield problem
+
+
+def _shard_file_problem(
+    folder: Path, manifest: Manifest, file: ShardFile, quick: bool
+) -> Problem | None:
+    path = folder / file.name
     try:
-        problem = _file_problem(path, shard.bytes)
-        if quick:
-            return problem or _header_problem(path, manifest, shard)
-        if problem is None or problem.kind in ("truncated", "longer"):
-            return _content_problem(path, manifest, shard, problem)
+        problem = _file_problem(path, file.bytes)
+        if not quick and (problem is None or problem.kind in ("truncated", "longer")):
+            return _content_problem(path, manifest, file, problem)
     except FileNotFoundError as error:
-        problem = Problem("missing", shard.name, str(error.strerror))
+        problem = Problem("missing", file.name, str(error.strerror))
     except OSError as error:
-        problem = Problem("unreadable", shard.name, str(error.strerror))
+        problem = Problem("unreadable", file.name, str(error.strerror))
     return problem
 
 
@@ -89,11 +104,15 @@ def _file_problem(path: Path, size: int) -> Problem | None:
     return Problem(kind, path.name, f"{status.st_size} bytes, the manifest tells {size}")
 
 
-def _header_problem(path: Path, manifest: Manifest, shard: Shard) -> Problem | None:
+def _header_problem(folder: Path, manifest: Manifest, shard: Shard) -> Problem | None:
     try:
-        tokens = find_format(manifest.format).open(path).tokens
+        tokens = open_shard(folder, manifest.format, shard).tokens
     except ShardDamage as error:
         return Problem("changed", shard.name, str(error))
+    except DamageFound as error:
+        return Problem("unreadable", shard.name, str(error.why))
+    except OSError as error:
+        return Problem("unreadable", shard.name, str(error.strerror))
     if tokens != shard.tokens:
         return Problem(
             "miscounted", shard.name, f"{tokens} tokens, the manifest tells {shard.tokens}"
@@ -102,21 +121,21 @@ def _header_problem(path: Path, manifest: Manifest, shard: Shard) -> Problem | N
 
 
 def _content_problem(
-    path: Path, manifest: Manifest, shard: Shard, problem: Problem | None
+    path: Path, manifest: Manifest, file: ShardFile, problem: Problem | None
 ) -> Problem | None:
     """The same by its hash; ``problem`` is what is wrong with its size."""
     size = path.stat().st_size
-    if all(other.bytes != size for other in manifest.shards):
+    if problem is not None and all(other.bytes != size for other in manifest.shard_files()):
         return problem
     found = _sha256(path)
-    if found == shard.sha256:
-        return _header_problem(path, manifest, shard)
-    for other in manifest.shards:
+    if found == file.sha256:
+        return problem
+    for other in manifest.shard_files():
         if other.sha256 == found:
             detail = f"swapped with {other.name}, or a copy of it: it has that shard's SHA-256"
-            return Problem("swapped", shard.name, detail)
-    detail = f"its SHA-256 is {found}, not {shard.sha256}"
-    return problem or Problem("changed", shard.name, detail)
+            return Problem("swapped", file.name, detail)
+    detail = f"its SHA-256 is {found}, not {file.sha256}"
+    return problem or Problem("changed", file.name, detail)
 
 
 def check_counts(manifest: Manifest) -> Iterator[Problem]:
@@ -215,7 +234,7 @@ def _link_problem(path: Path) -> Problem | None:
 
 def strays(folder: Path, manifest: Manifest) -> Iterator[Problem]:
     """What the manifest does not know."""
-    known = {MANIFEST, SHA256SUMS, FOUND_FOLDER} | {shard.name for shard in manifest.shards}
+    known = {MANIFEST, SHA256SUMS, FOUND_FOLDER} | {file.name for file in manifest.shard_files()}
     if manifest.quarantine.sha256 is not None:
         known.add(QUARANTINE)
     for path in sorted(folder.iterdir()):

@@ -34,6 +34,7 @@ __all__ = [
     "Origin",
     "Quarantine",
     "Shard",
+    "ShardFile",
     "has_foreign_manifest",
     "is_from_tokenmill",
     "is_plain_name",
@@ -69,8 +70,17 @@ class Origin(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     open_split: str
 
 
-class Shard(msgspec.Struct, forbid_unknown_fields=True):
-    """One finished file; ``documents`` begin in it."""
+class ShardFile(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """One file of a shard."""
+
+    name: str
+    bytes: Count
+    sha256: str
+
+
+class Shard(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A finished shard; ``documents`` begin in it. ``name``, ``bytes`` and ``sha256`` are those of
+    its first file; ``files`` are all of them, that one too, where it has several."""
 
     name: str
     split: str
@@ -79,6 +89,22 @@ class Shard(msgspec.Struct, forbid_unknown_fields=True):
     bytes: Count
     sha256: str
     origin: Origin
+    files: list[ShardFile] = []
+
+    @property
+    def all_files(self) -> list[ShardFile]:
+        """Its files, however many it has."""
+        return self.files or [ShardFile(self.name, self.bytes, self.sha256)]
+
+    @property
+    def total_bytes(self) -> int:
+        """Of all its files."""
+        return sum(file.bytes for file in self.all_files)
+
+    def set_files(self, files: list[ShardFile]) -> None:
+        """Say which they are."""
+        self.name, self.bytes, self.sha256 = msgspec.structs.astuple(files[0])
+        self.files = files if len(files) > 1 else []
 
 
 class Input(msgspec.Struct):
@@ -148,6 +174,10 @@ class Manifest(msgspec.Struct):
             found.setdefault(shard.split, []).append(shard.tokens)
         return found
 
+    def shard_files(self) -> list[ShardFile]:
+        """The files of all shards, in order."""
+        return [file for shard in self.shards for file in shard.all_files]
+
     def to_json(self) -> bytes:
         """The file's content."""
         return b"".join(self.pieces())
@@ -172,7 +202,7 @@ class Manifest(msgspec.Struct):
     def sha256sums(self) -> bytes:
         """The content of SHA256SUMS, for plain ``sha256sum -c``: this manifest is in it too, so
         that an edited one is found."""
-        hashes = [(shard.sha256, shard.name) for shard in self.shards]
+        hashes = [(file.sha256, file.name) for file in self.shard_files()]
         if self.quarantine.sha256 is not None:
             hashes.append((self.quarantine.sha256, QUARANTINE))
         mine = hashlib.sha256()
@@ -251,7 +281,7 @@ def _nonsense(manifest: Manifest) -> str | None:
     trees = [manifest.spec, *(shard.origin.state for shard in manifest.shards)]
     if any(map(_is_deep, trees)):
         return f"its values are nested more than {_DEEPEST} levels"
-    names = [shard.name for shard in manifest.shards]
+    names = [file.name for file in manifest.shard_files()]
     for name in names:
         if not is_plain_name(name):
             return f"it names a file outside its folder, {name!r}"
@@ -259,6 +289,10 @@ def _nonsense(manifest: Manifest) -> str | None:
             return f"it calls {name} a shard"
     if len(set(names)) < len(names):
         return "it names a shard twice"
+    for shard in manifest.shards:
+        first = ShardFile(shard.name, shard.bytes, shard.sha256)
+        if shard.files and (len(shard.files) == 1 or shard.files[0] != first):
+            return f"the files of {shard.name!r} are not those of a shard of that name"
     if any(shard.split not in NAMES for shard in manifest.shards):
         return f"a shard is neither {TRAIN} nor {VAL}"
     texts, numbers = ("name", "sha256", "pattern"), ("end_of_text", "largest_id")

@@ -25,7 +25,7 @@ def problems_of_prefix(url: str, quick: bool, policy: RetryPolicy) -> Iterator[P
     content, manifest = _manifest(prefix)
     skipped = len(prefix.at(""))
     there = {entry.key[skipped:]: entry for entry in prefix.bucket.objects(prefix.key)}
-    expected = {shard.name: (shard.bytes, shard.sha256) for shard in manifest.shards}
+    expected = {file.name: (file.bytes, file.sha256) for file in manifest.shard_files()}
     if manifest.quarantine.sha256 is not None:
         expected[QUARANTINE] = (manifest.quarantine.bytes, manifest.quarantine.sha256)
     for name, (size, sha256) in expected.items():

@@ -11,12 +11,40 @@ import numpy as np
 
 from tokenmill.dataset.manifest import Manifest, Shard, load_manifest
 from tokenmill.errors import DamageFound, UsageError
-from tokenmill.formats import ShardDamage, TokenFile, find_format
+from tokenmill.formats import ShardDamage, ShardReader, find_format
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _STEP = 4 * 1024 * 1024
+
+
+class LocalBytes:
+    """A file of a shard, for its format to read. Opened for each reading: there may be more shards
+    than a process may hold files."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError."""
+        self._path = path
+        self.size = path.stat().st_size
+
+    def read(self, start: int, stop: int) -> bytes:
+        """All bytes from ``start`` to before ``stop``. Raises DamageFound."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(start)
+                found = file.read(stop - start)
+            if len(found) < stop - start:
+                raise ShardDamage(f"it ends before byte {stop}")
+        except (ShardDamage, OSError) as error:
+            raise _damaged(self._path, error) from error
+        return found
+
+
+def open_shard(folder: Path, layout: str, shard: Shard) -> ShardReader:
+    """A shard as its format reads it. Raises ShardDamage and OSError."""
+    files = {file.name: LocalBytes(folder / file.name) for file in shard.all_files}
+    return find_format(layout).reader(files)
 
 
 @dataclass(frozen=True)
@@ -31,28 +59,19 @@ class Dataset:
         """Open a finished dataset. Raises DamageFound."""
         return cls(folder, load_manifest(folder))
 
-    def open(self, shard: Shard) -> TokenFile:
-        """Where a shard's tokens lie. Raises DamageFound."""
+    def open(self, shard: Shard) -> ShardReader:
+        """A shard's tokens. Raises DamageFound."""
         path = self.folder / shard.name
         try:
-            if path.exists() and not path.is_file():
-                raise ShardDamage("it is not a regular file")
-            found = find_format(self.manifest.format).open(path)
+            for path in [self.folder / file.name for file in shard.all_files]:
+                if path.exists() and not path.is_file():
+                    raise ShardDamage("it is not a regular file")
+            found = open_shard(self.folder, self.manifest.format, shard)
             if found.tokens != shard.tokens:
                 raise ShardDamage(f"{found.tokens} tokens, the manifest tells {shard.tokens}")
             return found
         except (ShardDamage, OSError) as error:
-            raise DamageFound(
-                "a shard is damaged", str(path), str(error), "tokenmill verify"
-            ) from error
-
-    def ids(self, shard: Shard) -> NDArray[Any]:
-        """A shard's tokens, memory-mapped: one dimension, of the dataset's dtype."""
-        file = self.open(shard)
-        if file.tokens == 0:
-            return np.empty(0, file.dtype)
-        order = np.dtype(file.dtype).newbyteorder("<")
-        return np.memmap(file.path, order, "r", file.offset, (file.tokens,))
+            raise _damaged(path, error) from error
 
     def shards(self, split: str | None = None) -> list[Shard]:
         """The shards in the order of their tokens, of one split or of all."""
@@ -118,6 +137,10 @@ class Dataset:
 
     def _chunks(self, split: str) -> Iterator[NDArray[Any]]:
         for shard in self.shards(split):
-            ids = self.ids(shard)
-            for start in range(0, len(ids), _STEP):
-                yield ids[start : start + _STEP]
+            reader = self.open(shard)
+            for start in range(0, reader.tokens, _STEP):
+                yield reader.ids(start, min(start + _STEP, reader.tokens))
+
+
+def _damaged(path: Path, error: Exception) -> DamageFound:
+    return DamageFound("a shard is damaged", str(path), str(error), "tokenmill verify")

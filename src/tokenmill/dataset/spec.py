@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 from tokenmill.errors import UsageError, choose_from
 from tokenmill.formats import Format, find_format
 from tokenmill.kinds.kind import KindRule
-from tokenmill.splits import NAMES, SplitRule
+from tokenmill.splits import SplitRule
 from tokenmill.units import parse_count
 
 SPECIAL_TEXT = ("text", "token", "error")
@@ -175,12 +175,7 @@ def _check_name(name: str | None, layout: Format) -> None:
         raise UsageError(
             f"--name {name!r} cannot begin a file's name", fix="use letters, digits, . _ + and -"
         )
-    if layout.name == "build-nanogpt" and any(split in name for split in NAMES):
-        raise UsageError(
-            f"--name {name!r} contains the name of a split",
-            why="build-nanogpt's loader takes every file whose name contains it",
-            fix="use a name without train and val",
-        )
+    layout.check_name(name)
 
 
 def _check_text(text: str | None) -> None:

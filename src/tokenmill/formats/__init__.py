@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from tokenmill.errors import UsageError, choose_from
 from tokenmill.formats.build_nanogpt import BUILD_NANOGPT
-from tokenmill.formats.format import Format, Layout, ShardDamage, TokenFile
+from tokenmill.formats.format import Bytes, Format, Layout, ShardDamage, ShardReader, ShardWriter
 from tokenmill.formats.llmc import LLMC
 from tokenmill.formats.modded_nanogpt import MODDED_NANOGPT
 from tokenmill.formats.nanogpt import NANOGPT
 
-__all__ = ["FORMATS", "Format", "Layout", "ShardDamage", "TokenFile", "find_format"]
+__all__ = [
+    "FORMATS",
+    "Bytes",
+    "Format",
+    "Layout",
+    "ShardDamage",
+    "ShardReader",
+    "ShardWriter",
+    "find_format",
+]
 
 FORMATS: dict[str, Format] = {
     entry.name: entry for entry in (NANOGPT, BUILD_NANOGPT, LLMC, MODDED_NANOGPT)

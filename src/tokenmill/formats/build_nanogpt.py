@@ -8,16 +8,17 @@ name, sorted.
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-from tokenmill.formats.format import Format, Layout, ShardDamage, TokenFile, plain_tokens
-from tokenmill.splits import TRAIN
+from tokenmill.errors import UsageError
+from tokenmill.formats.flat import FlatFormat
+from tokenmill.formats.format import Layout, ShardDamage
+from tokenmill.splits import NAMES, TRAIN
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER_BYTES = 128
 
 
-class BuildNanoGPT(Format):
+class BuildNanoGPT(FlatFormat):
     name = "build-nanogpt"
     delimiter = "before"
     default_name = "edufineweb"
@@ -33,14 +34,20 @@ class BuildNanoGPT(Format):
         length = _HEADER_BYTES - len(_MAGIC) - 2
         return _MAGIC + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
 
-    def open(self, path: Path) -> TokenFile:
-        with path.open("rb") as file:
-            head = file.read(_HEADER_BYTES)
+    def read_header(self, head: bytes) -> tuple[str, int | None]:
         shape = re.search(rb"'shape': \((\d{1,20}),\)", head)
         tokens = int(shape[1]) if shape else 0
         if shape is None or self.header(tokens, "uint16") != head:
             raise ShardDamage("the NumPy header is not that of a token shard")
-        return plain_tokens(path, _HEADER_BYTES, "uint16", tokens)
+        return "uint16", tokens
+
+    def check_name(self, name: str) -> None:
+        if any(split in name for split in NAMES):
+            raise UsageError(
+                f"--name {name!r} contains the name of a split",
+                why="build-nanogpt's loader takes every file whose name contains it",
+                fix="use a name without train and val",
+            )
 
     def warnings(self, layout: Layout) -> list[str]:
         if layout.shards.get(TRAIN):

@@ -7,18 +7,10 @@ train_llama3.py reads and the C loader does not.
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 from tokenmill.errors import UsageError
-from tokenmill.formats.format import (
-    UINT16_LARGEST,
-    Format,
-    Layout,
-    ShardDamage,
-    TokenFile,
-    item_bytes,
-    plain_tokens,
-)
+from tokenmill.formats.flat import FlatFormat
+from tokenmill.formats.format import UINT16_LARGEST, Layout, ShardDamage, item_bytes
 from tokenmill.splits import TRAIN
 
 HEADER_BYTES = 1024
@@ -28,7 +20,7 @@ SMALLEST_SHARD = 8 * 64 * 1024 + 1
 """num_processes * B * T + 1 for the README's run (8 GPUs, B=64, T=1024): shards may not be less."""
 
 
-class LlmC(Format):
+class LlmC(FlatFormat):
     name = "llm.c"
     delimiter = "before"
     default_name = "fineweb"
@@ -42,15 +34,13 @@ class LlmC(Format):
     def header(self, tokens: int, dtype: str) -> bytes:
         return struct.pack("<3i", *_KINDS[dtype], tokens).ljust(HEADER_BYTES, b"\0")
 
-    def open(self, path: Path) -> TokenFile:
-        with path.open("rb") as file:
-            head = file.read(HEADER_BYTES)
+    def read_header(self, head: bytes) -> tuple[str, int | None]:
         if len(head) < HEADER_BYTES:
             raise ShardDamage(f"{len(head)} bytes, too short for its header of {HEADER_BYTES}")
         magic, version, tokens = struct.unpack_from("<3i", head)
         for dtype, kind in _KINDS.items():
             if kind == (magic, version):
-                return plain_tokens(path, HEADER_BYTES, dtype, tokens)
+                return dtype, tokens
         raise ShardDamage(f"magic {magic} and version {version} are not llm.c's")
 
     def check(self, shard_tokens: int | None, dtype: str, end_of_text: int) -> None:

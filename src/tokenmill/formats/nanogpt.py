@@ -6,9 +6,8 @@ With ``--shard-tokens`` the same stream in numbered files without headers, so th
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from tokenmill.formats.format import Format, Layout, TokenFile, plain_tokens
+from tokenmill.formats.flat import FlatFormat
+from tokenmill.formats.format import Layout
 from tokenmill.splits import VAL
 from tokenmill.units import numbered
 
@@ -16,7 +15,7 @@ BLOCK_SIZE = 1024
 """nanoGPT's default block_size: get_batch draws from range(len(data) - block_size)."""
 
 
-class NanoGPT(Format):
+class NanoGPT(FlatFormat):
     name = "nanogpt"
     delimiter = "after"
     default_name = ""
@@ -30,12 +29,12 @@ class NanoGPT(Format):
     def header(self, tokens: int, dtype: str) -> bytes:
         return b""
 
-    def file_name(self, name: str, split: str, index: int | None) -> str:
-        stem = f"{name}_{split}" if name else split
-        return f"{stem}.bin" if index is None else f"{stem}_{index:06d}.bin"
+    def read_header(self, head: bytes) -> tuple[str, int | None]:
+        return "uint16", None
 
-    def open(self, path: Path) -> TokenFile:
-        return plain_tokens(path, 0, "uint16")
+    def files(self, name: str, split: str, index: int | None) -> tuple[str, ...]:
+        stem = f"{name}_{split}" if name else split
+        return (f"{stem}.bin" if index is None else f"{stem}_{index:06d}.bin",)
 
     def warnings(self, layout: Layout) -> list[str]:
         found = []

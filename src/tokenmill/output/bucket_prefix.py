@@ -18,7 +18,7 @@ from tokenmill.dataset.manifest import (
     QUARANTINE,
     SHA256SUMS,
     Manifest,
-    Shard,
+    ShardFile,
     is_from_tokenmill,
     parse_manifest,
 )
@@ -84,9 +84,9 @@ class OutputPrefix(OutputFolder):
             raise self._in_the_way([MANIFEST])
         return parse_manifest(found[0], self._bucket.url(key))
 
-    def _is_whole(self, shard: Shard) -> bool:
-        found = self._there().get(shard.name)
-        return found is not None and found.size == shard.bytes
+    def _is_whole(self, file: ShardFile) -> bool:
+        found = self._there().get(file.name)
+        return found is not None and found.size == file.bytes
 
     def _there(self) -> dict[str, StoredObject]:
         """What lies under the prefix, by its name there; looked at once."""
@@ -101,11 +101,11 @@ class OutputPrefix(OutputFolder):
         self._recover()
         return super().unfinished()
 
-    def _lost(self, shard: Shard, log: Log) -> str | None:
-        if shard.name in log.stored:
-            is_there = self._prefix.holds(shard.name, shard.bytes, shard.sha256)
-            return None if is_there else f"{self.where}/{shard.name}"
-        return super()._lost(shard, log)
+    def _lost(self, file: ShardFile, is_stored: bool) -> str | None:
+        if is_stored:
+            is_there = self._prefix.holds(file.name, file.bytes, file.sha256)
+            return None if is_there else f"{self.where}/{file.name}"
+        return super()._lost(file, is_stored)
 
     def _hold(self, any_spec: bool = False) -> None:
         """Take the lease. Raises OutputInUse, and SpecMismatch where a run of another kind is
@@ -239,7 +239,8 @@ class OutputPrefix(OutputFolder):
             mine.add(MANIFEST)
             with contextlib.suppress(DamageFound):
                 manifest = parse_manifest(content, self.where)
-                known = {shard.name: (shard.bytes, shard.sha256) for shard in manifest.shards}
+                files = manifest.shard_files()
+                known = {file.name: (file.bytes, file.sha256) for file in files}
                 sums = manifest.sha256sums()
                 known[SHA256SUMS] = len(sums), hashlib.sha256(sums).hexdigest()
                 if manifest.quarantine.sha256 is not None:
@@ -289,8 +290,9 @@ class OutputPrefix(OutputFolder):
         quarantine, log = manifest.quarantine, read_journal(self.path)
         stored = log.stored if log is not None else set()
         for shard in manifest.shards:
-            if shard.name not in stored or not self._is_whole(shard):
-                self._send(shard.name, shard.bytes, shard.sha256)
+            for file in shard.all_files:
+                if shard.name not in stored or not self._is_whole(file):
+                    self._send(file.name, file.bytes, file.sha256)
         if quarantine.sha256 is not None:
             self._send(QUARANTINE, quarantine.bytes, quarantine.sha256)
         self._prefix.put(SHA256SUMS, manifest.sha256sums())

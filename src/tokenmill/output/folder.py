@@ -24,19 +24,18 @@ from tokenmill.dataset.manifest import (
     SHA256SUMS,
     Input,
     Manifest,
-    Shard,
+    ShardFile,
     has_foreign_manifest,
     is_plain_name,
     load_manifest,
 )
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError, UsageError
-from tokenmill.formats.format import item_bytes
 from tokenmill.output.asked import Asked
 from tokenmill.output.journal import JOURNAL, Checkpoint, Log, RunBegun, read_journal
 from tokenmill.output.journal import VERSION as JOURNAL_VERSION
+from tokenmill.output.shards import by_shard, remove_scratch
 from tokenmill.output.uploads import Uploads
-from tokenmill.splits import NAMES
 from tokenmill.stores import InputFile
 from tokenmill.stores.claims import Claims, is_own
 from tokenmill.stores.disk_reads import read_small
@@ -101,7 +100,7 @@ class OutputFolder:
         manifest = self.manifest()
         if manifest is None:
             return None
-        lost = [shard.name for shard in manifest.shards if not self._is_whole(shard)]
+        lost = [file.name for file in manifest.shard_files() if not self._is_whole(file)]
         if lost:
             raise DamageFound(
                 "the finished dataset in this folder is damaged",
@@ -144,9 +143,9 @@ class OutputFolder:
             raise self._in_the_way([MANIFEST])
         return load_manifest(self.path) if os.path.lexists(self.path / MANIFEST) else None
 
-    def _is_whole(self, shard: Shard) -> bool:
-        path = self.path / shard.name
-        return os.path.isfile(path) and path.stat().st_size == shard.bytes
+    def _is_whole(self, file: ShardFile) -> bool:
+        path = self.path / file.name
+        return os.path.isfile(path) and path.stat().st_size == file.bytes
 
     def unfinished(self) -> Log | None:
         """What an interrupted run of the same command left, if it is worth going on with.
@@ -187,8 +186,9 @@ class OutputFolder:
     def _check_kept(self, log: Log, at: Checkpoint) -> None:
         """Raise TokenmillError unless all files that were whole are still of their size."""
         lost = [
-            (self._lost(shard, log), shard.bytes)
+            (self._lost(file, shard.name in log.stored), file.bytes)
             for shard in (log.shards if log.encoded else log.shards[: at.shards])
+            for file in shard.all_files
         ]
         if log.encoded is not None:
             whole = [file for file in log.encoded.at.open if file.shard is None]
@@ -202,9 +202,10 @@ class OutputFolder:
                     "run the same command with --overwrite, which starts anew",
                 )
 
-    def _lost(self, shard: Shard, log: Log) -> str | None:
-        """Where a shard that was whole is not, or not of its size, any more; None if it is."""
-        return self._lost_file(shard.name, shard.bytes)
+    def _lost(self, file: ShardFile, is_stored: bool) -> str | None:
+        """Where a file of a shard that was whole (and ``is_stored`` elsewhere, or not) is not, or
+        not of its size, any more; None if it is."""
+        return self._lost_file(file.name, file.bytes)
 
     def _lost_file(self, name: str, size: int) -> str | None:
         places = [self.path / (name + PARTIAL), self.path / name]
@@ -353,7 +354,9 @@ class OutputFolder:
 
     def publish(self, manifest: Manifest) -> None:
         """All files are whole: name them, and say so. Can be done again from the middle."""
-        names = [shard.name for shard in manifest.shards]
+        for shard in manifest.shards:  # left where a run was killed before it removed it
+            remove_scratch(self.path, self._plan.spec.layout, shard)
+        names = [file.name for file in manifest.shard_files()]
         if manifest.quarantine.sha256 is not None:
             names.append(QUARANTINE)
         publish(self.path, names)
@@ -400,7 +403,7 @@ class OutputFolder:
         lines = _sums_of(self.path)
         with contextlib.suppress(DamageFound):
             manifest = load_manifest(self.path)
-            known = {shard.name: shard.sha256 for shard in manifest.shards}
+            known = {file.name: file.sha256 for file in manifest.shard_files()}
             if manifest.quarantine.sha256 is not None:
                 known[QUARANTINE] = manifest.quarantine.sha256
             known[MANIFEST] = hashlib.sha256(manifest.to_json()).hexdigest()
@@ -523,27 +526,20 @@ def _doubt(log: Log, at: Checkpoint, plan: Asked) -> str | None:
         return f"of {at.shards} shards there are {len(log.shards)}"
     if at.val_left < 0 or at.open_split not in splits:
         return f"{at.val_left} tokens are left for val, and {at.open_split!r} is open"
-    header = len(spec.layout.header(spec.shard_tokens or 0, plan.dtype))
-    for shard, size in [(file.shard, file.bytes) for file in at.open if file.shard]:
-        told = header + shard.tokens * item_bytes(plan.dtype)
+    for opened in by_shard(at.open).values():
+        shard, sizes = opened[0].shard, {file.name: file.bytes for file in opened}
+        assert shard is not None
         is_full = spec.shard_tokens is not None and shard.tokens >= spec.shard_tokens
-        if shard.split not in splits or size != told or shard.tokens < 0 or is_full:
+        fits = spec.layout.fits(sizes, shard.name, shard.tokens, plan.dtype)
+        if shard.split not in splits or not fits or shard.tokens < 0 or is_full:
+            size = sum(sizes.values())
             return f"{shard.name!r} of {shard.split!r} has {shard.tokens} tokens in {size} bytes"
     return None
 
 
 def would_write(spec: Spec, name: str) -> bool:
     """Would a run with that spec write a file of that name?"""
-    layout = spec.layout
-    number = None if spec.shard_tokens is None else 0
-    firsts = [layout.file_name(spec.name, split, number) for split in NAMES]
-    if number is None:
-        return name in firsts
-    stem = re.escape(layout.suffix)
-    return any(
-        re.fullmatch(re.escape(first.rsplit("_", 1)[0]) + r"_\d{6,}" + stem, name)
-        for first in firsts
-    )
+    return spec.layout.writes(spec.name, name, spec.shard_tokens is not None)
 
 
 def _changes(file: InputFile, before: Input) -> list[str]:

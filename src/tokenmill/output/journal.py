@@ -50,13 +50,14 @@ class RunBegun(msgspec.Struct, tag="run"):
 
 
 class ShardDone(msgspec.Struct, tag="shard"):
-    """A shard is whole and durable, still as ``.partial``."""
+    """A shard is whole and durable, all its files still as ``.partial``."""
 
     shard: Shard
 
 
 class ShardStored(msgspec.Struct, tag="stored"):
-    """A whole shard is in the object store, under its final name; its ``.partial`` may be gone."""
+    """A whole shard is in the object store, all its files under their final names; their
+    ``.partial`` may be gone."""
 
     name: str
 
@@ -64,7 +65,8 @@ class ShardStored(msgspec.Struct, tag="stored"):
 class OpenFile(msgspec.Struct):
     """A file that is being written: its first ``bytes`` are durable and have that hash.
 
-    ``shard`` is what it will be, without its hash; None for the quarantine file.
+    ``shard`` is what it will be, or will be a part of, without hashes; None for the quarantine
+    file.
     """
 
     name: str
@@ -130,7 +132,7 @@ class Log:
             self.run = entry
         elif isinstance(entry, ShardDone):
             self.whole[entry.shard.name] = entry.shard
-            self.names.add(entry.shard.name)
+            self.names |= {file.name for file in entry.shard.all_files}
         elif isinstance(entry, ShardStored):
             self.stored.add(entry.name)
             self.names.add(entry.name)
@@ -139,7 +141,8 @@ class Log:
             if len(self.whole) > entry.shards:
                 self.whole = dict(list(self.whole.items())[: entry.shards])
             self.names |= {file.name for file in entry.open}
-            self.names |= {file.shard.name for file in entry.open if file.shard}
+            shards = [file.shard for file in entry.open if file.shard]
+            self.names |= {file.name for shard in shards for file in shard.all_files}
         elif isinstance(entry, Encoded):
             self.add(entry.at)
             self.encoded = entry

@@ -1,32 +1,102 @@
-"""The shards of a split: numbered, cut at the exact token, hashed while they are written."""
+"""The shards of a split: numbered, cut at the exact token, hashed while they are written.
+
+What the files of a shard are, and what is in them, their format knows.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from tokenmill.dataset.manifest import Origin, Shard
+from tokenmill.dataset.manifest import Origin, Shard, ShardFile
 from tokenmill.dataset.spec import Spec
 from tokenmill.formats import Format
 from tokenmill.output.journal import OpenFile
 from tokenmill.splits import NAMES
-from tokenmill.stores.durable import StagedFile
+from tokenmill.stores.durable import PARTIAL, StagedFile, remove_own
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass
 class OpenShard:
-    """A shard that is being filled: ``about`` counts what is in it."""
+    """A shard that is being filled: ``about`` counts what is in it, and names its files."""
 
-    staged: StagedFile
-    about: Shard
-    header: bytes = b""
+    def __init__(
+        self,
+        folder: Path,
+        layout: Format,
+        dtype: str,
+        expected: int,
+        about: Shard,
+        left: Iterable[OpenFile] = (),
+    ) -> None:
+        """Begin it, or go on with the files that an interrupted run ``left`` of it; a full one has
+        ``expected`` tokens (0: it is not known). Raises TokenmillError."""
+        self.about = about
+        self._folder = folder
+        self._left = {file.name: file for file in left}
+        self._staged: dict[str, StagedFile] = {}
+        names = tuple(file.name for file in about.all_files)
+        try:
+            self._writer = layout.writer(names, self._open, dtype, expected)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self, name: str, head: bytes) -> StagedFile:
+        place, left = self._folder / name, self._left.get(name)
+        if left is None:
+            file = StagedFile(place, head)
+        else:
+            file = StagedFile.reopen(place, left.bytes, left.sha256, head)
+        self._staged[name] = file
+        return file
+
+    @property
+    def staged(self) -> list[StagedFile]:
+        """The files that are there so far."""
+        return list(self._staged.values())
+
+    def append(self, ids: NDArray[Any], starts: NDArray[np.int64]) -> None:
+        """Add ids; documents begin at ``starts``, counted from the first of these."""
+        self._writer.append(ids, starts)
+        self.about.documents += len(starts)
+        self.about.tokens += len(ids)
+
+    def open_files(self) -> list[OpenFile]:
+        """What a run needs to go on with it from here."""
+        about = msgspec.structs.replace(self.about)
+        return [
+            OpenFile(name, file.size, file.hash_so_far(), about)
+            for name, file in self._staged.items()
+        ]
+
+    def complete(self) -> Shard:
+        """Finish its files, durably and still as ``.partial``; what it is now."""
+        self._writer.finish()
+        files = []
+        for name in [file.name for file in self.about.all_files]:
+            staged = self._staged[name]
+            size, sha256 = staged.size, staged.finish()
+            files.append(ShardFile(name, size, sha256))
+        self.close()
+        self.about.set_files(files)
+        return self.about
+
+    def close(self) -> None:
+        """Let go of the files; what is in them stays."""
+        for file in self.staged:
+            file.close()
+
+    def discard(self) -> None:
+        """Let go of the files, and remove those that have not got their final names."""
+        for file in self.staged:
+            file.discard()
 
 
 class SplitWriter:
@@ -62,10 +132,8 @@ class SplitWriter:
             about = self.open_shard.about
             room = len(ids) - done if limit is None else limit - about.tokens
             part = ids[done : done + room]
-            self.open_shard.staged.write(part.data.cast("B"))
-            begins = np.searchsorted(starts, [done, done + len(part)])
-            about.documents += int(begins[1] - begins[0])
-            about.tokens += len(part)
+            low, high = np.searchsorted(starts, [done, done + len(part)])
+            self.open_shard.append(part, starts[low:high] - done)
             done += len(part)
             self._tokens_of_block += len(part)
             if about.tokens == limit:
@@ -73,26 +141,24 @@ class SplitWriter:
 
     def _open(self, origin: Origin) -> None:
         number = None if self._spec.shard_tokens is None else self._numbers.next(self.split)
-        name = self._layout.file_name(self._spec.name, self.split, number)
-        staged = StagedFile(self._folder / name, self._first_header())
-        self.open_shard = OpenShard(staged, Shard(name, self.split, 0, 0, 0, "", origin))
+        names = self._layout.files(self._spec.name, self.split, number)
+        about = Shard(names[0], self.split, 0, 0, 0, "", origin)
+        about.set_files([ShardFile(name, 0, "") for name in names])
+        self._begin(about)
 
-    def _first_header(self) -> bytes:
-        return self._layout.header(self._spec.shard_tokens or 0, self._dtype)
+    def _begin(self, about: Shard, left: Iterable[OpenFile] = ()) -> None:
+        expected = self._spec.shard_tokens or 0
+        self.open_shard = OpenShard(self._folder, self._layout, self._dtype, expected, about, left)
 
-    def reopen(self, file: OpenFile) -> None:
+    def reopen(self, left: list[OpenFile]) -> None:
         """Go on with a shard that an interrupted run left."""
-        assert file.shard is not None
-        place = self._folder / file.name
-        staged = StagedFile.reopen(place, file.bytes, file.sha256, self._first_header())
-        self.open_shard = OpenShard(staged, file.shard)
+        assert left[0].shard is not None
+        self._begin(left[0].shard, left)
 
     def take(self) -> OpenShard:
         """Hand out the open shard, to be finished."""
         assert self.open_shard is not None
         taken, self.open_shard = self.open_shard, None
-        taken.about.bytes = taken.staged.size
-        taken.header = self._layout.header(taken.about.tokens, self._dtype)
         return taken
 
     def last(self, origin: Origin) -> OpenShard | None:
@@ -116,6 +182,21 @@ class Numbers:
         number = self.following.get(key, 0)
         self.following[key] = number + 1
         return number
+
+
+def by_shard(opened: Iterable[OpenFile]) -> dict[str, list[OpenFile]]:
+    """The files that a checkpoint calls open, by the name of their shard; not the quarantine's."""
+    found: dict[str, list[OpenFile]] = {}
+    for file in opened:
+        if file.shard is not None:
+            found.setdefault(file.shard.name, []).append(file)
+    return found
+
+
+def remove_scratch(folder: Path, layout: Format, shard: Shard) -> None:
+    """Remove what a shard was made from, now that no run goes on from before it was whole."""
+    for name in layout.scratch(tuple(file.name for file in shard.all_files)):
+        remove_own(folder / (name + PARTIAL))
 
 
 def in_order(shards: list[Shard]) -> list[Shard]:

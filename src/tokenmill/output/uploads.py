@@ -121,20 +121,22 @@ class Uploads:
 
     def _store(self, shard: Shard) -> None:
         self._lease.check()
-        path = self._folder / (shard.name + PARTIAL)
-        try:
-            self._prefix.send(path, shard.name, shard.bytes, shard.sha256, self._is_asked_to_stop)
-        except FileChanged as error:
-            raise TokenmillError(
-                "a whole shard is not what was written",
-                str(path),
-                "its hash is not the one noted when it was written",
-                "check the disk, then run the same command with --overwrite",
-            ) from error
+        for file in shard.all_files:
+            path = self._folder / (file.name + PARTIAL)
+            try:
+                self._prefix.send(path, file.name, file.bytes, file.sha256, self._is_asked_to_stop)
+            except FileChanged as error:
+                raise TokenmillError(
+                    "a whole shard is not what was written",
+                    str(path),
+                    "its hash is not the one noted when it was written",
+                    "check the disk, then run the same command with --overwrite",
+                ) from error
         self.note(ShardStored(shard.name))
-        remove_own(path)
+        for file in shard.all_files:
+            remove_own(self._folder / (file.name + PARTIAL))
         self._shards[shard.name] = shard
-        self._since_mirror += shard.bytes
+        self._since_mirror += shard.total_bytes
 
     def _mirror(self, at: Checkpoint) -> None:
         """Keep beside the shards what another machine needs to go on from here."""

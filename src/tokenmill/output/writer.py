@@ -14,14 +14,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from tokenmill.batches import START, Position, TokenBatch
 from tokenmill.dataset.manifest import QUARANTINE, Origin, Shard
 from tokenmill.dataset.spec import Spec
 from tokenmill.output.journal import Checkpoint, Encoded, Journal, Log, OpenFile, ShardDone
 from tokenmill.output.quarantine import QuarantineWriter
-from tokenmill.output.shards import Numbers, OpenShard, SplitWriter, in_order
+from tokenmill.output.shards import (
+    Numbers,
+    OpenShard,
+    SplitWriter,
+    by_shard,
+    in_order,
+    remove_scratch,
+)
 from tokenmill.output.uploads import MOST_WAITING, Uploads
 from tokenmill.splits import SplitRouter
 from tokenmill.stores.durable import StagedFile, check_partial, sync_folder
@@ -81,7 +86,8 @@ class DatasetWriter:
         self._position = Position(at.file, at.state)
         for shard in log.shards[: at.shards]:
             if shard.name not in log.stored:
-                check_partial(self._folder / shard.name, shard.bytes)
+                for file in shard.all_files:
+                    check_partial(self._folder / file.name, file.bytes)
             if self._uploads is not None:
                 add = self._uploads.add_stored if shard.name in log.stored else self._uploads.add
                 add(shard)
@@ -89,11 +95,12 @@ class DatasetWriter:
             done.set_result(shard)
             self._shards.append(done)
         self._handed_over = at.shards
-        for file in at.open:
-            if file.shard is None:
-                self._quarantine.reopen(file, at.reasons)
-            else:
-                self._splits[file.shard.split].reopen(file)
+        for opened in at.open:
+            if opened.shard is None:
+                self._quarantine.reopen(opened, at.reasons)
+        for left in by_shard(at.open).values():
+            assert left[0].shard is not None
+            self._splits[left[0].shard.split].reopen(left)
 
     def write(self, batch: TokenBatch, end: Position) -> None:
         """Append one batch, in its turn; the next block begins at ``end``."""
@@ -139,18 +146,19 @@ class DatasetWriter:
             raise
 
     def _complete(self, shard: OpenShard) -> Shard:
-        shard.about.sha256 = shard.staged.finish(shard.header)
+        about = shard.complete()
         sync_folder(self._folder)
-        self._journal.append(ShardDone(shard.about))
-        return shard.about
+        self._journal.append(ShardDone(about))
+        return about
 
     def _hand_over(self, at: Checkpoint) -> None:
-        """Let the shards that a durable checkpoint calls whole be stored, and removed here. Any
-        earlier, and a run that goes on from the checkpoint before would miss them."""
-        if self._uploads is None:
-            return
+        """Let the shards that a durable checkpoint calls whole be stored, and removed here, and
+        what they were made from. Any earlier, and a run that goes on from the checkpoint before
+        would miss them."""
         for future in self._shards[self._handed_over : at.shards]:
-            self._uploads.add(future.result())
+            remove_scratch(self._folder, self._spec.layout, future.result())
+            if self._uploads is not None:
+                self._uploads.add(future.result())
         self._handed_over = at.shards
 
     def _raise_failures(self) -> None:
@@ -169,7 +177,7 @@ class DatasetWriter:
         """Make all that was written durable, and note it with ``counted``, the run's counts."""
         self.wants_checkpoint = False
         entry = self._snapshot(counted)
-        files = [shard.staged for shard in self._open_shards()]
+        files = [file for shard in self._open_shards() for file in shard.staged]
         if self._quarantine.staged is not None:
             files.append(self._quarantine.staged)
         self._checkpoint = self._submit(self._commit, entry, files)
@@ -190,15 +198,7 @@ class DatasetWriter:
         return [shard for shard in found if shard is not None]
 
     def _snapshot(self, counted: dict[str, Any]) -> Checkpoint:
-        opened = [
-            OpenFile(
-                shard.about.name,
-                shard.staged.size,
-                shard.staged.hash_so_far(),
-                msgspec.structs.replace(shard.about),
-            )
-            for shard in self._open_shards()
-        ]
+        opened = [file for shard in self._open_shards() for file in shard.open_files()]
         staged = self._quarantine.staged
         if staged is not None:
             opened.append(OpenFile(QUARANTINE, staged.size, staged.hash_so_far()))
@@ -245,6 +245,6 @@ class DatasetWriter:
             self._uploads.close()
         self._committer.shutdown(wait=True)
         for shard in self._open_shards():
-            shard.staged.close()
+            shard.close()
         if self._quarantine.staged is not None:
             self._quarantine.staged.close()

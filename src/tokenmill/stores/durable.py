@@ -44,7 +44,7 @@ class StagedFile:
         self.final = final
         self.path = final.with_name(final.name + PARTIAL)
         self.size = 0
-        self._header = header
+        self._header = self._last_header = header
         self._hash = hashlib.sha256()
         self._hash_lock = threading.Lock()
         self._hash_problem: Exception | None = None
@@ -120,6 +120,29 @@ class StagedFile:
             os.posix_fadvise(self._fd, 0, self.size, os.POSIX_FADV_DONTNEED)
         self._flushed = self.size
 
+    def read(self, start: int, stop: int) -> bytes:
+        """What was written from byte ``start`` to before ``stop``. Raises TokenmillError when it is
+        not there any more."""
+        pieces = []
+        with explained(self.path):
+            while start < stop:
+                piece = os.pread(self._fd, stop - start, start)
+                if not piece:
+                    raise _changed(self.path, f"it ends before byte {stop}")
+                pieces.append(piece)
+                start += len(piece)
+        return b"".join(pieces)
+
+    @property
+    def head_bytes(self) -> int:
+        """Length of the header given first."""
+        return len(self._header)
+
+    def set_head(self, head: bytes) -> None:
+        """Begin with ``head``, of the length of the header given first, when it is finished."""
+        assert len(head) == len(self._header), "another length: all behind it would move"
+        self._last_header = head
+
     def hash_so_far(self) -> str | None:
         """The SHA-256 of all that was written; None while an earlier run's part is being read."""
         with self._hash_lock:
@@ -130,19 +153,16 @@ class StagedFile:
         with explained(self.path):
             sync(self._fd, only_data=True)
 
-    def finish(self, header: bytes | None = None) -> str:
-        """Sync and close, still as ``.partial``; returns the sha256 of the content.
-
-        ``header``, of the length of the one given first, replaces it when it differs.
-        """
+    def finish(self) -> str:
+        """Sync and close, still as ``.partial``; returns the sha256 of the content."""
         thread = self._hash_thread
         if thread is not None:
             thread.join()
         if self._hash_problem is not None:
             raise self._hash_problem
         with explained(self.path):
-            if header is not None and header != self._header:
-                os.pwrite(self._fd, header, 0)
+            if self._last_header != self._header:
+                os.pwrite(self._fd, self._last_header, 0)
                 self._hash = hashlib.sha256()
                 os.lseek(self._fd, 0, os.SEEK_SET)
                 while chunk := os.read(self._fd, 1024 * 1024):
