@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import command_environment
 from tests.kit import corpora, runs, sized, trained
+from tests.kit.shared import REPOSITORY
 from tokenmill.batches import TokenBatch
 from tokenmill.commands.plan import Plan, make_plan
 from tokenmill.dataset.spec import Spec
@@ -97,10 +98,10 @@ def test_another_process_encodes_the_same(tmp_path: Path) -> None:
         "import pickle, sys; from tests.encoding.test_recipe import digest; "
         "print(digest(*pickle.loads(sys.stdin.buffer.read())))"
     )
-    env = command_environment({"PYTHONPATH": str(Path(__file__).parents[2])})
     done = subprocess.run(
-        [sys.executable, "-c", script], input=packed, capture_output=True, check=False, env=env
-    )
+        [sys.executable, "-c", script], input=packed, capture_output=True, check=False,
+        env=command_environment(), cwd=REPOSITORY,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode().strip() == digest(*pickle.loads(packed))
 
