@@ -24,13 +24,18 @@ from tests.contract.toy_formats import TOYS
 from tests.kit import runs, sized
 from tests.kit.runs import snapshot
 from tests.kit.shared import REPOSITORY
-from tests.output.test_resume import SMALL, die_after
+from tests.kit.stores import BUCKET, Store
+from tests.output.test_resume import SMALL, Death, die_after
+from tests.stores.test_store import server, store
 from tokenmill.dataset.manifest import Origin, Shard, ShardFile, load_manifest
 from tokenmill.dataset.reader import Dataset, open_shard
 from tokenmill.formats import FORMATS, Format
+from tokenmill.output.journal import read_journal
 from tokenmill.output.shards import OpenShard
+from tokenmill.output.writer import DatasetWriter
 from tokenmill.stores.claims import STATE_FOLDER, Claims
 
+__all__ = ["server", "store"]  # fixtures
 LAYOUTS: dict[str, Format] = FORMATS | TOYS
 EVERY = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
 TOY = pytest.mark.parametrize("layout", TOYS.values(), ids=lambda layout: layout.name)
@@ -181,6 +186,51 @@ def test_prepare_killed_and_gone_on_with(layout: Format, corpus: Path, tmp_path:
         assert starts is None or len(starts) == shard.documents
     listed = json.loads((whole / "manifest.json").read_text())["shards"][0]
     assert ("files" in listed) == (len(manifest.shards[0].all_files) > 1)
+
+
+@EVERY
+def test_what_a_whole_shard_was_made_from_stays_until_a_checkpoint(
+    layout: Format, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shards were finished and noted, but the last checkpoint is from before."""
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    options = {"format": layout.name, **SPLIT}
+    sized.prepare(corpus, out=whole, **options)
+    checkpoint = DatasetWriter.checkpoint
+
+    def dying(writer: Any, counted: dict[str, Any], wait: bool = False) -> None:
+        if len(writer.shards()) > 1:
+            raise Death
+        checkpoint(writer, counted, wait=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DatasetWriter, "checkpoint", dying)
+        with pytest.raises(Death):
+            sized.prepare(corpus, out=out, **options)
+    log = read_journal(out)
+    assert log is not None
+    assert log.checkpoint is not None
+    assert runs.journal(out).read_bytes().count(b'{"type":"shard"') > log.checkpoint.shards
+    sized.prepare(corpus, out=out, **options)
+    assert snapshot(out) == snapshot(whole)
+
+
+@TOY
+def test_a_bucket_gets_all_files(
+    layout: Format, corpus: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    options = {"format": layout.name, **SPLIT}
+    url = f"s3://{BUCKET}/toys/set"
+    sized.prepare(corpus, out=url, **options)
+    sized.prepare(corpus, out=tmp_path / "whole", **options)
+    assert snapshot(store.fetch("toys/set", tmp_path / "got")) == snapshot(tmp_path / "whole")
+    assert not list(tokenmill.verify(url))
+    lost = load_manifest(tmp_path / "whole").shards[1].all_files[-1].name
+    store.client.delete_object(Bucket=BUCKET, Key=f"toys/set/{lost}")
+    assert [(p.kind, p.name) for p in tokenmill.verify(url)] == [("missing", lost)]
+    sized.prepare(corpus, out=url, overwrite=True, **options)
+    assert not list(tokenmill.verify(url))
 
 
 @TOY

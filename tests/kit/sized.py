@@ -13,7 +13,7 @@ from tokenmill.sizes import Sizes
 
 
 def prepare(
-    inputs: str | Path | Iterable[str | Path], *, out: Path, sizes: Sizes, **options: Any
+    inputs: str | Path | Iterable[str | Path], *, out: str | Path, sizes: Sizes, **options: Any
 ) -> Manifest:
     """What `tokenmill.prepare` does, in blocks of these sizes."""
     chosen: Any = options
