@@ -143,7 +143,7 @@ def test_a_run_that_fetches_is_not_disturbed_by_another(
             run.result(LONG)
         assert Outcome(out).hashes == alone[1]
         network = [r for r in caplog.records if r.getMessage().startswith("network: ")]
-        mine = [r.getMessage() for r in network if r.threadName.startswith("beside")]
+        mine = [r.getMessage() for r in network if str(r.threadName).startswith("beside")]
         # The two for size and ETag are no requests for bytes, nor is the one that was refused.
         assert f" in {server.asked - 3} requests, 1 made again" in mine[-1]
         assert other is loses_patience or not [r for r in network if r.threadName == "MainThread"
