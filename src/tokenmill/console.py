@@ -35,7 +35,8 @@ _NO_WRAP, _WRAP = "\x1b[?7l", "\x1b[?7h"
 _USUAL_SIZE = (80, 24)
 _lock = threading.RLock()
 _with_block: list[TextIO] = []
-"""The terminal on which a block is shown, if any."""
+"""The terminal on which a block is shown, if any. One for the process, as the terminal is: of two
+runs in it each draws its own block over the other's, and no more than what is shown comes of it."""
 
 
 def visible(text: str) -> str:

@@ -11,6 +11,7 @@ import json
 import logging
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -175,17 +176,13 @@ def test_a_verify_that_fetches_is_not_disturbed_by_a_prepare(
 
 def test_what_a_run_left_unread_is_given_up_with_it(tmp_path: Path) -> None:
     """No thread of a run that failed while it was planned asks the server any more."""
-    bad = tmp_path / "bad.jsonl"
-    bad.write_bytes(b"\x89PNG\r\n")
-    with holding(1) as (server, address):
-        with pytest.raises(InputError):
-            tokenmill.prepare([bad, address], out=tmp_path / "out", **OPTIONS)
-        asked = server.asked
+    with holding(1) as (server, address), answering(b"\x89PNG\r\n\x1a\n" * 9, plain) as picture:
+        with pytest.raises(InputError, match="a picture"):
+            tokenmill.prepare([f"{picture}/x.jsonl", address], out=tmp_path / "out", **OPTIONS)
+        assert server.is_held.wait(LONG)
         server.may_go.set()
-        for thread in threading.enumerate():
-            if thread is not threading.current_thread() and thread.daemon:
-                thread.join(0.5)
-        assert server.asked == asked
+        time.sleep(1.0)  # it would be asked again after half a second at most
+        assert server.asked == 2
 
 
 def test_a_policy_is_pickled_without_what_belongs_to_its_process() -> None:

@@ -53,6 +53,7 @@ def plain_engine(name: str, vocabulary: Vocabulary) -> Engine:
 
 
 _making = threading.Lock()
+"""Held for a moment by whoever makes a reference, which is the vocabulary's, and so a run's."""
 
 
 def shared_reference(vocabulary: Vocabulary) -> Engine:

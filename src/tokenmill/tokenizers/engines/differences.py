@@ -88,7 +88,8 @@ def _known() -> dict[tuple[str, str, str], Ranges]:
 
 
 _found: dict[tuple[str, str], Ranges] = {}
-"""What was computed in this process, by engine and probe."""
+"""What was computed in this process, by engine and probe: of two runs that compute the same at the
+same time, both find the same."""
 
 
 def _computed(
