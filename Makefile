@@ -20,7 +20,7 @@ demo: $(STAMP)  ## the main job on real text, and what came out
 	$(BIN)/tokenmill verify demo
 
 test: lint types $(STAMP)  ## lint, types, tests: what CI runs
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

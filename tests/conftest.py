@@ -85,19 +85,6 @@ forkserver = Forkserver(command_environment)
 vars(tiktoken_ranks)["_parse_ranks"] = functools.lru_cache(maxsize=4)(tiktoken_ranks._parse_ranks)
 """In this process each run would parse the same vocabulary again: a fifth of a short one."""
 
-TOGETHER = {
-    "test_cli", "test_damage", "test_durability", "test_failures", "test_file_systems", "test_hub",
-    "test_memory", "test_net", "test_resume", "test_same_bytes", "test_store", "test_supervision",
-}  # fmt: skip
-"""Files whose tests share what is dear to make: `--dist loadgroup` gives each to one process."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.stem in TOGETHER and "torture" not in item.path.parts:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-
 
 @pytest.fixture
 def tokenmill() -> Run:
