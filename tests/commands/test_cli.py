@@ -402,10 +402,10 @@ def wait_for(path: Path, process: Any, seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-@pytest.fixture
-def slow_corpus(tmp_path: Path) -> Path:
-    """So much text that one tiktoken thread needs several seconds."""
-    path = tmp_path / "large.jsonl"
+@pytest.fixture(scope="module")
+def slow_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """So much text that one tiktoken thread needs several seconds; nobody writes to it."""
+    path = tmp_path_factory.mktemp("slow") / "large.jsonl"
     path.write_bytes(corpora.jsonl([texts.prose(40_000)] * 1500))
     return path
 
