@@ -206,7 +206,7 @@ def test_what_a_whole_shard_was_made_from_stays_until_a_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(DatasetWriter, "checkpoint", dying)
         with pytest.raises(Death):
-            sized.prepare(corpus, out=out, **options)
+            sized.prepare(corpus, out=out, checkpoint_seconds=0, **options)
     log = read_journal(out)
     assert log is not None
     assert log.checkpoint is not None
