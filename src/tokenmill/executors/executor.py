@@ -7,15 +7,16 @@ taken and not yet consumed (a heavier one alone); nothing is left behind when it
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from tokenmill.errors import TokenmillError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Result_co = TypeVar("Result_co", covariant=True)
+Running = TypeVar("Running", bound="RunningMap[Any]")
 
 
 class WorkerDied(TokenmillError):
@@ -32,7 +33,7 @@ class WorkerDied(TokenmillError):
         self.deaths = deaths
 
 
-class RunningMap(Protocol[Result_co]):
+class RunningMap(ABC, Generic[Result]):
     """A map that is under way: iterate over its results once, and close it when done.
 
     What a result holds may be memory that is used again: it is good until the next is asked for.
@@ -41,20 +42,25 @@ class RunningMap(Protocol[Result_co]):
 
     is_finished: bool
 
-    def __iter__(self) -> Iterator[Result_co]:
+    @abstractmethod
+    def __iter__(self) -> Iterator[Result]:
         """The results, in the order of the items. Raises what failed, in its turn."""
 
-    def __enter__(self) -> RunningMap[Result_co]: ...
+    @abstractmethod
+    def close(self, seconds: float | None = None) -> int:
+        """Stop the work and wait for it, so long at most; returns how many threads still work, in
+        native code that cannot be interrupted."""
+
+    def __enter__(self: Running) -> Running:
+        return self
 
     def __exit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
-    ) -> None: ...
-
-    def close(self, seconds: float | None = None) -> int:
-        """Stop the work and wait for it, so long at most; returns how many workers still work."""
+    ) -> None:
+        self.close()
 
 
 class Executor(Protocol):

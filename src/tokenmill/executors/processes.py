@@ -24,10 +24,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from mmap import mmap
-from types import TracebackType
 from typing import Any, Generic
 
-from tokenmill.executors.executor import Item, Result, WorkerDied
+from tokenmill.executors.executor import Item, Result, RunningMap, WorkerDied
 from tokenmill.executors.worker import ENDED, FORKED, padded, receive, send
 
 MOST_DEATHS = 3
@@ -114,7 +113,7 @@ class _Worker:
     task: _Task | None = None
 
 
-class ProcessMap(Generic[Item, Result]):
+class ProcessMap(RunningMap[Result], Generic[Item, Result]):
     """A map that is under way in processes. See ``RunningMap``.
 
     One thread takes items from the iterator, which may fetch and decompress; one speaks to the
@@ -253,7 +252,8 @@ class ProcessMap(Generic[Item, Result]):
         try:
             (index, packed, failure), _ = receive(worker.channel)
         except (EOFError, OSError):
-            self._bury(worker)
+            if not self._stopping:
+                self._bury(worker)
             return
         task, worker.task = worker.task, None
         assert task is not None and task.index == index
@@ -331,17 +331,6 @@ class ProcessMap(Generic[Item, Result]):
                 self._weights.pop(index, None)
                 self._changed.notify_all()
             index += 1
-
-    def __enter__(self) -> ProcessMap[Item, Result]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self, seconds: float | None = None) -> int:
         """End all workers at once, in native code, too; returns how many threads still work."""

@@ -13,10 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Generic
 
-from tokenmill.executors.executor import Item, Result
+from tokenmill.executors.executor import Item, Result, RunningMap
 
 MAP_THREADS = "tokenmill-map-"
 """With that begin the names of the threads."""
@@ -41,7 +40,7 @@ class ThreadExecutor:
         return OrderedMap(make, items, self._workers, window, weigh, is_over)
 
 
-class OrderedMap(Generic[Item, Result]):
+class OrderedMap(RunningMap[Result], Generic[Item, Result]):
     """An iterable of ``function(item)`` for each item, computed by threads, in order.
 
     ``make_function`` is called once in each thread. It ends early when ``is_over`` says so. Close
@@ -141,17 +140,6 @@ class OrderedMap(Generic[Item, Result]):
             index += 1
             yield result  # type: ignore[misc]
             del result
-
-    def __enter__(self) -> OrderedMap[Item, Result]:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self, seconds: float | None = None) -> int:
         """Stop the threads and wait for them, so long at most; returns how many still work, in

@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import os
 import pickle
+import select
 import signal
 import socket
 import struct
@@ -70,8 +71,6 @@ def serve(channel: socket.socket) -> None:
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     try:
-        import select
-
         while True:
             ready, _, _ = select.select([channel, woken], [], [])
             if woken in ready:
