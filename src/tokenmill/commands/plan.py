@@ -39,7 +39,7 @@ from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block, Tails
 from tokenmill.sources.corpus import Corpus
 from tokenmill.sources.heads import look_at, needs_at_once, refuse_unusable
-from tokenmill.sources.inputs import InputList, Pipe, Selection, find_inputs
+from tokenmill.sources.inputs import InputList, Selection, find_inputs
 from tokenmill.sources.source import SourceOptions
 from tokenmill.sources.stream import Ahead, open_stream
 from tokenmill.sources.text import divider_of
@@ -392,8 +392,8 @@ class Plan:
     def summary(self) -> str:
         """One line."""
         workers = numbered(self.budget.threads, "worker")
-        if self.inputs.pipe is not None:
-            kinds = ", ".join(f.kind for f in self.inputs.files if isinstance(f.place, Pipe))
+        if not self.inputs.are_replayable:
+            kinds = ", ".join(f.kind for f in self.inputs.files if not f.store.is_replayable)
             return (
                 f"standard input, read as {kinds}, of a size not known; {self.dtype}; "
                 f"{workers}, {format_bytes(self.budget.asked)} of memory; "
@@ -501,7 +501,7 @@ def split_rule_of(spec: Spec, files: list[InputFile], cuts: CutRule, room: Windo
     one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
     if not one or not spec.val_fraction or cuts == NOWHERE:
         return spec.split_rule
-    if isinstance(files[0].place, Pipe):
+    if not files[0].store.is_replayable:
         raise UsageError(
             "the end of a pipe cannot be the validation split",
             files[0].path,
@@ -527,7 +527,7 @@ def _likely_work(inputs: InputList, check: float) -> int | None:
     """The bytes of text in the inputs, about, by their sizes alone: compressed, it is likely three
     times as much; what the reference encodes too counts for more. None where that is not known, or
     where the network is what takes time."""
-    if inputs.pipe is not None or inputs.are_remote:
+    if inputs.are_remote or not inputs.are_replayable:
         return None
     packed = [file for file in inputs.files if file.compression or file.kind == "parquet"]
     text = sum(file.size for file in inputs.files) + 2 * sum(file.size for file in packed)

@@ -56,7 +56,7 @@ from tokenmill.output.uploads import Uploads
 from tokenmill.output.writer import DatasetWriter
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block
-from tokenmill.sources.inputs import Selection, settled
+from tokenmill.sources.inputs import Selection, finalized
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked
 from tokenmill.stores.retry import RetryPolicy
@@ -143,7 +143,7 @@ def plan(
 
 def refuse_pipe(found: Plan) -> None:
     """Raises UsageError where the estimate would read what the run then misses."""
-    if found.inputs.pipe is not None:
+    if not found.inputs.are_replayable:
         raise UsageError(
             "plan cannot look into a pipe",
             "-",
@@ -217,7 +217,7 @@ class Preparation:
 
     def run(self) -> Manifest:
         """Do it, go on with it, or say that it was done before."""
-        if self.plan.inputs.pipe is not None:
+        if not self.plan.inputs.are_replayable:
             self._check_pipe()
         if self.options.repair:
             self._check_local()
@@ -260,7 +260,7 @@ class Preparation:
             return True, Log(self._begun())
         if folder.finished() is not None:
             return False, None
-        if self.plan.inputs.pipe is not None and folder.is_begun():
+        if not self.plan.inputs.are_replayable and folder.is_begun():
             self.options.tell("begun anew, for a pipe cannot be gone on with")
             return True, Log(self._begun())
         log = folder.unfinished()
@@ -351,7 +351,7 @@ class Preparation:
         tell, plan = self.options.tell, self.plan
         for note in plan.notes():
             tell(note)
-        if plan.inputs.pipe is not None:
+        if not plan.inputs.are_replayable:
             tell(f"plan: {plan.summary()}")
             return
         if log.checkpoint is not None:
@@ -389,7 +389,7 @@ class Preparation:
                 shards, encoded = self._encode(log, journal, reporter, uploads)
             else:
                 encoded = log.encoded
-            self.plan.inputs.files = [settled(file) for file in self.plan.inputs.files]
+            self.plan.inputs.files = [finalized(file) for file in self.plan.inputs.files]
             manifest = self._publish(shards, encoded)
             is_done = True
             return manifest
@@ -438,8 +438,7 @@ class Preparation:
             writer.checkpoint(self.status.counted(), wait=True)
             raise
         finally:
-            for pipe in self.plan.inputs.pipes:
-                pipe.close()
+            self.plan.inputs.close()
             self.options.policy.close()  # what is still fetched is not wanted any more
             try:
                 self._close(batches)
@@ -497,7 +496,7 @@ class Preparation:
     def _kept(self) -> tuple[str, str, str]:
         """Where, why and fix of an error after which the run can go on."""
         status = self.status
-        if self.plan.inputs.pipe is not None:
+        if not self.plan.inputs.are_replayable:
             return self.where, "nothing of a pipe is kept", "run the whole command again"
         return (
             self.where,

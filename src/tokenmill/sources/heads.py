@@ -30,7 +30,6 @@ from tokenmill.sources.source import SourceOptions
 from tokenmill.sources.stream import Beginning, read_head
 from tokenmill.stores import InputFile, Selection
 from tokenmill.stores.readahead import in_background, result_by
-from tokenmill.stores.stdin import Pipe
 
 _AT_ONCE = 8
 _SHOWN = 5
@@ -153,7 +152,7 @@ def _looks(
         return result_by(head, deadline) if isinstance(head, Future) else head
 
     for file in files:
-        remote = file.place.is_remote
+        remote = file.store.is_remote
         waiting.append(in_background(partial(look, file)) if remote else look(file))
         if len(waiting) >= _AT_ONCE or not remote:
             yield first()
@@ -162,7 +161,7 @@ def _looks(
 
 
 def _look(file: InputFile, options: SourceOptions) -> _Look:
-    if isinstance(file.place, Pipe):
+    if not file.store.is_replayable:
         return _Look(Head(file))  # it was looked at when it was opened
     if file.kind == "parquet":
         return _look_at_parquet(file, options)
@@ -191,7 +190,7 @@ def _look(file: InputFile, options: SourceOptions) -> _Look:
 
 def _look_at_parquet(file: InputFile, options: SourceOptions) -> _Look:
     text = None
-    if file.size and not (file.place.is_remote and file.size > _SMALL_BYTES):
+    if file.size and not (file.store.is_remote and file.size > _SMALL_BYTES):
         text = read_head(file, 0, HEAD_BYTES)
     try:
         source = ParquetSource(file, options)

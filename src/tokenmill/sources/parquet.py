@@ -139,7 +139,7 @@ class ParquetSource:
         self.options = options
         self._sizes = options.sizes
         self._threads = threading.local()
-        self._content = file.place.open(file) if file.place.is_remote else None
+        self._content = file.store.open(file) if file.store.is_remote else None
         self._ahead: ReadAhead | None = None
         self._lost: BadRecord | None = None
         self.fault: UsageError | None = None
@@ -190,7 +190,7 @@ class ParquetSource:
         stop = self.file.size - _TAIL
         start = stop - self._footer_bytes
         if self._content is None:
-            footer = self.file.place.open(self.file).read(start, stop)
+            footer = self.file.store.open(self.file).read(start, stop)
         else:
             if start < self._tail_at:
                 self._tail = self._content.read(start, self.file.size)
@@ -211,7 +211,7 @@ class ParquetSource:
         from there."""
         size = self.file.size
         if self._content is None:
-            return self.file.place.open(self.file).read(max(0, size - _TAIL), size) if size else b""
+            return self.file.store.open(self.file).read(max(0, size - _TAIL), size) if size else b""
         self._tail_at = max(0, size - _REMOTE_TAIL)
         fetch = partial(self._content.read, self._tail_at, size)
         tails = self.options.tails or Tails(0)
@@ -261,7 +261,7 @@ class ParquetSource:
         """
         if not self.options.quarantines or getattr(error, "errno", None) is not None:
             return False
-        self.file.place.check_unchanged(self.file)
+        self.file.store.check_unchanged(self.file)
         return True
 
     def _open(self, metadata: Any) -> pq.ParquetFile:
@@ -316,7 +316,7 @@ class ParquetSource:
 
     def _pages(self, groups: list[int]) -> Iterator[Page]:
         """The pages of the text in row groups, by their headers."""
-        content = self.file.place.open(self.file) if self._content is None else None
+        content = self.file.store.open(self.file) if self._content is None else None
         for group in groups:
             start, stop = self._range(group)
             stop = min(stop, self.file.size)
