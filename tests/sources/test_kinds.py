@@ -34,7 +34,7 @@ from tokenmill.dataset.identity import fingerprint
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.kinds.content import HEAD_BYTES, contradiction
-from tokenmill.kinds.kind import KindRule
+from tokenmill.kinds.suffixes import KindRule
 from tokenmill.sources.inputs import Selection, find_inputs
 from tokenmill.text import charset
 

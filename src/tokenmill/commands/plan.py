@@ -23,6 +23,7 @@ from tokenmill.encoding.rules import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.formats import Layout
 from tokenmill.formats.format import row_bytes
+from tokenmill.kinds import KINDS
 from tokenmill.kinds.compression import WindowRoom
 from tokenmill.memory import (
     SMALL_READER,
@@ -447,7 +448,7 @@ def make_plan(
         is_remote=inputs.are_remote or is_stored,
         listed=inputs.too_many or listed_bytes([file.path for file in inputs.files]),
         text_bytes=_likely_work(inputs, check),
-        reads_parquet=any(file.kind == "parquet" for file in inputs.files),
+        reads_parquet=any(KINDS[file.kind].uses_arrow for file in inputs.files),
     )
     rule, first = spec.split_rule, budget(threads=threads)
     found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, first, rule, sizes=sizes)
@@ -529,7 +530,7 @@ def _likely_work(inputs: InputList, check: float) -> int | None:
     where the network is what takes time."""
     if inputs.are_remote or not inputs.are_replayable:
         return None
-    packed = [file for file in inputs.files if file.compression or file.kind == "parquet"]
+    packed = [file for file in inputs.files if file.compression or KINDS[file.kind].uses_arrow]
     text = sum(file.size for file in inputs.files) + 2 * sum(file.size for file in packed)
     return round(text * (1 + check * REFERENCE_COST))
 

@@ -14,7 +14,7 @@ from typing import Any, TypedDict
 
 from tokenmill.errors import UsageError, choose_from
 from tokenmill.formats import Format, find_format
-from tokenmill.kinds.kind import KindRule
+from tokenmill.kinds.suffixes import KindRule
 from tokenmill.splits import SplitRule
 from tokenmill.units import parse_count
 

@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field
 
 from tokenmill.errors import InputError, UsageError
-from tokenmill.kinds.kind import KINDS
+from tokenmill.kinds import names, suffixes
 from tokenmill.memory import TooManyFiles
 from tokenmill.stores import InputFile, Selection, expand
 from tokenmill.units import format_bytes, format_files
@@ -79,8 +79,8 @@ def find_inputs(arguments: list[str], selection: Selection | None = None) -> Inp
             "no input files",
             where=", ".join(arguments) or None,
             why=f"{len(found.ignored)} files there are of no known kind" if found.ignored else None,
-            fix=f"name files that end in {', '.join(KINDS)} (also compressed), or say what they "
-            "are: --kind text, jsonl or parquet",
+            fix=f"name files that end in {', '.join(suffixes())} (also compressed), or say what "
+            f"they are: --kind {names()}",
         )
     _check_rules(selection, found.files)
     return found

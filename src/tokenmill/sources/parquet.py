@@ -27,6 +27,7 @@ from tokenmill.batches import (
     State,
 )
 from tokenmill.errors import InputError, TokenmillError, UsageError
+from tokenmill.kinds.content import HEAD_BYTES
 from tokenmill.memory import PAGE_SHARE, SMALL_PAGE, SMALL_READER
 from tokenmill.sources.bad_records import BadBlock, bad_record, record_too_large
 from tokenmill.sources.block import Block, Tails, resumed
@@ -39,7 +40,7 @@ from tokenmill.sources.pages import (
     footer_elements,
     pages_of,
 )
-from tokenmill.sources.source import Sample, SourceOptions
+from tokenmill.sources.source import Look, Sample, Source, SourceOptions
 from tokenmill.sources.stream import read_head
 from tokenmill.stores import InputFile
 from tokenmill.stores.range_file import RangeFile
@@ -61,6 +62,9 @@ _TOLD_COST = 1.02
 _TAIL = 8
 _REMOTE_TAIL = 64 * 1024
 """As Arrow does: most footers are shorter, and cost one request."""
+_SMALL_BYTES = 4096
+"""Of a remote file, which begins with a mark and ends with all that tells of it, the beginning is
+looked at only where the file is so small that it is hardly parquet."""
 _FOOTER_FACTOR = 14
 """Memory for each byte of a footer. Measured with release 26 of pyarrow: 1,050 row groups of 9
 columns 8.4, 20,000 of 2 columns 9.2, 5,001 columns 13.2, one key of 40 MB 4.6."""
@@ -131,7 +135,7 @@ class Piece:
         return replace(self, row=self.row + rows, rows=self.rows - rows, array=rest)
 
 
-class ParquetSource:
+class ParquetSource(Source):
     """A parquet file as blocks of whole rows."""
 
     def __init__(self, file: InputFile, options: SourceOptions) -> None:
@@ -324,6 +328,21 @@ class ParquetSource:
             read = partial(self._look, end=stop) if content is None else content.read
             if start >= 0:
                 yield from pages_of(read, start, stop, column.compression)
+
+    @classmethod
+    def look(cls, file: InputFile, options: SourceOptions) -> Look:
+        text = None
+        if file.size and not (file.store.is_remote and file.size > _SMALL_BYTES):
+            text = read_head(file, 0, HEAD_BYTES)
+        is_whole = file.size <= HEAD_BYTES
+        try:
+            source = cls(file, options)
+            page, most = source.page_needs(), options.reader_bytes
+            if page > most and not options.quarantines:
+                raise page_too_large(file, page, most, options.budget_bytes + page - most)
+        except (InputError, UsageError) as error:
+            return Look(fault=error, text=text, is_whole=is_whole)
+        return Look(source.footer_needs, page, source.fault, text, is_whole)
 
     def page_needs(self) -> int:
         """The memory that the largest page takes, as far as a few pages of the largest row groups

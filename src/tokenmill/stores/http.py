@@ -23,7 +23,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from tokenmill.errors import InputError, UsageError
 from tokenmill.extras import install_extra
-from tokenmill.kinds.kind import unknown_kind
+from tokenmill.kinds.suffixes import unknown_kind
 from tokenmill.stores.retry import RetryPolicy, TransientError
 from tokenmill.stores.store import Found, InputFile, Selection, Store
 from tokenmill.version import __version__

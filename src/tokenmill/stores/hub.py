@@ -22,7 +22,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.extras import install_extra
-from tokenmill.kinds.kind import kind_of, unknown_kind
+from tokenmill.kinds import KINDS
+from tokenmill.kinds.suffixes import kind_of, unknown_kind
 from tokenmill.stores.dataset_card import Config, configs_of
 from tokenmill.stores.http import (
     Headers,
@@ -51,7 +52,6 @@ _JSON = re.compile(r"(?i)\.json(\.\w+)?$")
 _MAGIC = re.compile(r"[*?\[]")
 _CARD_BYTES = 16 * 1024 * 1024
 _PATHS_AT_ONCE = 500
-_KINDS = ("parquet", "jsonl", "text")
 _PASSING = {408, 429, 500, 502, 503, 504}
 _HELD_OUT = ("validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation")
 LOG_IN = (
@@ -327,7 +327,7 @@ def _by_names(repository: _Repository, folder: str = "") -> list[Entry]:
     if not data:
         return entries
     counts = Counter(kind[0] for entry in data if (kind := kinds[entry.path]))
-    most = max(_KINDS, key=lambda kind: (counts[kind], -_KINDS.index(kind)))
+    most = max(reversed(KINDS), key=lambda kind: counts[kind])
     chosen = [entry for entry in data if (kind := kinds[entry.path]) and kind[0] == most]
     training = [entry for entry in chosen if _says(entry.path, ("train", "training"))]
     held_out = [entry for entry in chosen if _says(entry.path, _HELD_OUT)]

@@ -18,7 +18,7 @@ import xxhash
 
 from tokenmill.errors import InputError, unreadable
 from tokenmill.kinds.content import HEAD_BYTES
-from tokenmill.kinds.kind import kind_of, unknown_kind
+from tokenmill.kinds.suffixes import kind_of, unknown_kind
 from tokenmill.stores import stdin
 from tokenmill.stores.disk_reads import read_patiently
 from tokenmill.stores.side_files import SIDE_FILES, written_in

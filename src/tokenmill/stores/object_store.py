@@ -12,7 +12,7 @@ import re
 from fnmatch import fnmatchcase
 
 from tokenmill.errors import InputError
-from tokenmill.kinds.kind import unknown_kind
+from tokenmill.kinds.suffixes import unknown_kind
 from tokenmill.stores.bucket import Bucket, ObjectChanged, StoredObject, parse
 from tokenmill.stores.store import Found, InputFile, Selection, Store
 

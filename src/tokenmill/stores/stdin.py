@@ -18,6 +18,7 @@ from dataclasses import replace
 import xxhash
 
 from tokenmill.errors import InputError, TemporaryFailure, UsageError, unreadable
+from tokenmill.kinds import KINDS
 from tokenmill.kinds.content import COMPRESSED, contradiction, looks_like_lines
 from tokenmill.stores.store import Found, InputFile, RangeReader, Selection, Store
 
@@ -141,9 +142,12 @@ def _opened(path: str) -> int:
 
 def _kind(head: bytes, path: str, selection: Selection) -> str:
     rule = selection.told_kind(path)
-    if rule is not None and rule.kind == "parquet":
+    if rule is not None and not KINDS[rule.kind].is_sequential:
         raise UsageError(
-            "parquet cannot come through a pipe", path, "its index is at its end", "name the file"
+            f"{rule.kind} cannot come through a pipe",
+            path,
+            "its index is at its end",
+            "name the file",
         )
     guessed = rule.kind if rule is not None else _guess(head)
     is_whole = len(head) < _HEAD and head.lstrip().count(b"\n") < 2

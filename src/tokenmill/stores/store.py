@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tokenmill.kinds.kind import KindRule, compression_of, kind_of
+from tokenmill.kinds import KINDS
+from tokenmill.kinds.suffixes import KindRule, compression_of, kind_of
 from tokenmill.memory import Listing
 from tokenmill.stores.retry import RetryPolicy
 
@@ -119,7 +120,7 @@ class Selection:
         if rule is None:
             return kind_of(path)
         return rule.kind, rule.compression or (
-            None if rule.kind == "parquet" else compression_of(path)
+            compression_of(path) if KINDS[rule.kind].is_sequential else None
         )
 
 
