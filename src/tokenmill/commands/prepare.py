@@ -54,6 +54,7 @@ from tokenmill.output.output import is_store, output_place, working_folder
 from tokenmill.output.shards import in_order
 from tokenmill.output.uploads import Uploads
 from tokenmill.output.writer import DatasetWriter
+from tokenmill.quantities import parse_bytes
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block
 from tokenmill.sources.inputs import Selection, finalized
@@ -68,7 +69,6 @@ from tokenmill.units import (
     format_files,
     format_seconds,
     numbered,
-    parse_bytes,
 )
 from tokenmill.version import __version__
 
