@@ -170,6 +170,8 @@ class TokenBatch:
     due_bytes: int = 0
     seconds_reading: float = 0.0
     seconds_encoding: float = 0.0
+    cache_drops: int = 0
+    """Caches that were dropped meanwhile, because memory was short."""
     quarantined: QuarantineLines | None = None
 
 

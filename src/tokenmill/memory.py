@@ -47,6 +47,12 @@ _ARROW = 24 * MIB
 first row than one that does not, 4 MB of which others have as a margin."""
 _PARENT = 19 * MIB
 """Of the process beside the working one. Others have a margin for it, a run with Arrow has not."""
+_SERVER = 48 * MIB
+"""Of the process that forks workers, beside the tokenizer that it loads for all of them. Measured:
+NumPy, gigatoken, tiktoken and our own modules 24 MB of its own, pyarrow 5 more."""
+_COPIED = 12 * MIB
+"""Of what a worker process shares with the others, what it writes to and so has for itself, about;
+and what its interpreter takes for a block."""
 _REMOTE = 48 * MIB
 """Measured: urllib3 takes 15 MB, the Hub's client 14; the rest is for what is fetched ahead."""
 _USUAL_FACTOR = 40
@@ -164,6 +170,8 @@ class Budget:
     """Of the cores there are, the most threads that this memory serves well."""
     reserved: int = 0
     in_hand: InHand = field(default_factory=InHand, compare=False)
+    is_share: bool = False
+    """Is it one worker process's part of a run's budget?"""
 
     @classmethod
     def of(
@@ -211,6 +219,31 @@ class Budget:
                 fix=f"--memory {-(-need // 10**6)}MB{fewer}",
             )
         return cls(budget, wanted, floor, needs.factor, budget, served, reserved)
+
+    def processes_need(self, workers: int, needs: Needs) -> int:
+        """The least budget for so many worker processes: what this process needs, the one that
+        forks them, and what each has for itself."""
+        beside = self.floor - floor_bytes(self.threads, needs)
+        here = floor_bytes(0, needs) + beside + workers * _IN_FLIGHT
+        server = _SERVER + needs.vocabulary + needs.engine
+        return here + server + workers * self._share_floor(needs)
+
+    def roomy_for_processes(self, workers: int, needs: Needs) -> int:
+        """The least budget that serves so many worker processes well."""
+        caches = _CACHES if self.factor <= _USUAL_FACTOR else 0
+        return self.processes_need(workers, needs) + workers * caches
+
+    def _share_floor(self, needs: Needs) -> int:
+        return needs.engine + needs.in_call + _IN_FLIGHT + _COPIED + self.reserved
+
+    def share(self, workers: int, needs: Needs) -> Budget:
+        """The part of one of so many worker processes, for which there is enough."""
+        spare = max(0, self.total - self.processes_need(workers, needs))
+        floor = self._share_floor(needs)
+        total = floor + spare // workers
+        return replace(
+            self, total=total, threads=1, floor=floor, served=1, in_hand=InHand(), is_share=True
+        )
 
     @property
     def is_cramped(self) -> bool:
@@ -502,6 +535,29 @@ def resident_bytes() -> int:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
+
+
+def anonymous_bytes() -> int:
+    """The part of this process's resident memory that no file stands behind, now; where the system
+    does not tell it, all of it."""
+    try:
+        with open("/proc/self/statm", "rb") as statm:
+            _, resident, shared, *_ = map(int, statm.read().split())
+            return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resident_bytes()
+
+
+def proportional_bytes(pids: Sequence[int]) -> int:
+    """The resident memory of processes, what several share counted once; 0 for each that is gone,
+    or where the system does not tell."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError, ValueError):
+            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+                if line.startswith("Pss:"):
+                    total += int(line.split()[1]) * 1024
+    return total
 
 
 def peak_resident_bytes() -> int:

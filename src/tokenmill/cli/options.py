@@ -126,8 +126,14 @@ def run_options(command: _Command) -> _Command:
         click.option(
             "--workers",
             type=int,
-            help="Threads that read and encode; default: as many as there are cores, the "
+            help="Who reads and encodes, so many; default: as many as there are cores, the "
             "memory serves well and the text is worth. Older name: --threads.",
+        ),
+        click.option(
+            "--executor",
+            default="auto",
+            metavar="auto|threads|processes",
+            help="What workers are; default: processes where there are two or more and much text.",
         ),
         click.option("--threads", type=int, hidden=True),
         click.option(
@@ -152,8 +158,9 @@ def spec_of(options: dict[str, Any]) -> Any:
 
 
 _RUN_NAMES = {
-    "memory", "workers", "threads", "engine", "check", "max_time", "max_bad", "overwrite", "repair",
-    "checkpoint_seconds", "as_json", "quiet", "staging", "config", "network_patience",
+    "memory", "workers", "threads", "executor", "engine", "check", "max_time", "max_bad",
+    "overwrite", "repair", "checkpoint_seconds", "as_json", "quiet", "staging", "config",
+    "network_patience",
 }  # fmt: skip
 
 
@@ -167,6 +174,7 @@ def make_run(options: dict[str, Any], sizes: Sizes, attempt: Attempt | None = No
     return RunOptions(
         memory=options["memory"],
         workers=workers_of(options["workers"], options["threads"]),
+        executor=options["executor"],
         engine=options["engine"],
         check=options["check"],
         max_time=options.get("max_time"),

@@ -10,7 +10,6 @@ from tokenmill.commands.plan import Plan
 from tokenmill.commands.progress import Status
 from tokenmill.dataset.manifest import QUARANTINE, VERSION, Input, Manifest, Shard
 from tokenmill.formats import Layout
-from tokenmill.memory import peak_resident_bytes
 from tokenmill.output.journal import Encoded
 from tokenmill.output.quarantine import quarantine_of
 from tokenmill.splits import NAMES
@@ -74,15 +73,13 @@ def outcome_of(
         "tokens": {split: sum(counts) for split, counts in shard_tokens},
         "shards": [shard.name for shard in manifest.shards],
         "seconds": round(time.monotonic() - status.began, 3) if has_worked else 0.0,
-        "peak_memory": peak_resident_bytes(),
+        "peak_memory": status.peak_memory,
         "memory_budget": status.budget,
         "has_worked": has_worked,
     }
 
 
-def closing_lines(
-    manifest: Manifest, plan: Plan, status: Status, where: str, drops: int
-) -> Iterator[str]:
+def closing_lines(manifest: Manifest, plan: Plan, status: Status, where: str) -> Iterator[str]:
     """What a finished run tells: warnings that were not told before it, what was left out, and the
     figures."""
     seconds = time.monotonic() - status.began
@@ -119,7 +116,7 @@ def closing_lines(
     yield from told_lines(manifest)
     busy = ", ".join(f"{stage} {share:.0%}" for stage, share in status.busy().items())
     text = status.counts.text_bytes - status.kept_text_bytes
-    checked, dropped = int(manifest.check["bytes"]), numbered(drops, "time")
+    checked, dropped = int(manifest.check["bytes"]), numbered(status.cache_drops, "time")
     policy = status.policy
     if policy.requests:
         yield (
@@ -131,8 +128,8 @@ def closing_lines(
         f"{numbered(manifest.counts['tokens'], 'token')} in "
         f"{format_files(len(manifest.shards))}; {format_seconds(seconds)}, "
         f"{format_bytes(text / max(seconds, 1e-9))}/s of text (busy: {busy}); peak "
-        f"memory {format_bytes(peak_resident_bytes())} of {format_bytes(status.budget)}"
-        f"{f', caches dropped {dropped}' if drops else ''}; "
+        f"memory {format_bytes(status.peak_memory)} of {format_bytes(status.budget)}"
+        f"{f', caches dropped {dropped}' if status.cache_drops else ''}; "
         f"{format_bytes(checked) if checked else 'nothing'} of text checked by "
         f"{manifest.check['reference']}{', no difference' if checked else ' (--check 0)'}; "
         f"the dataset is in {where}"

@@ -12,6 +12,7 @@ from tokenmill.commands.log import log_line
 from tokenmill.commands.plan import Plan
 from tokenmill.commands.progress import Display, Nothing, Progress
 from tokenmill.commands.stop import StopRequest
+from tokenmill.commands.workers import AUTO
 from tokenmill.dataset.spec import SpecOptions
 from tokenmill.errors import UsageError
 from tokenmill.executors.supervisor import Attempt
@@ -35,6 +36,7 @@ class PrepareOptions(SpecOptions, total=False):
     memory: int | str | None
     workers: int | None
     threads: int | None
+    executor: str
     engine: str
     check: float
     max_time: float | str | None
@@ -65,6 +67,7 @@ class RunOptions:
 
     memory: int | str | None = None
     workers: int | None = None
+    executor: str = AUTO
     engine: str = "auto"
     check: float | None = None
     max_time: float | str | None = None

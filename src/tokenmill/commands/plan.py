@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.commands.estimate import SAMPLES, Estimate, estimate_of, samples_of
+from tokenmill.commands.workers import PROCESSES, THREADS, Workers, choose_workers
 from tokenmill.dataset.identity import fingerprint, identity
 from tokenmill.dataset.spec import Spec
 from tokenmill.encoding.calls import Calls
@@ -84,6 +85,7 @@ class Plan:
     split_rule: SplitRule
     """That of the spec, with the border where the corpus is one document."""
     estimate: Estimate | None = None
+    workers: Workers = field(default_factory=lambda: Workers(1))
     told: list[str] = field(default_factory=list)
     """Warnings that were told before the run."""
     tails: Tails = field(default_factory=Tails)
@@ -136,9 +138,25 @@ class Plan:
         rules, files, options = self.rules(check), self.inputs.files, self.source_options()
         return Recipe(rules, self.vocabulary, self.engine, self.budget, files, options)
 
-    def worker(self, check: float, is_due: bool = False) -> Worker:
+    def worker(self, check: float) -> Worker:
         """What does that in this process."""
-        return Worker(self.recipe(check), is_due, self.calls)
+        return Worker(self.recipe(check), self.calls)
+
+    def choose_workers(self, executor: str, asked: int | None) -> None:
+        """Settle who does the work: once the budget is, before anything is told. ``asked`` is how
+        many were asked for. Raises UsageError."""
+        text = _likely_work(self.inputs, 0.0)
+        needs, why_threads = self.choice.needs, self._why_threads()
+        self.workers = choose_workers(executor, asked, self.budget, needs, text, why_threads)
+
+    def _why_threads(self) -> str | None:
+        """Why its blocks cannot be read by other processes; None where they can."""
+        if not self.inputs.are_replayable:
+            return "what comes through a pipe cannot be read again where one of them dies"
+        for file in self.inputs.files:
+            if file.store.is_remote and not KINDS[file.kind].is_sequential:
+                return f"{file.kind} from the network is fetched by who reads it"
+        return None
 
     def weight(self, block: Block) -> int:
         """How many blocks of the usual size one is."""
@@ -236,7 +254,7 @@ class Plan:
             samples_of(self.inputs, self.source_options(), at_once),
             max(1, self.input_bytes),
             len(self.inputs.files) if self._one_document_files() else None,
-            min(self.budget.threads, available_cores()),
+            min(self.workers.count, available_cores()),
             engine,
             self.spec.eot != "none",
             self.vocabulary.grown_bytes,
@@ -317,6 +335,18 @@ class Plan:
             f"as long; fix: --workers {budget.served}, or --memory {-(-roomy // 10**6)}MB"
         ]
 
+    def worker_notes(self) -> list[str]:
+        """That more memory would have more workers."""
+        workers, needs = self.workers, self.choice.needs
+        if not workers.limited:
+            return []
+        enough = self.budget.asked - self.budget.total
+        enough += self.budget.roomy_for_processes(workers.limited, needs)
+        return [
+            f"note: {format_bytes(self.budget.asked)} serve {workers.count} of "
+            f"{workers.limited} workers; fix: --memory {-(-enough // 10**6)}MB for all of them"
+        ]
+
     def _split_warnings(self, layout: Layout) -> list[str]:
         """What is wrong with the validation split, as far as the estimate tells."""
         assert self.estimate is not None
@@ -348,8 +378,9 @@ class Plan:
             "text_bytes": estimate.text_bytes,
             "output_bytes": estimate.output_bytes(self.dtype),
             "memory": self.budget.asked,
-            "workers": self.budget.threads,
-            "threads": self.budget.threads,
+            "workers": self.workers.count,
+            "threads": self.workers.count,
+            "executor": PROCESSES if self.workers.are_processes else THREADS,
             "bytes_per_second": estimate.bytes_per_second,
             "seconds": estimate.seconds,
             "split": self.split_rule.words(),
@@ -392,7 +423,7 @@ class Plan:
 
     def summary(self) -> str:
         """One line."""
-        workers = numbered(self.budget.threads, "worker")
+        workers = self.workers.words()
         if not self.inputs.are_replayable:
             kinds = ", ".join(f.kind for f in self.inputs.files if not f.store.is_replayable)
             return (

@@ -8,7 +8,7 @@ the same command goes on from there; nothing stands under a final name before al
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -27,10 +27,13 @@ from tokenmill.commands.plan import Plan, make_plan
 from tokenmill.commands.progress import Nothing, Reporter, Status, script_display
 from tokenmill.commands.repair import repair
 from tokenmill.commands.signature import checked, command_words, described, path_of, paths_of
+from tokenmill.commands.workers import THREADS, check_executor
 from tokenmill.dataset.manifest import QUARANTINE, Input, Manifest, Shard
 from tokenmill.dataset.spec import Spec, SpecOptions
+from tokenmill.encoding.calls import NeedsAllMemory
 from tokenmill.encoding.crash_isolation import SuspectReader, careful
 from tokenmill.encoding.encoder import BlockEncoder
+from tokenmill.encoding.recipe import Encode, ProcessMaker, Task, encoding
 from tokenmill.errors import (
     EngineMismatch,
     InputError,
@@ -42,8 +45,10 @@ from tokenmill.errors import (
     UsageError,
     WrongContent,
 )
+from tokenmill.executors.executor import RunningMap, WorkerDied
+from tokenmill.executors.processes import ProcessExecutor
 from tokenmill.executors.supervisor import Hand
-from tokenmill.executors.threads import OrderedMap
+from tokenmill.executors.threads import ThreadExecutor
 from tokenmill.formats.format import row_bytes
 from tokenmill.memory import give_back_large_buffers
 from tokenmill.output.bucket_prefix import OutputPrefix
@@ -79,6 +84,9 @@ _GRACE_SECONDS = 1.0
 """For the blocks in hand to come to an end, when the run is over."""
 _CAREFUL_BLOCKS = 64
 """More than are ever in flight: by then, a careful run has passed what killed the others."""
+
+
+Running = RunningMap[tuple[TokenBatch, Position]]
 
 
 class PastTrouble(TokenmillError):
@@ -158,6 +166,7 @@ def plan_run(
     """The plan of a run, not yet estimated; at ``where`` may be what it is to go on with."""
     if run.check is not None and not 0 <= run.check <= 1:
         raise UsageError(f"--check {run.check} is no share", fix="give a number from 0 to 1")
+    check_executor(run.executor)
     total = None if run.memory is None else parse_bytes(run.memory)
     threads = 1 if run.attempt.is_careful else run.workers
     if run.repair and run.overwrite:
@@ -183,6 +192,7 @@ def plan_run(
         run.sizes,
     )
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
+    found.choose_workers(THREADS if run.attempt.is_careful else run.executor, run.workers)
     if found.inputs.are_remote and found.budget.is_tight:
         give_back_large_buffers()
     return found
@@ -208,10 +218,11 @@ class Preparation:
             policy = RetryPolicy(options.policy.patience, options.tell)
             self.folder = OutputPrefix(self.out, plan, where, policy, options.tell)
         budget = plan.budget
-        self.status = Status(plan.input_bytes, budget.asked, budget.threads, options.policy)
+        self.status = Status(plan.input_bytes, budget.asked, plan.workers.count, options.policy)
         self._spare: list[Engine] = []
         self._check = default_check(plan) if options.check is None else options.check
-        self._worker = plan.worker(self._check, is_due=self._check > 0)
+        self._worker = plan.worker(self._check)
+        self._processes = self._process_executor()
         self._blocks = self._retries_before = 0
         self.has_worked = False
 
@@ -245,10 +256,12 @@ class Preparation:
             except BaseException as error:
                 folder.leave(keeps=not isinstance(error, WrongContent))
                 raise
+            finally:
+                if self._processes is not None:
+                    self._processes.close()
             folder.finish()
             self.has_worked = True
-        drops = self._worker.caches.drops
-        for line in closing_lines(manifest, self.plan, self.status, self.where, drops):
+        for line in closing_lines(manifest, self.plan, self.status, self.where):
             self.options.tell(line)
         return manifest
 
@@ -349,6 +362,8 @@ class Preparation:
         """Tell the plan in a line, what is kept, and everything that will go wrong; before it
         begins ``freed`` bytes are removed."""
         tell, plan = self.options.tell, self.plan
+        if self._processes is not None and (log.encoded is None):
+            self._processes.begin(self._process_maker())
         for note in plan.notes():
             tell(note)
         if not plan.inputs.are_replayable:
@@ -367,11 +382,11 @@ class Preparation:
         tell(plan.engine_name())
         if self.options.attempt.number:
             return  # told by the worker that died, perhaps of a document in the estimate's sample
-        plan.estimate = plan.make_estimate(self._spare)
+        plan.estimate = plan.make_estimate(self._spare if self._processes is None else None)
         tell(f"plan: {plan.summary()}")
         plan.told = plan.warnings(self.out, is_store(self.where), freed)
-        for warning in plan.told:
-            tell(warning)
+        for line in plan.worker_notes() + plan.told:
+            tell(line)
 
     def _work(self, log: Log) -> Manifest:
         journal = Journal(self.out, log.size)
@@ -431,7 +446,13 @@ class Preparation:
         stop.defer(True)
         self._retries_before = self.options.policy.retries
         try:
-            self._consume(batches, writer, reporter)
+            try:
+                self._consume(batches, writer, reporter)
+            except (NeedsAllMemory, WorkerDied) as error:
+                self._give_up_processes(error)
+                self._close(batches)
+                batches = self._batches(writer.position)
+                self._consume(batches, writer, reporter)
             if stop.signal is not None:
                 raise Interrupted.by_signal(stop.signal, *self._kept())
         except _RESUMABLE:
@@ -446,7 +467,22 @@ class Preparation:
                 self.options.policy.reopen()
                 stop.defer(False)
 
-    def _close(self, batches: OrderedMap[Block, tuple[TokenBatch, Position]]) -> None:
+    def _give_up_processes(self, error: NeedsAllMemory | WorkerDied) -> None:
+        """The rest is done by threads of this process: with all of the memory, or watched by the
+        parent, which finds what kills. In a script there is no parent. Raises WorkerDied."""
+        if isinstance(error, NeedsAllMemory):
+            self.options.tell(
+                f"note: {format_bytes(error.size)} of text that cannot be cut need the memory of "
+                "all workers: from here on they are threads, not processes"
+            )
+        elif not self.options.ends_process:
+            raise error
+        else:
+            self.options.tell(f"warning: {error}; from here on, workers are threads")
+        self._processes = None
+        self._worker = self.plan.worker(self._check)
+
+    def _close(self, batches: Running) -> None:
         """Wait for the threads. One may be deep in native code (a pattern that tries for ever):
         a process that ends with the run leaves it there, for all that is done is durable. In a
         script it would end the interpreter badly, so that is said, and waited for."""
@@ -458,12 +494,7 @@ class Preparation:
             )
             batches.close()
 
-    def _consume(
-        self,
-        batches: OrderedMap[Block, tuple[TokenBatch, Position]],
-        writer: DatasetWriter,
-        reporter: Reporter,
-    ) -> None:
+    def _consume(self, batches: Running, writer: DatasetWriter, reporter: Reporter) -> None:
         # At once where nothing is kept yet; a run that goes on first works for a while, so that
         # a block that kills it is seen to kill it again and again.
         every = self.options.checkpoint_seconds
@@ -474,9 +505,10 @@ class Preparation:
             began = time.perf_counter()
             writer.write(batch, end)
             self.status.add(batch, time.perf_counter() - began)
-            self._worker.reference.is_due &= not self.status.is_checked
             self._stop_if_drowning(writer)
             now = time.monotonic()
+            self.status.pids = batches.pids
+            self.status.sample(now)
             if (now >= due or writer.wants_checkpoint) and not writer.is_checkpointing:
                 writer.checkpoint(self.status.counted())
                 due = now + every
@@ -529,24 +561,44 @@ class Preparation:
         except IndexError:
             return None
 
-    def _batches(self, start: Position) -> OrderedMap[Block, tuple[TokenBatch, Position]]:
-        budget, worker = self.plan.budget, self._worker
+    def _process_executor(self) -> ProcessExecutor | None:
+        workers = self.plan.workers
+        if not workers.are_processes:
+            return None
+        modules = ["numpy", "tokenmill.encoding.recipe"]
+        if any(file.kind == "parquet" for file in self.plan.inputs.files):
+            modules.append("pyarrow.parquet")
+        return ProcessExecutor(workers.count, modules, self.options.tell)
 
-        def make_function() -> Callable[[Block], tuple[TokenBatch, Position]]:
-            encoder = worker.encoder(self._spare_engine())
-            encode: Callable[[Block], TokenBatch] = encoder.encode
-            if self.options.attempt.is_careful:
-                encode = self._careful(encoder)
-            return lambda block: (encode(block), block.end)
+    def _process_maker(self) -> ProcessMaker:
+        return ProcessMaker(replace(self._worker.recipe, share=self.plan.workers.share))
 
-        return OrderedMap(
-            make_function,
-            worker.corpus.blocks(start),
-            budget.threads,
-            1 if self.options.attempt.is_careful else budget.window,
-            self.plan.weight,
-            lambda: self.options.stop.is_asked() or self._waits_too_long(),
-        )
+    def _batches(self, start: Position) -> Running:
+        """What encodes the blocks from ``start`` on, begun."""
+        is_over = lambda: self.options.stop.is_asked() or self._waits_too_long()  # noqa: E731
+        tasks, weigh = self._tasks(start), lambda task: self.plan.weight(task[0])
+        if self._processes is not None:
+            window, make = self.plan.workers.window, self._process_maker()
+            return self._processes.map(make, tasks, window=window, weigh=weigh, is_over=is_over)
+        budget = self.plan.budget
+        window = 1 if self.options.attempt.is_careful else budget.window
+        executor = ThreadExecutor(budget.threads)
+        return executor.map(self._encode_here, tasks, window=window, weigh=weigh, is_over=is_over)
+
+    def _tasks(self, start: Position) -> Iterator[Task]:
+        """The blocks from ``start`` on, and whether the reference is due to check some of each."""
+        for block in self._worker.corpus.blocks(start):
+            share = self.plan.workers.share if self._processes is not None else None
+            if share is not None and block.text_bytes > share.record_bytes:
+                raise NeedsAllMemory(block.text_bytes)
+            yield block, self._check > 0 and not self.status.is_checked
+
+    def _encode_here(self) -> Encode:
+        """What a thread of this process does with a block."""
+        encoder = self._worker.encoder(self._spare_engine())
+        if self.options.attempt.is_careful:
+            return encoding(self._careful(encoder))
+        return encoding(encoder.encode)
 
     def _waits_too_long(self) -> bool:
         """Is the time over while nothing comes? Before the first block only where the network
@@ -554,7 +606,7 @@ class Preparation:
         has_failed = self.options.policy.retries > self._retries_before
         return self._is_late() and (self._blocks > 0 or has_failed)
 
-    def _careful(self, encoder: BlockEncoder) -> Callable[[Block], TokenBatch]:
+    def _careful(self, encoder: BlockEncoder) -> Callable[[Block, bool], TokenBatch]:
         engine = make_engine(self.plan.vocabulary.reference, self.plan.vocabulary)
         attempt, hand = self.options.attempt, Hand(hand_path(self.out))
         is_strict = self.plan.spec.on_bad == "stop"

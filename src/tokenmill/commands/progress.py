@@ -24,7 +24,7 @@ from tokenmill.console import (
     terminal_size,
     to_json,
 )
-from tokenmill.memory import resident_bytes
+from tokenmill.memory import peak_resident_bytes, proportional_bytes, resident_bytes
 from tokenmill.output.journal import Checkpoint
 from tokenmill.stores.retry import RetryPolicy
 from tokenmill.units import format_bytes, format_count, format_seconds, numbered
@@ -35,6 +35,7 @@ Progress = bool | Callable[[Figures], object] | None
 """``prepare(progress=...)``: shown or not, or a function that is called with the figures; None is
 shown on a terminal and in a notebook."""
 _LIVE_SECONDS = 0.25
+_SAMPLE_SECONDS = 0.25
 _LINE_SECONDS = 60.0
 _JSON_SECONDS = 1.0
 _LABEL = 11
@@ -59,10 +60,34 @@ class Status:
     seconds: dict[str, float] = field(
         default_factory=lambda: {"read": 0.0, "encode": 0.0, "write": 0.0}
     )
+    cache_drops: int = 0
+    pids: list[int] = field(default_factory=list)
+    """Of the processes that work for this one."""
+    _peak: int = 0
+    _sampled: float = 0.0
     kept_bytes: int = 0
     kept_text_bytes: int = 0
     kept_tokens: int = 0
     kept_seconds: float = 0.0
+
+    def resident_bytes(self) -> int:
+        """The memory of this process and those that work for it, now; what they share once."""
+        if not self.pids:
+            return resident_bytes()
+        found = proportional_bytes([os.getpid(), *self.pids])
+        self._peak = max(self._peak, found)
+        return found
+
+    def sample(self, now: float) -> None:
+        """Look at the memory of several processes, a few times a second."""
+        if self.pids and now - self._sampled >= _SAMPLE_SECONDS:
+            self._sampled = now
+            self.resident_bytes()
+
+    @property
+    def peak_memory(self) -> int:
+        """The most that they had: of one process, exactly; of several, as was seen."""
+        return max(self._peak, peak_resident_bytes())
 
     def restore(self, at: Checkpoint) -> None:
         """Go on counting from what an interrupted run had counted."""
@@ -94,6 +119,7 @@ class Status:
             self.checked_documents += 1
             self.checked_bytes += batch.due_bytes
         self.is_checked |= bool(batch.checked_bytes or batch.due_bytes)
+        self.cache_drops += batch.cache_drops
         self.seconds["read"] += batch.seconds_reading
         self.seconds["encode"] += batch.seconds_encoding
         self.seconds["write"] += writing
@@ -174,7 +200,7 @@ class Reporter:
             "tokens_per_second": rates[2],
             "mean_tokens_per_second": means[2],
             "seconds_left": _seconds_left(status, elapsed),
-            "resident_bytes": resident_bytes(),
+            "resident_bytes": status.resident_bytes(),
             "memory_budget": status.budget,
             "busy": {stage: round(share, 3) for stage, share in status.busy().items()},
             "bottleneck": status.bottleneck(),

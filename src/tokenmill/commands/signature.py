@@ -43,10 +43,11 @@ HELP: dict[str, tuple[Any, str]] = {
     "memory": (None, "budget, such as '512MB'; None: half of what there is, at most 2 GiB"),
     "workers": (
         None,
-        "threads that read and encode; None: as many as there are cores, the memory "
+        "who reads and encodes, so many; None: as many as there are cores, the memory "
         "serves well and the text is worth",
     ),
     "threads": (None, "the older name of workers"),
+    "executor": ("auto", "what workers are: threads, processes; auto: by how much text there is"),
     "engine": ("auto", "auto (the fastest that is exact), or one by name"),
     "check": (None, "share of the documents that the reference encodes a second time"),
     "max_time": (None, "stop cleanly after so many seconds, or '8h', to go on later"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from tokenmill.encoding.encoder import BlockEncoder
-from tokenmill.memory import MIB, Budget, resident_bytes
+from tokenmill.memory import MIB, Budget, anonymous_bytes, resident_bytes
 
 _WORTH_DROPPING = 8 * MIB
 
@@ -14,8 +14,9 @@ class CacheGovernor:
     """Drops an engine's caches when the process nears its budget: the fullest ones first."""
 
     def __init__(self, budget: Budget) -> None:
-        self.drops = 0
         self._budget = budget
+        self._before = anonymous_bytes() if budget.is_share else 0
+        """Of a process that has a share of the budget, what it has from the one that forked it."""
         self._encoders: list[BlockEncoder] = []
         self._baseline = 0
         self._lock = threading.Lock()
@@ -24,17 +25,22 @@ class CacheGovernor:
         """Take care of one more encoder, whose caches are empty."""
         with self._lock:
             if not self._encoders:  # a later one may come when the first has filled its caches
-                self._baseline = resident_bytes()
+                self._baseline = self._resident()
             self._encoders.append(encoder)
 
     def look(self, encoder: BlockEncoder) -> None:
         """Called by an encoder, in its thread, after each call of its engine."""
-        resident = resident_bytes()
+        resident = self._resident()
         near = self._budget.is_near(resident, self._baseline) and self._is_fullest(encoder)
         if near or self._budget.is_reached(resident):
             encoder.drop_caches()
-            self.drops += 1
-            self._learn(resident, resident_bytes())
+            encoder.drops += 1
+            self._learn(resident, self._resident())
+
+    def _resident(self) -> int:
+        if not self._budget.is_share:
+            return resident_bytes()
+        return max(0, anonymous_bytes() - self._before)
 
     def _learn(self, before: int, after: int) -> None:
         """What a drop does not free is no cache: readers' buffers, the allocators' reserves.

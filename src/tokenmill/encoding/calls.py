@@ -17,16 +17,31 @@ from tokenmill.memory import Room, return_free_memory
 _ANY = 1 << 62
 
 
+class NeedsAllMemory(Exception):
+    """A text of ``size`` bytes that cannot be cut needs more memory than this process has of the
+    run's budget, and no more than the whole of it."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
 class Calls:
     """Who may call an engine now, for all threads of a run.
 
     ``alone_above`` is the size in bytes from which a call is made alone, ``seams_above`` the same
-    for the search for a seam, ``room`` what memory allows then.
+    for the search for a seam, ``room`` what memory allows then. Where the run has its memory
+    divided among processes, ``here`` is how large a text this one may have.
     """
 
     def __init__(
-        self, alone_above: int = _ANY, seams_above: int = _ANY, room: Room | None = None
+        self,
+        alone_above: int = _ANY,
+        seams_above: int = _ANY,
+        room: Room | None = None,
+        here: int = _ANY,
     ) -> None:
+        self._here = here
         self.alone_above = alone_above
         self.seams_above = seams_above
         self.room = room or Room()
@@ -56,8 +71,10 @@ class Calls:
 
     @contextmanager
     def alone(self, size: int) -> Iterator[None]:
-        """A call on so many bytes that cannot be cut. Raises TooLarge."""
+        """A call on so many bytes that cannot be cut. Raises TooLarge, NeedsAllMemory."""
         self.room.check(size)
+        if size > self._here:
+            raise NeedsAllMemory(size)
         with self._changed:
             self._waiting += 1
             while self._is_alone or self._usual:

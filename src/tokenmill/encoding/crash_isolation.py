@@ -63,12 +63,12 @@ class SuspectReader:
 
 def careful(
     encoder: BlockEncoder, slow: BlockEncoder, attempt: Attempt, hand: Hand
-) -> Callable[[Block], TokenBatch]:
+) -> Callable[[Block, bool], TokenBatch]:
     """Encode as ``encoder`` does, noting every block; suspects with ``slow``, which reads them
     with a ``SuspectReader``."""
 
-    def encode(block: Block) -> TokenBatch:
+    def encode(block: Block, is_due: bool) -> TokenBatch:
         hand.note(block.where)
-        return (slow if block.where in attempt.suspects else encoder).encode(block)
+        return (slow if block.where in attempt.suspects else encoder).encode(block, is_due)
 
     return encode

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from tokenmill.batches import DocumentBatch
+from tokenmill.batches import DocumentBatch, Position, TokenBatch
 from tokenmill.encoding.cache_limit import CacheGovernor
 from tokenmill.encoding.calls import Calls
 from tokenmill.encoding.encoder import LARGE_PIECE, BlockEncoder
@@ -23,7 +23,7 @@ from tokenmill.sources.block import Block
 from tokenmill.sources.corpus import Corpus
 from tokenmill.sources.source import SourceOptions
 from tokenmill.stores import InputFile
-from tokenmill.tokenizers.engines import make_engine
+from tokenmill.tokenizers.engines import make_engine, shared_reference
 from tokenmill.tokenizers.engines.engine import Engine
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
@@ -33,16 +33,20 @@ def no_seams() -> NoReturn:
     raise RuntimeError("a recipe that was pickled reads blocks, and finds none")
 
 
-def calls_of(budget: Budget) -> Calls:
-    """Who may call an engine when, for all threads of a process with that budget."""
-    seams = LARGE_PIECE if budget.is_tight else budget.alone_bytes
-    return Calls(budget.alone_bytes, seams, budget.room_alone)
+def calls_of(budget: Budget, share: Budget | None = None) -> Calls:
+    """Who may call an engine when, for all threads of a process with that budget, or with a
+    ``share`` of it: that decides when to ask for more, and nothing about what is too large."""
+    here = share or budget
+    seams = LARGE_PIECE if here.is_tight else here.alone_bytes
+    most = {} if share is None else {"here": share.room_alone.most}
+    return Calls(here.alone_bytes, seams, budget.room_alone, **most)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """``rules`` and ``vocabulary`` decide the ids, whatever ``engine`` gives them; ``files`` and
-    ``options`` how blocks are read; ``budget`` is what the process may use."""
+    ``options`` how blocks are read; ``budget`` is what the run may use, and ``share`` what one
+    worker process may, where it has such."""
 
     rules: EncodingRules
     vocabulary: Vocabulary
@@ -50,12 +54,15 @@ class Recipe:
     budget: Budget
     files: Sequence[InputFile]
     options: SourceOptions
+    share: Budget | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what belongs to this process: its seam encoder, and what it holds just now."""
         in_hand = InHand()
         options = replace(self.options, seams=no_seams, in_hand=in_hand, tails=None)
-        return {**vars(self), "options": options, "budget": replace(self.budget, in_hand=in_hand)}
+        budget = replace(self.budget, in_hand=in_hand)
+        share = self.share and replace(self.share, in_hand=in_hand)
+        return {**vars(self), "options": options, "budget": budget, "share": share}
 
     def make_engine(self) -> Engine:
         """The chosen engine, for one thread."""
@@ -64,15 +71,14 @@ class Recipe:
 
 class Worker:
     """What the threads of one process share: the open inputs, the reference, the watch over the
-    engines' caches. ``is_due``: the reference is to check something of each block, until it is
-    told that something was checked."""
+    engines' caches."""
 
-    def __init__(self, recipe: Recipe, is_due: bool = False, calls: Calls | None = None) -> None:
+    def __init__(self, recipe: Recipe, calls: Calls | None = None) -> None:
         self.recipe = recipe
         self.corpus = Corpus(recipe.files, recipe.options)
-        self.reference = Reference(recipe.vocabulary, is_due)
-        self.caches = CacheGovernor(recipe.budget)
-        self._calls = calls or calls_of(recipe.budget)
+        self.reference = Reference(recipe.vocabulary)
+        self.caches = CacheGovernor(recipe.share or recipe.budget)
+        self._calls = calls or calls_of(recipe.budget, recipe.share)
 
     def encoder(self, engine: Engine | None = None) -> BlockEncoder:
         """For one thread; with an engine that nobody else uses, or one that is made."""
@@ -90,3 +96,43 @@ class Worker:
         """The same with an engine of the reference, over which nobody watches; ``read`` gives the
         documents where the corpus is not to."""
         return BlockEncoder(self.recipe.rules, engine, self.reference, read or self.corpus.read)
+
+
+Task = tuple[Block, bool]
+"""A block to be encoded, and whether the reference is due to check something of it."""
+Encode = Callable[[Task], tuple[TokenBatch, Position]]
+"""What a worker does with it; the next block begins at the position."""
+
+
+def encoding(encode: Callable[[Block, bool], TokenBatch]) -> Encode:
+    """A block's encoder as a worker calls it."""
+    return lambda task: (encode(*task), task[0].end)
+
+
+class ProcessMaker:
+    """Makes what a worker process calls, of a recipe.
+
+    The engine and the reference are loaded before the workers are forked: their memory is then
+    taken once, and a worker begins at once. Measured with GPT-2's vocabulary: 0.2 s and 50 MB less
+    for each of them.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._engine: Engine | None = None
+
+    def preload(self) -> None:
+        """Load what all workers can share, in the process that forks them."""
+        recipe = self._recipe
+        if recipe.vocabulary.reference in _FORKED:
+            shared_reference(recipe.vocabulary).encode([b"a"])
+        if recipe.engine in _FORKED:
+            self._engine = recipe.make_engine()
+            self._engine.encode([b"a", b"b"])
+
+    def __call__(self) -> Encode:
+        return encoding(Worker(self._recipe).encoder(self._engine).encode)
+
+
+_FORKED = {"gigatoken", "tiktoken"}
+"""Engines that start no thread when they are loaded, so that they work on after a fork."""

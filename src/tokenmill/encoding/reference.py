@@ -20,14 +20,9 @@ CHECK_BYTES = 64 * 1024
 
 
 class Reference:
-    """The reference engine, made when it is first needed, shared by all threads.
+    """The reference engine, made when it is first needed, shared by all threads."""
 
-    ``is_due``: nothing of the run was checked yet, so that each block checks one piece, whatever
-    the share. Which of them counts is decided where blocks come in order: the first.
-    """
-
-    def __init__(self, vocabulary: Vocabulary, is_due: bool = False) -> None:
-        self.is_due = is_due
+    def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
 
     def encode(self, text: bytes) -> Ids:

@@ -42,6 +42,11 @@ class RunningMap(ABC, Generic[Result]):
 
     is_finished: bool
 
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes beside this one that work for it."""
+        return []
+
     @abstractmethod
     def __iter__(self) -> Iterator[Result]:
         """The results, in the order of the items. Raises what failed, in its turn."""

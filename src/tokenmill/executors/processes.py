@@ -1,10 +1,10 @@
 """Maps over items in worker processes: every core at work, whatever holds the interpreter's lock.
 
-What crosses the border is pickled; large buffers of results (arrays) travel in shared memory that
-is used again, and are not copied in this process. A worker that dies, by a signal or by an engine
-that aborts, costs its item and not the map: the item goes to another worker, a new worker is
-forked, and only the third death over one item is an error. ``ProcessPoolExecutor`` loses all
-pending work then, and ``multiprocessing.Pool`` waits for ever (both measured).
+What crosses the border is pickled; large buffers (texts, arrays) travel in shared memory that is
+used again, and those of results are not copied in this process. A worker that dies, by a signal or
+by an engine that aborts, costs its item and not the map: the item goes to another worker, a new
+worker is forked, and only the third death over one item is an error. ``ProcessPoolExecutor`` loses
+all pending work then, and ``multiprocessing.Pool`` waits for ever (both measured).
 """
 
 from __future__ import annotations
@@ -12,27 +12,25 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import select
+import selectors
 import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from mmap import mmap
 from typing import Any, Generic
 
 from tokenmill.executors.executor import Item, Result, RunningMap, WorkerDied
-from tokenmill.executors.worker import ENDED, FORKED, padded, receive, send
+from tokenmill.executors.fork_server import ForkServer, ServerDied
+from tokenmill.executors.obituary import obituary, oom_kills
+from tokenmill.executors.slots import Slot, padded, put
+from tokenmill.executors.worker import packed, receive, send
 
 MOST_DEATHS = 3
-_BEGIN = (
-    "import sys; sys.path[:] = {path!r}\nfrom tokenmill.executors.worker import main; main({fd})"
-)
+_AHEAD = 2
+"""Items that a worker has: one in hand, and the next, so that it does not wait for this process."""
 
 
 class ProcessExecutor:
@@ -50,6 +48,14 @@ class ProcessExecutor:
         self._workers = workers
         self._modules = list(modules)
         self._tell = tell
+        self._begun: tuple[bytes, ForkServer] | None = None
+
+    def begin(self, make: Callable[[], Callable[[Any], Any]]) -> None:
+        """Start what loads what workers need, for the map that follows: it takes some tenths of a
+        second, in which the caller may do something else."""
+        self.close()
+        packed_make = pickle.dumps(make, protocol=5)
+        self._begun = packed_make, ForkServer(packed_make, self._modules)
 
     def map(
         self,
@@ -60,57 +66,41 @@ class ProcessExecutor:
         weigh: Callable[[Item], int] = lambda item: 1,
         is_over: Callable[[], bool] = lambda: False,
     ) -> ProcessMap[Item, Result]:
-        """See ``Executor``."""
-        return ProcessMap(
-            make, items, self._workers, window, weigh, is_over, self._modules, self._tell
-        )
-
-
-class _Slot:
-    """Shared memory for the buffers of one result; it grows to the largest, and is used again."""
-
-    def __init__(self) -> None:
-        if hasattr(os, "memfd_create"):
-            self.fd = os.memfd_create("tokenmill", os.MFD_CLOEXEC)
-        else:
-            with tempfile.TemporaryFile() as file:
-                self.fd = os.dup(file.fileno())
-        self._memory: mmap | None = None
-
-    def views(self, sizes: list[int]) -> list[memoryview]:
-        """The buffers that a worker has put there."""
-        total = sum(map(padded, sizes))
-        if not total:
-            return [memoryview(bytearray()) for _ in sizes]
-        if self._memory is None or len(self._memory) < total:
-            self._memory = mmap(self.fd, total)  # an older one goes with its last view
-        whole, start, views = memoryview(self._memory), 0, []
-        for size in sizes:
-            views.append(whole[start : start + size])
-            start += padded(size)
-        return views
+        """See ``Executor``. ``make`` may have a method ``preload``, called once before workers are
+        forked: what it loads is in memory once."""
+        if self._begun is None or self._begun[0] != pickle.dumps(make, protocol=5):
+            self.begin(make)
+        assert self._begun is not None
+        (_, server), self._begun = self._begun, None
+        return ProcessMap(server, items, self._workers, window, weigh, is_over, self._tell)
 
     def close(self) -> None:
-        """Give the memory back, as soon as nobody looks at it."""
-        self._memory = None
-        os.close(self.fd)
+        """End what was begun and not used."""
+        if self._begun is not None:
+            self._begun[1].close()
+            self._begun = None
 
 
-@dataclass
+@dataclass(eq=False)
 class _Task:
-    """An item on its way: pickled, until its result is there."""
+    """An item on its way, pickled; its buffers are in the slot, and so will be its result's."""
 
     index: int
-    body: bytes
-    slot: _Slot
+    body: bytes | None
+    sizes: list[int]
+    slot: Slot
     deaths: list[str] = field(default_factory=list)
+
+    @property
+    def result_at(self) -> int:
+        return sum(map(padded, self.sizes))
 
 
 @dataclass(eq=False)
 class _Worker:
+    number: int
     channel: socket.socket
-    pid: int = 0
-    task: _Task | None = None
+    tasks: deque[_Task] = field(default_factory=deque)
 
 
 class ProcessMap(RunningMap[Result], Generic[Item, Result]):
@@ -122,44 +112,43 @@ class ProcessMap(RunningMap[Result], Generic[Item, Result]):
 
     def __init__(
         self,
-        make: Callable[[], Callable[[Item], Result]],
+        server: ForkServer,
         items: Iterator[Item],
         workers: int,
         window: int,
         weigh: Callable[[Item], int],
         is_over: Callable[[], bool],
-        modules: list[str],
         tell: Callable[[str], None],
     ) -> None:
-        self._make = pickle.dumps(make, protocol=5)
         self._items, self._window, self._weigh = items, window, weigh
         self._is_over, self._tell = is_over, tell
         self._changed = threading.Condition()
         self._weights: dict[int, int] = {}
         self._waiting: deque[_Task] = deque()
-        self._results: dict[int, tuple[Any, BaseException | None, _Slot | None]] = {}
-        self._free: list[_Slot] = []
-        self._slots: list[_Slot] = []
+        self._results: dict[int, tuple[Any, BaseException | None, _Task | None]] = {}
+        self._free: list[Slot] = []
+        self._slots: list[Slot] = []
         self._workers: list[_Worker] = []
-        self._ends: dict[int, int] = {}
         self._failure: BaseException | None = None
         self._end: int | None = None
         self._stopping = False
         self.is_finished = False
-        self._control, theirs = socket.socketpair()
-        with theirs:
-            code = _BEGIN.format(path=sys.path, fd=theirs.fileno())
-            command = [sys.executable, "-S", "-c", code]
-            self._server = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
-            )
-        send(self._control, modules)
+        self._oom_kills = oom_kills()
+        self._server = server
         self._waker, self._woken = socket.socketpair()
         self._woken.setblocking(False)
         self._waker.setblocking(False)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._selector.register(server.control, selectors.EVENT_READ)
         for _ in range(workers):
             self._fork()
         self._threads = [self._start(self._feed), self._start(self._speak)]
+
+    @property
+    def pids(self) -> list[int]:
+        """Of all processes that work for it, those included that died."""
+        return [self._server.pid, *self._server.pids]
 
     def _start(self, target: Callable[[], None]) -> threading.Thread:
         name = f"tokenmill-processes-{target.__name__}"
@@ -168,11 +157,9 @@ class ProcessMap(RunningMap[Result], Generic[Item, Result]):
         return thread
 
     def _fork(self) -> None:
-        ours, theirs = socket.socketpair()
-        self._workers.append(_Worker(ours))
-        with theirs:
-            send(self._control, FORKED, (theirs.fileno(),))
-        send(ours, self._make)
+        worker = _Worker(*self._server.fork())
+        self._workers.append(worker)
+        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
 
     # --- the thread that takes items
 
@@ -181,7 +168,9 @@ class ProcessMap(RunningMap[Result], Generic[Item, Result]):
         while not self._stopping:
             try:
                 item = next(self._items)
-                weight, body = self._weigh(item), pickle.dumps(item, protocol=5)
+                if not self._has_room(index, self._weigh(item)):
+                    break
+                task = self._task(index, item)
                 del item
             except StopIteration:
                 break
@@ -189,12 +178,9 @@ class ProcessMap(RunningMap[Result], Generic[Item, Result]):
                 self._put(index, None, error, None)
                 index += 1
                 break
-            if not self._has_room(index, weight):
-                break
             with self._changed:
-                self._waiting.append(_Task(index, body, self._slot()))
+                self._waiting.append(task)
             index += 1
-            del body
             self._wake()
         with self._changed:
             self._end = index
@@ -209,11 +195,14 @@ class ProcessMap(RunningMap[Result], Generic[Item, Result]):
             self._weights[index] = weight
             return not self._stopping
 
-    def _slot(self) -> _Slot:
-        if not self._free:
-            self._slots.append(_Slot())
-            return self._slots[-1]
-        return self._free.pop()
+    def _task(self, index: int, item: Item) -> _Task:
+        body, buffers = packed(item)
+        with self._changed:
+            slot = self._free.pop() if self._free else None
+        if slot is None:
+            slot = Slot()
+            self._slots.append(slot)
+        return _Task(index, body, put(slot.fd, 0, buffers), slot)
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
@@ -225,86 +214,82 @@ class ProcessMap(RunningMap[Result], Generic[Item, Result]):
         try:
             while not self._stopping:
                 self._hand_out()
-                channels = {worker.channel: worker for worker in self._workers}
-                ready, _, _ = select.select([self._woken, self._control, *channels], [], [], 1.0)
-                if self._woken in ready:
-                    with contextlib.suppress(BlockingIOError):
-                        self._woken.recv(4096)
-                if self._control in ready:
-                    self._hear_server()
-                for channel in ready:
-                    if worker := channels.get(channel):
-                        self._hear(worker)
+                for key, _ in self._selector.select(1.0):
+                    if key.fileobj is self._woken:
+                        with contextlib.suppress(BlockingIOError):
+                            self._woken.recv(4096)
+                    elif key.fileobj is self._server.control:
+                        self._server.hear()
+                    else:
+                        self._hear(key.data)
+        except ServerDied as error:
+            self._fail(WorkerDied(-1, [str(error)]))
         except BaseException as error:  # noqa: BLE001  it would be waited for otherwise
-            with self._changed:
-                self._failure = error
-                self._changed.notify_all()
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        with self._changed:
+            self._failure = error
+            self._changed.notify_all()
 
     def _hand_out(self) -> None:
-        for worker in self._workers:
-            if worker.task is None and self._waiting:
-                with self._changed:
-                    worker.task = task = self._waiting.popleft()
-                with contextlib.suppress(OSError):  # it died; that is heard, too
-                    send(worker.channel, (task.index, task.body), (task.slot.fd,))
+        """To who has nothing first: else the first would have two items, and the last none."""
+        for depth in range(_AHEAD):
+            for worker in self._workers:
+                if len(worker.tasks) == depth and self._waiting:
+                    with self._changed:
+                        task = self._waiting.popleft()
+                    worker.tasks.append(task)
+                    with contextlib.suppress(OSError):  # it died; that is heard, too
+                        send(worker.channel, (task.index, task.body, task.sizes), (task.slot.fd,))
 
     def _hear(self, worker: _Worker) -> None:
         try:
-            (index, packed, failure), _ = receive(worker.channel)
+            (index, body, sizes, failure), _ = receive(worker.channel)
         except (EOFError, OSError):
             if not self._stopping:
                 self._bury(worker)
             return
-        task, worker.task = worker.task, None
-        assert task is not None and task.index == index
+        task = worker.tasks.popleft()
+        assert task.index == index
         error = pickle.loads(failure) if failure is not None else None
-        self._put(index, packed, error, task.slot)
-
-    def _hear_server(self) -> None:
-        try:
-            (what, pid, status), _ = receive(self._control)
-        except (EOFError, OSError):
-            code = self._server.wait()
-            raise WorkerDied(-1, [f"the process that starts workers ended with {code}"]) from None
-        if what == FORKED:
-            next(worker for worker in self._workers if not worker.pid).pid = pid
-        elif what == ENDED:
-            self._ends[pid] = status
+        self._put(index, (body, sizes), error, task)
 
     def _bury(self, worker: _Worker) -> None:
-        """A worker died: its item goes to another one, in front of all."""
-        how, task = self._how(worker), worker.task
+        """A worker died: its items go to others, in front of all; the first was in its hand."""
+        how = self._how(worker)
+        self._selector.unregister(worker.channel)
         self._workers.remove(worker)
         worker.channel.close()
-        if task is not None:
+        with self._changed:
+            self._waiting.extendleft(reversed(worker.tasks))
+        if worker.tasks:
+            task = worker.tasks[0]
             task.deaths.append(how)
             if len(task.deaths) >= MOST_DEATHS:
-                self._put(task.index, None, WorkerDied(task.index, task.deaths), task.slot)
-            else:
                 with self._changed:
-                    self._waiting.appendleft(task)
-        self._tell(f"a worker died: {how}; the run goes on with a new one")
+                    self._waiting.remove(task)
+                self._put(task.index, None, WorkerDied(task.index, task.deaths), task)
+        self._tell(f"warning: {how}; its block goes to another one")
         self._fork()
 
     def _how(self, worker: _Worker) -> str:
-        end = time.monotonic() + 2
-        while worker.pid not in self._ends and time.monotonic() < end:
-            if select.select([self._control], [], [], 0.1)[0]:
-                self._hear_server()
-        status = self._ends.get(worker.pid)
+        status = self._server.how(worker.number)
         if status is None:
-            return "nobody can say how"
-        if os.WIFSIGNALED(status):
-            return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
-        return f"it ended with {os.waitstatus_to_exitcode(status)}"
+            return "a worker process ended, nobody can say how"
+        if not os.WIFSIGNALED(status):
+            return f"a worker process ended with {os.waitstatus_to_exitcode(status)}"
+        number, kills = os.WTERMSIG(status), oom_kills()
+        was_oom, self._oom_kills = kills > self._oom_kills, max(kills, self._oom_kills)
+        return obituary("a worker process", number, was_oom and number == signal.SIGKILL)
 
     # --- results
 
     def _put(
-        self, index: int, packed: Any, error: BaseException | None, slot: _Slot | None
+        self, index: int, result: Any, error: BaseException | None, task: _Task | None
     ) -> None:
         with self._changed:
-            self._results[index] = packed, error, slot
+            self._results[index] = result, error, task
             self._changed.notify_all()
 
     def __iter__(self) -> Iterator[Result]:
@@ -320,17 +305,24 @@ class ProcessMap(RunningMap[Result], Generic[Item, Result]):
                 if index not in self._results or self._is_over():
                     self.is_finished = self._end == index
                     return
-                packed, error, slot = self._results.pop(index)
+                result, error, task = self._results.pop(index)
             if error is not None:
                 raise error
-            assert slot is not None
-            body, sizes = packed
-            yield pickle.loads(body, buffers=slot.views(sizes))
+            assert task is not None
+            yield self._unpacked(task, *result)
+            task.slot.release()
             with self._changed:
-                self._free.append(slot)
+                self._free.append(task.slot)
                 self._weights.pop(index, None)
                 self._changed.notify_all()
             index += 1
+
+    @staticmethod
+    def _unpacked(task: _Task, body: bytes | None, sizes: list[int]) -> Any:
+        views = task.slot.views(task.result_at, sizes)
+        if body is None:
+            return pickle.loads(views[0], buffers=views[1:])
+        return pickle.loads(body, buffers=views)
 
     def close(self, seconds: float | None = None) -> int:
         """End all workers at once, in native code, too; returns how many threads still work."""
@@ -338,17 +330,24 @@ class ProcessMap(RunningMap[Result], Generic[Item, Result]):
         self._wake()
         with self._changed:
             self._changed.notify_all()
-        with contextlib.suppress(OSError):
-            self._control.shutdown(socket.SHUT_RDWR)  # which ends the server, and with it all
-        self._server.wait()
+        for worker in self._workers:  # whoever waits for an answer hears that there is none
+            with contextlib.suppress(OSError):
+                worker.channel.shutdown(socket.SHUT_RDWR)
         end = None if seconds is None else time.monotonic() + seconds
         for thread in self._threads:
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
-        for channel in (self._control, *(worker.channel for worker in self._workers)):
+        left = sum(thread.is_alive() for thread in self._threads)
+        if not self._server.is_closed:
+            self._server.close()
+        if not left:
+            self._let_go()
+        return left
+
+    def _let_go(self) -> None:
+        """Of all that the threads here use."""
+        self._selector.close()
+        for channel in (self._waker, self._woken, *(each.channel for each in self._workers)):
             channel.close()
         for slot in self._slots:
             slot.close()
         self._slots.clear()
-        self._waker.close()
-        self._woken.close()
-        return sum(thread.is_alive() for thread in self._threads)

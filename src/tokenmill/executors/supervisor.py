@@ -24,6 +24,7 @@ from types import FrameType
 
 from tokenmill.console import erase_leftover
 from tokenmill.errors import Interrupted, TokenmillError
+from tokenmill.executors.obituary import CRASHES, obituary, oom_kills
 from tokenmill.stores.claims import create_own
 
 AGAIN = 97
@@ -36,11 +37,6 @@ GRACE_SECONDS = 0.3
 """After a second signal: then the worker is killed, which is as safe as any other end."""
 PATIENCE_SECONDS = 2.5
 """After a first signal: then it is told what is waited for."""
-_CRASHES = {
-    getattr(signal, name)
-    for name in ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE", "SIGSYS")
-    if hasattr(signal, name)
-}
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -81,7 +77,7 @@ class Watch:
         self._deaths += 1
         attempt.number += 1
         attempt.shrink += was_oom
-        if not was_oom and number not in _CRASHES:
+        if not was_oom and number not in CRASHES:
             return self._deaths < MOST_DEATHS
         self._crashes += 1
         if self._crashes >= 3 and attempt.is_careful:
@@ -121,7 +117,7 @@ def supervise(
     """Fork a worker and watch it; returns in the worker only. The parent exits as it does.
     ``fail`` tells the error that ends it."""
     while True:
-        oom_kills = _oom_kills()
+        kills = oom_kills()
         reading, writing = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -147,15 +143,16 @@ def supervise(
         if asked is not None:  # it was to stop, and had no time to say so
             fail(Interrupted.by_signal(asked))
             _leave(128 + asked)
-        was_oom = number == signal.SIGKILL and _oom_kills() > oom_kills
+        was_oom = number == signal.SIGKILL and oom_kills() > kills
         goes_on = watch.died(number, was_oom)
-        tell(f"warning: {_obituary(number, was_oom)}" + ("; going on" if goes_on else ""))
+        how = obituary("the working process", number, was_oom)
+        tell(f"warning: {how}" + ("; going on" if goes_on else ""))
         if not goes_on:
             fail(
                 TokenmillError(
                     "the working process died again and again without coming any further",
                     str(where),
-                    _obituary(number, was_oom),
+                    how,
                     "run the same command with more --memory, or with --engine tiktoken; what is "
                     "done is kept",
                 )
@@ -167,40 +164,6 @@ def _leave(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def _obituary(number: int, was_oom: bool) -> str:
-    """How the worker died, in plain words."""
-    name = signal.Signals(number).name if number in set(signal.Signals) else "unknown"
-    why = ""
-    if was_oom:
-        from tokenmill.memory import memory_limit
-        from tokenmill.units import format_bytes
-
-        why = (
-            "; the kernel's out-of-memory killer took it (memory limit "
-            f"{format_bytes(memory_limit())})"
-        )
-    elif number == signal.SIGKILL:
-        why = "; another process sent it, or the machine ran out of memory"
-    elif number in _CRASHES:
-        why = "; native code crashed"
-    return f"the working process was killed by signal {number} ({name}){why}"
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel has killed for memory in this cgroup, as far as it tells."""
-    total = 0
-    from tokenmill.memory import cgroup_folders
-
-    for folder in cgroup_folders():
-        for name in ("memory.events", "memory.oom_control"):
-            with contextlib.suppress(OSError, ValueError):
-                for line in (folder / name).read_text().splitlines():
-                    key, _, value = line.partition(" ")
-                    if key == "oom_kill":
-                        total += int(value)
-    return total
 
 
 class Forwarding:

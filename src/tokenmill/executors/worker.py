@@ -9,6 +9,7 @@ that ends: its sockets close.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import os
 import pickle
@@ -16,14 +17,16 @@ import select
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Callable
-from mmap import mmap
 from typing import Any
 
+from tokenmill.executors.slots import padded, put, taken
+
 _LENGTH = struct.Struct("<Q")
-ALIGNMENT = 64
 FORKED, ENDED = "forked", "ended"
+SMALL_BODY = 16 * 1024
+"""A larger pickle travels like a buffer: two messages must fit into a socket, so that whoever
+sends the second to a busy worker does not wait for it."""
 
 
 def send(channel: socket.socket, message: object, fds: tuple[int, ...] = ()) -> None:
@@ -32,9 +35,9 @@ def send(channel: socket.socket, message: object, fds: tuple[int, ...] = ()) -> 
     head = _LENGTH.pack(len(body))
     if fds:
         socket.send_fds(channel, [head], list(fds))
+        channel.sendall(body)
     else:
-        channel.sendall(head)
-    channel.sendall(body)
+        channel.sendall(head + body)
 
 
 def receive(channel: socket.socket, with_fds: bool = False) -> tuple[Any, list[int]]:
@@ -59,10 +62,43 @@ def _exactly(channel: socket.socket, size: int) -> bytes:
             raise EOFError
         parts.append(part)
         left -= len(part)
-    return b"".join(parts)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def serve(channel: socket.socket) -> None:
+def packed(value: object) -> tuple[bytes | None, list[memoryview]]:
+    """A value pickled, and its large buffers; None where the pickle is the first of them."""
+    buffers: list[pickle.PickleBuffer] = []
+    body = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    if len(body) <= SMALL_BODY:
+        return body, views
+    return None, [memoryview(body), *views]
+
+
+class Maker:
+    """What gives a worker its function: unpickled, and made ready, once for all of them."""
+
+    def __init__(self, modules: list[str], make: bytes) -> None:
+        self._failure: BaseException | None = None
+        try:
+            for module in modules:
+                importlib.import_module(module)
+            self._make = pickle.loads(make)
+            if hasattr(self._make, "preload"):
+                self._make.preload()
+        except BaseException as error:  # noqa: BLE001  every item raises it, in its turn
+            self._failure = error
+        gc.collect()
+        gc.freeze()  # so that a collection in a worker writes to nothing that all share
+
+    def __call__(self) -> Callable[[Any], Any]:
+        if self._failure is not None:
+            raise self._failure
+        function: Callable[[Any], Any] = self._make()
+        return function
+
+
+def serve(channel: socket.socket, make: Maker) -> None:
     """Fork workers until the other end closes; tell how each ended. Never returns."""
     children: set[int] = set()
     waker, woken = socket.socketpair()
@@ -79,24 +115,26 @@ def serve(channel: socket.socket) -> None:
                 _reap(channel, children)
             if channel in ready:
                 _, (fd,) = receive(channel, with_fds=True)
-                _fork(channel, fd, children)
+                _fork(channel, fd, children, make)
     except (EOFError, OSError, ValueError):
         pass
     finally:
         for child in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
+        for child in children:  # so that what they took is counted as this process's children's
+            os.waitpid(child, 0)
         os._exit(0)
 
 
-def _fork(channel: socket.socket, fd: int, children: set[int]) -> None:
+def _fork(channel: socket.socket, fd: int, children: set[int], make: Maker) -> None:
     pid = os.fork()
     if not pid:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         channel.close()
         with contextlib.suppress(BaseException):
-            work(socket.socket(fileno=fd))
+            work(socket.socket(fileno=fd), make)
         os._exit(0)
     os.close(fd)
     children.add(pid)
@@ -111,49 +149,35 @@ def _reap(channel: socket.socket, children: set[int]) -> None:
             send(channel, (ENDED, pid, status))
 
 
-def work(channel: socket.socket) -> None:
-    """The loop of a worker: a recipe first, then items, each with the memory for its result."""
+def work(channel: socket.socket, make: Callable[[], Callable[[Any], Any]]) -> None:
+    """The loop of a worker: items, each with the memory that it lies in, and its result behind."""
     function: Callable[[Any], Any] | None = None
-    make, _ = receive(channel)
     while True:
         try:
-            (index, item), (fd,) = receive(channel, with_fds=True)
+            (index, body, sizes), (fd,) = receive(channel, with_fds=True)
         except EOFError:
             return
-        answer: tuple[int, tuple[bytes, list[int]] | None, bytes | None]
+        answer: tuple[int, bytes | None, list[int], bytes | None]
         try:
-            function = function or pickle.loads(make)()
-            answer = index, _packed(function(pickle.loads(item)), fd), None
+            function = function or make()
+            item = _item(fd, body, sizes)
+            result, buffers = packed(function(item))
+            del item
+            answer = index, result, put(fd, sum(map(padded, sizes)), buffers), None
+            del buffers, result
         except BaseException as error:  # noqa: BLE001  raised again in the other process
-            answer = index, None, _carried(error)
+            answer = index, b"", [], _carried(error)
         finally:
             os.close(fd)
-            del item
         send(channel, answer)
         del answer
 
 
-def _packed(result: object, fd: int) -> tuple[bytes, list[int]]:
-    """A result pickled, its buffers in the shared memory, one after another: their sizes."""
-    buffers: list[pickle.PickleBuffer] = []
-    body = pickle.dumps(result, protocol=5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
-    sizes = [view.nbytes for view in views]
-    total = sum(map(padded, sizes))
-    if total:
-        if os.fstat(fd).st_size < total:
-            os.ftruncate(fd, total)
-        with mmap(fd, total) as memory:
-            start = 0
-            for view in views:
-                memory[start : start + view.nbytes] = view
-                start += padded(view.nbytes)
-    return body, sizes
-
-
-def padded(size: int) -> int:
-    """The room that a buffer of ``size`` bytes takes, so that the next one is aligned."""
-    return -(-size // ALIGNMENT) * ALIGNMENT
+def _item(fd: int, body: bytes | None, sizes: list[int]) -> Any:
+    buffers = taken(fd, 0, sizes)
+    if body is None:
+        body = buffers.pop(0)
+    return pickle.loads(body, buffers=buffers)
 
 
 def _carried(error: BaseException) -> bytes:
@@ -169,9 +193,10 @@ def _carried(error: BaseException) -> bytes:
 def main(fd: int) -> None:
     """Where a new Python begins: what to load comes first."""
     channel = socket.socket(fileno=fd)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the other process that decides
-    modules, _ = receive(channel)
-    for module in modules:
-        importlib.import_module(module)
-    sys.stdout.flush()
-    serve(channel)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # they come to all; the other process decides
+    try:
+        (modules, make), _ = receive(channel)
+    except (EOFError, OSError):
+        return
+    serve(channel, Maker(modules, make))

@@ -73,6 +73,11 @@ class DatasetWriter:
         self._failure: BaseException | None = None
 
     @property
+    def position(self) -> Position:
+        """Where the next block begins."""
+        return self._position
+
+    @property
     def reasons(self) -> Counter[str]:
         """Records left out so far, by reason."""
         return self._quarantine.reasons

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from pickle import PickleBuffer
+from typing import Any, Protocol
 
 from tokenmill.errors import WrongContent
 from tokenmill.kinds.compression import (
@@ -71,6 +72,13 @@ class Excerpt:
     start: int
     stop: int
     text: bytes | None = None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Its text is a buffer, which may travel beside the pickle."""
+        text = self.text
+        if text is not None and int(protocol) >= 5:
+            return Excerpt, (self.start, self.stop, PickleBuffer(text))
+        return Excerpt, (self.start, self.stop, text)
 
     def take(self, stream: Callable[[], ByteStream]) -> bytes:
         """The bytes, of a stream where they are not held."""

@@ -42,8 +42,10 @@ from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.text import utf8
 
 _GRAPHIC_SPACE_GRAPHIC = re.compile(rb"[!-~] (?=[!-~])")
-_MAY_HOLD_A_CUT = re.compile(r"\w\W|\W\w|\d\D|\D\d|_| ")
-"""What every provable cut has around it: only a quick way to know that there is none."""
+_MAY_HOLD_A_CUT = re.compile(r"\w\W|\W\w|\d\D|\D\d|_|\S \S")
+"""What every provable cut has around it: only a quick way to know that there is none. Measured with
+any blank in the place of the last: 97 MB of nothing but blanks were looked at one by one, for
+minutes."""
 _INVALID = re.compile("[\udc80-\udcff]")
 """What the decoder makes of each byte that is not UTF-8."""
 
