@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -175,10 +176,45 @@ class AzureShelf(GoogleShelf):
     scheme = "az"
 
 
+class ZipShelf(Shelf):
+    """An archive, which is written anew for each change."""
+
+    @property
+    def folder(self) -> str:  # type: ignore[override]
+        return f"zip://{self.tmp_path}/shelf.zip"
+
+    def put(self, name: str, content: bytes) -> str:
+        self._write({**self._read(), name: content})
+        return f"{self.folder}/{name}"
+
+    def remove(self, name: str) -> None:
+        self._write({other: data for other, data in self._read().items() if other != name})
+
+    @contextmanager
+    def short(self, name: str) -> Iterator[None]:
+        before = self._read()
+        self._write({**before, name: before[name][:-1]})
+        yield
+        self._write(before)
+
+    def _read(self) -> dict[str, bytes]:
+        try:
+            with ZipFile(self.tmp_path / "shelf.zip") as archive:
+                return {name: archive.read(name) for name in archive.namelist()}
+        except FileNotFoundError:
+            return {}
+
+    def _write(self, contents: dict[str, bytes]) -> None:
+        with ZipFile(self.tmp_path / "shelf.zip", "w") as archive:
+            for name, content in contents.items():
+                archive.writestr(name, content)
+
+
 SHELVES: dict[str, type[Shelf]] = {
     "local": LocalShelf,
     "web": WebShelf,
     "hub": HubShelf,
     "gs": GoogleShelf,
     "az": AzureShelf,
+    "zip": ZipShelf,
 }

@@ -17,13 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
+import tokenmill
 from tests.conftest import command_environment
 from tests.contract.shelves import SHELVES, Shelf
-from tests.contract.yours import yours
-from tests.encoding.test_recipe import digest, plan_of, written
+from tests.contract.yours import registered, yours
+from tests.encoding.test_recipe import SMALL, digest, plan_of, written
+from tests.kit import sized
+from tests.kit.outcome import Outcome
 from tests.kit.shared import REPOSITORY
 from tokenmill.errors import InputError, TokenmillError
 from tokenmill.output.output import is_store
@@ -31,7 +35,9 @@ from tokenmill.sources.inputs import find_inputs
 from tokenmill.stores import SCHEMES, InputFile, Selection, expand
 from tokenmill.stores.stdin import Pipe
 
-ALL: dict[str, type[Shelf]] = SHELVES | yours(Shelf)
+ALL: dict[str, type[Shelf]] = SHELVES | yours(
+    lambda e: isinstance(e, type) and issubclass(e, Shelf)
+)
 TEXT = random.Random(5).randbytes(30_000).hex().encode()
 OTHER = TEXT[::-1]
 
@@ -40,6 +46,12 @@ OTHER = TEXT[::-1]
 def opened() -> Iterator[ExitStack]:
     with ExitStack() as stack:
         yield stack
+
+
+@pytest.fixture(autouse=True)
+def known() -> Iterator[None]:
+    with registered(SCHEMES, {"zip": "tests.contract.toy_store"}):
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -87,8 +99,8 @@ def test_files_are_listed_with_what_they_are(shelf: Shelf) -> None:
         return
     # The Hub takes the files of one kind where no name is given.
     found = expand(shelf.folder + "/**" if shelf.folder.startswith("hf:") else shelf.folder)
-    names = [file.path.rpartition("c/d" if "c/d" in file.path else "/")[2] for file in found.files]
-    assert names == ["a.md", "a.txt", "b.jsonl.gz", ".parquet"], "sorted by path, byte by byte"
+    names = [next(name for name in contents if file.path.endswith(name)) for file in found.files]
+    assert names == sorted(contents), "sorted by path, byte by byte"
     shelf.put("unknown.bin", b"?")
     if not shelf.folder.startswith("hf:"):
         assert [path.rpartition("/")[2] for path in expand(shelf.folder).ignored] == ["unknown.bin"]
@@ -166,6 +178,7 @@ def test_a_store_says_what_it_is(shelf: Shelf) -> None:
     store, scheme = file.store, file.path.partition("://")[0]
     assert store.is_replayable
     assert (store.policy is not None) == store.is_remote
+    assert store.has_paths == os.path.exists(file.path)
     assert store.can_write == (scheme in SCHEMES and is_store(f"{scheme}://bucket/key"))
     assert store.finalized(file) == file
     with pytest.raises(TypeError):
@@ -198,7 +211,7 @@ def test_another_process_reads_the_same(
     monkeypatch.setattr("tokenmill.stores.retry.DEFAULT_PATIENCE", 10.0)
     files = []
     for name, make in ALL.items():
-        (folder := tmp_path / name.replace(":", "-")).mkdir()
+        (folder := tmp_path / name).mkdir()
         files.append(listed(make(folder, monkeypatch, opened).put("a.txt", TEXT)))
     assert elsewhere("hashes", files) == [hashlib.sha256(TEXT).hexdigest()] * len(ALL)
 
@@ -229,6 +242,25 @@ def test_blocks_of_remote_inputs_are_encoded_elsewhere(
         assert far.recipe.files[0].store.is_remote and len(blocks) > 10
         packed.append((far.recipe, blocks))
     assert elsewhere("digests", packed) == expected
+
+
+# --- a store that is one file and one line
+
+
+def test_a_line_of_the_table_is_all_that_a_run_needs(tmp_path: Path) -> None:
+    """Members of an archive, `toy_store.py`, give what the same files in a folder give."""
+    for kind in ("jsonl.zst", "giant.parquet", "one.txt"):
+        written(kind, tmp_path / "folder" / kind[0])
+    with ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in (tmp_path / "folder").rglob("*.*"):
+            archive.write(path, path.relative_to(tmp_path / "folder"))
+    chosen: dict[str, Any] = {"format": "build-nanogpt", "shard_tokens": "20K", "sizes": SMALL}
+    sized.prepare(tmp_path / "folder", out=tmp_path / "near", **chosen)
+    url = f"zip://{tmp_path}/all.zip"
+    sized.prepare(url, out=tmp_path / "far", **chosen)
+    assert len(Outcome(tmp_path / "near").hashes) > 3
+    assert Outcome(tmp_path / "far").hashes == Outcome(tmp_path / "near").hashes
+    assert not list(tokenmill.verify(tmp_path / "far", against=[url]))
 
 
 # --- what is read once

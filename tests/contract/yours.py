@@ -1,23 +1,23 @@
-"""An entry of your own for a suite: `CONTRACT=MODULE:NAME python -m pytest tests/contract/...`."""
+"""Entries of your own for the suites: `CONTRACT=MODULE:NAME,... pytest tests/contract`."""
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 
-def yours(seam: type) -> dict[str, Any]:
-    """What `CONTRACT` names, by its name, if that is for this seam: an instance or a subclass."""
-    named = os.environ.get("CONTRACT", "")
-    if not named:
-        return {}
-    module, _, name = named.partition(":")
-    entry = getattr(importlib.import_module(module), name)
-    is_class = isinstance(entry, type) and issubclass(entry, seam)
-    return {named: entry} if is_class or isinstance(entry, seam) else {}
+def yours(is_one: Callable[[Any], bool]) -> dict[str, Any]:
+    """What `CONTRACT` names, by its name, as far as it is something for this seam."""
+    found = {}
+    for named in filter(None, os.environ.get("CONTRACT", "").split(",")):
+        module, _, name = named.partition(":")
+        entry = getattr(importlib.import_module(module), name)
+        if is_one(entry):
+            found[named.replace(":", ".")] = entry
+    return found
 
 
 @contextmanager

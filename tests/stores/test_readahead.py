@@ -113,6 +113,7 @@ class DistantStore(LocalStore):
     """This machine's files, as if they were remote; what is moved is counted."""
 
     is_remote = True
+    has_paths = False
 
     def __init__(self) -> None:
         self.requests: list[int] = []

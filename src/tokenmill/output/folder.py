@@ -317,7 +317,7 @@ class OutputFolder:
         """Raise UsageError where an input is a file that a run into this folder writes."""
         here, spec = os.path.realpath(self.path), self._plan.spec
         for file in self._plan.inputs.files:
-            if file.store.is_remote:
+            if not file.store.has_paths:
                 continue
             folder, name = os.path.split(os.path.realpath(file.path))
             if folder == here and (would_write(spec, name) or name in written_in(here)):

@@ -68,7 +68,7 @@ def find_inputs(arguments: list[str], selection: Selection | None = None) -> Inp
         found.notes += there.notes
         found.revisions |= there.revisions
         for file in there.files:
-            name = file.path if file.store.is_remote else os.path.realpath(file.path)
+            name = os.path.realpath(file.path) if file.store.has_paths else file.path
             if name in seen:
                 found.repeated.append(file.path)
                 continue

@@ -143,7 +143,7 @@ class ParquetSource(Source):
         self.options = options
         self._sizes = options.sizes
         self._threads = threading.local()
-        self._content = file.store.open(file) if file.store.is_remote else None
+        self._content = None if file.store.has_paths else file.store.open(file)
         self._ahead: ReadAhead | None = None
         self._lost: BadRecord | None = None
         self.fault: UsageError | None = None
@@ -365,6 +365,8 @@ class ParquetSource(Source):
     def fetch(self, state: State | None) -> None:
         ahead = self.options.ahead
         if self._content is None or self._lost or ahead is None or self._ahead is not None:
+            return
+        if not self.file.store.is_remote:
             return
         first = resumed(state, {"group": 0, "row": 0, "skip": 0})["group"]
         self._told_index = self._find_told()

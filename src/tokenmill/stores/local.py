@@ -66,6 +66,8 @@ class LocalReader:
 class LocalStore(Store):
     """The file systems of this machine."""
 
+    has_paths = True
+
     def open(self, file: InputFile) -> LocalReader:
         return LocalReader(file)
 

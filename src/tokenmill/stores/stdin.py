@@ -33,6 +33,7 @@ class Pipe(Store):
     """Standard input or a pipe by its path, as a store of one file. It belongs to the process that
     opened it: pickled and read back, it is one that nothing comes through (``fd`` None)."""
 
+    has_paths = True
     is_replayable = False
 
     def __init__(self, fd: int | None, path: str = PATH) -> None:

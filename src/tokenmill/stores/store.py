@@ -57,6 +57,7 @@ class Store(ABC):
     """Somewhere files are: a disk, the Hub, an object store.
 
     ``is_remote``: each read costs a round trip, so that what comes next is fetched ahead.
+    ``has_paths``: a file's ``path`` is one on this machine, which other libraries may open, too.
     ``is_replayable``: files may be read again, from any place in them; else only by ``once``.
     ``can_write``: datasets may be written there, too. ``policy`` is that of the run whose files
     these are; None where no request is made. A store is pickled without what belongs to its
@@ -64,6 +65,7 @@ class Store(ABC):
     """
 
     is_remote = False
+    has_paths = False
     is_replayable = True
     can_write = False
     policy: RetryPolicy | None = None
