@@ -7,6 +7,7 @@ the same command goes on from there; nothing stands under a final name before al
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -63,6 +64,7 @@ from tokenmill.quantities import parse_bytes
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block
 from tokenmill.sources.inputs import Selection, finalized
+from tokenmill.stores.digest import Hasher
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked
 from tokenmill.stores.retry import RetryPolicy
@@ -223,6 +225,7 @@ class Preparation:
         self._check = default_check(plan) if options.check is None else options.check
         self._worker = plan.worker(self._check)
         self._processes = self._process_executor()
+        self._process_maker = ProcessMaker(replace(self._worker.recipe, share=plan.workers.share))
         self._blocks = self._retries_before = 0
         self.has_worked = False
 
@@ -362,8 +365,8 @@ class Preparation:
         """Tell the plan in a line, what is kept, and everything that will go wrong; before it
         begins ``freed`` bytes are removed."""
         tell, plan = self.options.tell, self.plan
-        if self._processes is not None and (log.encoded is None):
-            self._processes.begin(self._process_maker())
+        if self._processes is not None and log.encoded is None:
+            self._processes.begin(self._process_maker)
         for note in plan.notes():
             tell(note)
         if not plan.inputs.are_replayable:
@@ -421,7 +424,10 @@ class Preparation:
         """Everything that is not yet encoded, into whole files under partial names."""
         if uploads is not None:
             uploads.is_asked_to_stop = self.options.stop.is_asked
-        writer = DatasetWriter(self.out, self.plan.spec, self.plan.dtype, journal, uploads)
+        hasher = self._hasher()
+        new_digest = hashlib.sha256 if hasher is None else hasher.digest
+        spec, dtype = self.plan.spec, self.plan.dtype
+        writer = DatasetWriter(self.out, spec, dtype, journal, uploads, new_digest)
         try:
             start = START
             if log.checkpoint is not None:
@@ -439,6 +445,14 @@ class Preparation:
             return writer.shards(), encoded
         finally:
             writer.close()
+            if hasher is not None:
+                hasher.close()
+
+    def _hasher(self) -> Hasher | None:
+        """The process that hashes what is written, where there are processes."""
+        if self._processes is None:
+            return None
+        return Hasher(self._processes.fork("tokenmill.stores.digest:serve"))
 
     def _mill(self, writer: DatasetWriter, reporter: Reporter, start: Position) -> None:
         """Encode and write block by block; what is done when it stops is kept."""
@@ -449,8 +463,8 @@ class Preparation:
             try:
                 self._consume(batches, writer, reporter)
             except (NeedsAllMemory, WorkerDied) as error:
-                self._give_up_processes(error)
                 self._close(batches)
+                self._give_up_processes(error)
                 batches = self._batches(writer.position)
                 self._consume(batches, writer, reporter)
             if stop.signal is not None:
@@ -479,7 +493,9 @@ class Preparation:
             raise error
         else:
             self.options.tell(f"warning: {error}; from here on, workers are threads")
-        self._processes = None
+        if self._processes is not None:  # their memory is needed
+            self._processes.close()
+            self._processes = None
         self._worker = self.plan.worker(self._check)
 
     def _close(self, batches: Running) -> None:
@@ -565,20 +581,17 @@ class Preparation:
         workers = self.plan.workers
         if not workers.are_processes:
             return None
-        modules = ["numpy", "tokenmill.encoding.recipe"]
+        modules = ["numpy", "tokenmill.encoding.recipe", "tokenmill.stores.digest"]
         if any(file.kind == "parquet" for file in self.plan.inputs.files):
             modules.append("pyarrow.parquet")
         return ProcessExecutor(workers.count, modules, self.options.tell)
-
-    def _process_maker(self) -> ProcessMaker:
-        return ProcessMaker(replace(self._worker.recipe, share=self.plan.workers.share))
 
     def _batches(self, start: Position) -> Running:
         """What encodes the blocks from ``start`` on, begun."""
         is_over = lambda: self.options.stop.is_asked() or self._waits_too_long()  # noqa: E731
         tasks, weigh = self._tasks(start), lambda task: self.plan.weight(task[0])
         if self._processes is not None:
-            window, make = self.plan.workers.window, self._process_maker()
+            window, make = self.plan.workers.window, self._process_maker
             return self._processes.map(make, tasks, window=window, weigh=weigh, is_over=is_over)
         budget = self.plan.budget
         window = 1 if self.options.attempt.is_careful else budget.window

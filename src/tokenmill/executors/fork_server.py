@@ -1,4 +1,4 @@
-"""Starts worker processes: a server that has loaded what they need, and forks one after another.
+"""Starts worker processes: a server that has loaded what they need forks them, when asked.
 
 A worker that died is replaced in milliseconds. The server is a bare Python, not a fork of this
 process, which has threads; and not ``multiprocessing``'s, which imports the caller's main script
@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tokenmill.executors.worker import ENDED, FORKED, receive, send
+from tokenmill.executors.worker import ENDED, FORK, FORKED, KILL, receive, send
 
 _BEGIN = (
     "import sys; sys.path[:] = {path!r}\nfrom tokenmill.executors.worker import main; main({fd})"
@@ -52,11 +52,12 @@ class ForkServer:
         with contextlib.suppress(OSError):  # it died; that is heard when it is asked
             send(self.control, (list(modules), make))
 
-    def fork(self) -> tuple[int, socket.socket]:
-        """A new worker: its number, by which ``how`` knows it, and the channel to it."""
+    def fork(self, target: str | None = None) -> tuple[int, socket.socket]:
+        """A new worker, or a process with another ``target``: its number, by which ``how`` knows
+        it, and the channel to it."""
         ours, theirs = socket.socketpair()
         with theirs, contextlib.suppress(OSError):
-            send(self.control, FORKED, (theirs.fileno(),))
+            send(self.control, (FORK, target), (theirs.fileno(),))
         self._asked += 1
         return self._asked - 1, ours
 
@@ -86,6 +87,13 @@ class ForkServer:
         finally:
             self.control.settimeout(None)
         return None
+
+    def kill(self, number: int) -> None:
+        """End a process, in native code, too. One that is not yet known has done nothing yet, and
+        ends when its channel does."""
+        if number < len(self.pids):
+            with contextlib.suppress(OSError):
+                send(self.control, (KILL, self.pids[number]), ())
 
     def close(self) -> None:
         """End it, and with it all workers, in native code, too."""

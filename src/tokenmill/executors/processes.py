@@ -37,6 +37,7 @@ class ProcessExecutor:
     """Runs maps in so many worker processes.
 
     ``modules`` are loaded once, before the workers are forked; ``tell`` hears of each death.
+    Whoever calls ``begin`` must call ``close``; a map without it has a server of its own.
     """
 
     def __init__(
@@ -48,14 +49,19 @@ class ProcessExecutor:
         self._workers = workers
         self._modules = list(modules)
         self._tell = tell
-        self._begun: tuple[bytes, ForkServer] | None = None
+        self._begun: tuple[object, ForkServer] | None = None
 
     def begin(self, make: Callable[[], Callable[[Any], Any]]) -> None:
-        """Start what loads what workers need, for the map that follows: it takes some tenths of a
-        second, in which the caller may do something else."""
+        """Start what loads what workers need, for the maps with this ``make`` that follow: it
+        takes some tenths of a second, in which the caller may do something else."""
         self.close()
-        packed_make = pickle.dumps(make, protocol=5)
-        self._begun = packed_make, ForkServer(packed_make, self._modules)
+        self._begun = make, ForkServer(pickle.dumps(make, protocol=5), self._modules)
+
+    def fork(self, target: str) -> socket.socket:
+        """A process beside the workers, which calls the function of a channel that ``target``
+        names (``tokenmill.a.b:function``), until ``close``: the other end of the channel."""
+        assert self._begun is not None, "nothing was begun"
+        return self._begun[1].fork(target)[1]
 
     def map(
         self,
@@ -68,14 +74,17 @@ class ProcessExecutor:
     ) -> ProcessMap[Item, Result]:
         """See ``Executor``. ``make`` may have a method ``preload``, called once before workers are
         forked: what it loads is in memory once."""
-        if self._begun is None or self._begun[0] != pickle.dumps(make, protocol=5):
-            self.begin(make)
-        assert self._begun is not None
-        (_, server), self._begun = self._begun, None
-        return ProcessMap(server, items, self._workers, window, weigh, is_over, self._tell)
+        is_mine = self._begun is not None and self._begun[0] is make
+        if self._begun is not None and is_mine:
+            server = self._begun[1]
+        else:
+            server = ForkServer(pickle.dumps(make, protocol=5), self._modules)
+        return ProcessMap(
+            server, items, self._workers, window, weigh, is_over, self._tell, not is_mine
+        )
 
     def close(self) -> None:
-        """End what was begun and not used."""
+        """End what was begun."""
         if self._begun is not None:
             self._begun[1].close()
             self._begun = None
@@ -119,7 +128,9 @@ class ProcessMap(RunningMap[Result], Generic[Item, Result]):
         weigh: Callable[[Item], int],
         is_over: Callable[[], bool],
         tell: Callable[[str], None],
+        ends_server: bool,
     ) -> None:
+        self._ends_server = ends_server
         self._items, self._window, self._weigh = items, window, weigh
         self._is_over, self._tell = is_over, tell
         self._changed = threading.Condition()
@@ -333,11 +344,12 @@ class ProcessMap(RunningMap[Result], Generic[Item, Result]):
         for worker in self._workers:  # whoever waits for an answer hears that there is none
             with contextlib.suppress(OSError):
                 worker.channel.shutdown(socket.SHUT_RDWR)
+            self._server.kill(worker.number)
         end = None if seconds is None else time.monotonic() + seconds
         for thread in self._threads:
             thread.join(None if end is None else max(0.0, end - time.monotonic()))
         left = sum(thread.is_alive() for thread in self._threads)
-        if not self._server.is_closed:
+        if self._ends_server and not self._server.is_closed:
             self._server.close()
         if not left:
             self._let_go()

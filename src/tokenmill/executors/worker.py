@@ -18,12 +18,16 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tokenmill.executors.slots import padded, put, taken
 
 _LENGTH = struct.Struct("<Q")
+FORK, KILL = "fork", "kill"
+"""What the server is asked for: a process that does something, or the end of one."""
 FORKED, ENDED = "forked", "ended"
+"""What it tells."""
 SMALL_BODY = 16 * 1024
 """A larger pickle travels like a buffer: two messages must fit into a socket, so that whoever
 sends the second to a busy worker does not wait for it."""
@@ -99,7 +103,11 @@ class Maker:
 
 
 def serve(channel: socket.socket, make: Maker) -> None:
-    """Fork workers until the other end closes; tell how each ended. Never returns."""
+    """Fork processes until the other end closes; tell how each ended. Never returns.
+
+    What a process does is the function of a channel that is named like ``tokenmill.a.b:function``;
+    without a name it is a worker.
+    """
     children: set[int] = set()
     waker, woken = socket.socketpair()
     woken.setblocking(False)
@@ -114,8 +122,11 @@ def serve(channel: socket.socket, make: Maker) -> None:
                     woken.recv(4096)
                 _reap(channel, children)
             if channel in ready:
-                _, (fd,) = receive(channel, with_fds=True)
-                _fork(channel, fd, children, make)
+                (what, about), fds = receive(channel, with_fds=True)
+                if what == FORK:
+                    _fork(channel, fds[0], children, _target(about, make))
+                elif about in children:
+                    os.kill(about, signal.SIGKILL)
     except (EOFError, OSError, ValueError):
         pass
     finally:
@@ -127,14 +138,24 @@ def serve(channel: socket.socket, make: Maker) -> None:
         os._exit(0)
 
 
-def _fork(channel: socket.socket, fd: int, children: set[int], make: Maker) -> None:
+def _target(name: str | None, make: Maker) -> Callable[[socket.socket], None]:
+    if name is None:
+        return partial(work, make=make)
+    module, _, function = name.partition(":")
+    found: Callable[[socket.socket], None] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def _fork(
+    channel: socket.socket, fd: int, children: set[int], target: Callable[[socket.socket], None]
+) -> None:
     pid = os.fork()
     if not pid:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         channel.close()
         with contextlib.suppress(BaseException):
-            work(socket.socket(fileno=fd), make)
+            target(socket.socket(fileno=fd))
         os._exit(0)
     os.close(fd)
     children.add(pid)

@@ -5,7 +5,8 @@ What the files of a shard are, and what is in them, their format knows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from tokenmill.dataset.spec import Spec
 from tokenmill.formats import Format
 from tokenmill.output.journal import OpenFile
 from tokenmill.splits import NAMES
+from tokenmill.stores.digest import Digest
 from tokenmill.stores.durable import PARTIAL, StagedFile, remove_own
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ class OpenShard:
         expected: int,
         about: Shard,
         left: Iterable[OpenFile] = (),
+        new_digest: Callable[[], Digest] = hashlib.sha256,
     ) -> None:
         """Begin it, or go on with the files that an interrupted run ``left`` of it; a full one has
         ``expected`` tokens (0: it is not known). Raises TokenmillError."""
@@ -41,6 +44,7 @@ class OpenShard:
         self._folder = folder
         self._left = {file.name: file for file in left}
         self._staged: dict[str, StagedFile] = {}
+        self._new_digest = new_digest
         names = tuple(file.name for file in about.all_files)
         try:
             self._writer = layout.writer(names, self._open, dtype, expected)
@@ -51,9 +55,9 @@ class OpenShard:
     def _open(self, name: str, head: bytes) -> StagedFile:
         place, left = self._folder / name, self._left.get(name)
         if left is None:
-            file = StagedFile(place, head)
+            file = StagedFile(place, head, self._new_digest)
         else:
-            file = StagedFile.reopen(place, left.bytes, left.sha256, head)
+            file = StagedFile.reopen(place, left.bytes, left.sha256, head, self._new_digest)
         self._staged[name] = file
         return file
 
@@ -102,8 +106,17 @@ class OpenShard:
 class SplitWriter:
     """One split's shards, cut at the exact token."""
 
-    def __init__(self, split: str, folder: Path, spec: Spec, dtype: str, numbers: Numbers) -> None:
+    def __init__(
+        self,
+        split: str,
+        folder: Path,
+        spec: Spec,
+        dtype: str,
+        numbers: Numbers,
+        new_digest: Callable[[], Digest] = hashlib.sha256,
+    ) -> None:
         self.split = split
+        self._new_digest = new_digest
         self.open_shard: OpenShard | None = None
         self._folder = folder
         self._spec = spec
@@ -148,7 +161,9 @@ class SplitWriter:
 
     def _begin(self, about: Shard, left: Iterable[OpenFile] = ()) -> None:
         expected = self._spec.shard_tokens or 0
-        self.open_shard = OpenShard(self._folder, self._layout, self._dtype, expected, about, left)
+        self.open_shard = OpenShard(
+            self._folder, self._layout, self._dtype, expected, about, left, self._new_digest
+        )
 
     def reopen(self, left: list[OpenFile]) -> None:
         """Go on with a shard that an interrupted run left."""

@@ -8,6 +8,7 @@ before the note is.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,6 +30,7 @@ from tokenmill.output.shards import (
 )
 from tokenmill.output.uploads import MOST_WAITING, Uploads
 from tokenmill.splits import SplitRouter
+from tokenmill.stores.digest import Digest
 from tokenmill.stores.durable import StagedFile, check_partial, sync_folder
 
 _Done = TypeVar("_Done")
@@ -50,7 +52,9 @@ class DatasetWriter:
         dtype: str,
         journal: Journal,
         uploads: Uploads | None = None,
+        new_digest: Callable[[], Digest] = hashlib.sha256,
     ) -> None:
+        """``new_digest`` makes the SHA-256 of a shard's file."""
         self._folder = folder
         self._spec = spec
         self._uploads = uploads
@@ -61,7 +65,8 @@ class DatasetWriter:
         self._router = SplitRouter(rule)
         self._numbers = Numbers(shared=bool(rule.tokens))
         self._splits = {
-            split: SplitWriter(split, folder, spec, dtype, self._numbers) for split in rule.names
+            split: SplitWriter(split, folder, spec, dtype, self._numbers, new_digest)
+            for split in rule.names
         }
         self._quarantine = QuarantineWriter(folder)
         self._journal = journal

@@ -13,12 +13,13 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tokenmill.errors import NoSpace, TokenmillError, too_many_files
 from tokenmill.stores import claims as ownership
 from tokenmill.stores.claims import PARTIAL, STATE_FOLDER, Claims, create_own, is_own, sync
+from tokenmill.stores.digest import Digest, HasherDied
 from tokenmill.units import format_bytes
 
 __all__ = ["PARTIAL", "STATE_FOLDER"]
@@ -30,8 +31,10 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 class StagedFile:
     """A file being written under ``NAME.partial``; ``sha256`` covers all that was written."""
 
-    def __init__(self, final: Path, header: bytes = b"") -> None:
-        self._begin(final, header, is_new=True)
+    def __init__(
+        self, final: Path, header: bytes = b"", new_digest: Callable[[], Digest] = hashlib.sha256
+    ) -> None:
+        self._begin(final, header, new_digest, is_new=True)
         self._hash_thread: threading.Thread | None = None
         if header:
             try:
@@ -40,12 +43,15 @@ class StagedFile:
                 self.discard()
                 raise
 
-    def _begin(self, final: Path, header: bytes, is_new: bool) -> None:
+    def _begin(
+        self, final: Path, header: bytes, new_digest: Callable[[], Digest], is_new: bool
+    ) -> None:
         self.final = final
         self.path = final.with_name(final.name + PARTIAL)
         self.size = 0
         self._header = self._last_header = header
-        self._hash = hashlib.sha256()
+        self._hash: Digest | None = new_digest()
+        """None where the process that hashed ended: then the file is read once more at its end."""
         self._hash_lock = threading.Lock()
         self._hash_problem: Exception | None = None
         self._is_closing = False
@@ -56,7 +62,14 @@ class StagedFile:
             self._fd = os.open(self.path, os.O_RDWR | os.O_NOFOLLOW)
 
     @classmethod
-    def reopen(cls, final: Path, size: int, sha256: str | None, header: bytes = b"") -> StagedFile:
+    def reopen(
+        cls,
+        final: Path,
+        size: int,
+        sha256: str | None,
+        header: bytes = b"",
+        new_digest: Callable[[], Digest] = hashlib.sha256,
+    ) -> StagedFile:
         """Go on with a partial file of an earlier run, cut back to its first ``size`` bytes.
 
         Those are read again behind the back of the writing, for the hash, and must have the hash
@@ -69,7 +82,7 @@ class StagedFile:
             raise _changed(partial, "it is not there any more")
         if not is_own(partial):
             raise foreign(partial)
-        staged._begin(final, header, is_new=False)
+        staged._begin(final, header, new_digest, is_new=False)
         with explained(staged.path):
             os.ftruncate(staged._fd, size)
             os.pwrite(staged._fd, header, 0)
@@ -92,9 +105,9 @@ class StagedFile:
                         self._hash_thread = None
                         return
                 chunk = os.pread(self._fd, min(1024 * 1024, end - position), position)
-                self._hash.update(chunk)
+                self._add(chunk)
                 position += len(chunk)
-                wrong = position == size and sha256 not in (None, self._hash.hexdigest())
+                wrong = position == size and sha256 not in (None, self._hexdigest() or sha256)
                 if wrong or not chunk:
                     raise _changed(self.path, "its hash is not the one noted when it was written")
         except Exception as error:  # noqa: BLE001  raised again where the hash is wanted
@@ -108,10 +121,24 @@ class StagedFile:
                 done += os.write(self._fd, data[done:])
         with self._hash_lock:
             if self._hash_thread is None:
-                self._hash.update(data)
+                self._add(data)
             self.size += len(data)
         if self.size - self._flushed >= _WRITE_BACK:
             self._start_write_back()
+
+    def _add(self, data: memoryview | bytes) -> None:
+        try:
+            if self._hash is not None:
+                self._hash.update(data)
+        except HasherDied:
+            self._hash = None
+
+    def _hexdigest(self) -> str | None:
+        try:
+            return None if self._hash is None else self._hash.hexdigest()
+        except HasherDied:
+            self._hash = None
+            return None
 
     def _start_write_back(self) -> None:
         # Begins the disk's work now and lets clean pages go, so that the sync at the end is short
@@ -144,9 +171,10 @@ class StagedFile:
         self._last_header = head
 
     def hash_so_far(self) -> str | None:
-        """The SHA-256 of all that was written; None while an earlier run's part is being read."""
+        """The SHA-256 of all that was written; None while an earlier run's part is being read, or
+        where what hashed it is gone."""
         with self._hash_lock:
-            return self._hash.hexdigest() if self._hash_thread is None else None
+            return self._hexdigest() if self._hash_thread is None else None
 
     def sync(self) -> None:
         """Make what was written durable."""
@@ -163,14 +191,19 @@ class StagedFile:
         with explained(self.path):
             if self._last_header != self._header:
                 os.pwrite(self._fd, self._last_header, 0)
-                self._hash = hashlib.sha256()
-                os.lseek(self._fd, 0, os.SEEK_SET)
-                while chunk := os.read(self._fd, 1024 * 1024):
-                    self._hash.update(chunk)
+                self._hash = None
+            sha256 = self._hexdigest() or self._read_again()
             sync(self._fd)
             os.close(self._fd)
         self._fd = -1
-        return self._hash.hexdigest()
+        return sha256
+
+    def _read_again(self) -> str:
+        digest = hashlib.sha256()
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        while chunk := os.read(self._fd, 1024 * 1024):
+            digest.update(chunk)
+        return digest.hexdigest()
 
     def close(self) -> None:
         """Close it as it is, to go on with later."""
