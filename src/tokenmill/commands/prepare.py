@@ -51,6 +51,7 @@ from tokenmill.executors.processes import ProcessExecutor
 from tokenmill.executors.supervisor import Hand
 from tokenmill.executors.threads import ThreadExecutor
 from tokenmill.formats.format import row_bytes
+from tokenmill.kinds import KINDS
 from tokenmill.memory import give_back_large_buffers
 from tokenmill.output.bucket_prefix import OutputPrefix
 from tokenmill.output.folder import OutputFolder, recorded_commit, revisions_of
@@ -582,7 +583,9 @@ class Preparation:
         if not workers.are_processes:
             return None
         modules = ["numpy", "tokenmill.encoding.recipe", "tokenmill.stores.digest"]
-        if any(file.kind == "parquet" for file in self.plan.inputs.files):
+        kinds = [KINDS[name] for name in sorted({file.kind for file in self.plan.inputs.files})]
+        modules += [kind.module for kind in kinds]
+        if any(kind.uses_arrow for kind in kinds):
             modules.append("pyarrow.parquet")
         return ProcessExecutor(workers.count, modules, self.options.tell)
 

@@ -22,3 +22,8 @@ class Kind:
     is_sequential: bool = True
     is_text: bool = True
     uses_arrow: bool = False
+
+    @property
+    def module(self) -> str:
+        """Where its source is."""
+        return self.source.partition(":")[0]

@@ -20,8 +20,8 @@ from tokenmill.stores import InputFile
 
 def source_of(kind: str) -> type[Source]:
     """The class that reads files of a kind; loaded when it is asked for."""
-    module, _, name = KINDS[kind].source.partition(":")
-    return cast(type[Source], getattr(import_module(module), name))
+    found = KINDS[kind]
+    return cast(type[Source], getattr(import_module(found.module), found.source.rpartition(":")[2]))
 
 
 def open_source(file: InputFile, options: SourceOptions) -> Source:
