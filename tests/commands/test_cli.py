@@ -505,3 +505,14 @@ def test_python_takes_the_options_of_the_command_line(tmp_path: Path) -> None:
         check=0.5,
     )
     assert manifest.counts["documents"] == 200
+
+
+@pytest.mark.parametrize("out", ["hf://datasets/a/b", "https://h/x", "S3://b/k", "file:///tmp/x"])
+def test_an_address_that_cannot_be_written_is_no_folder(
+    out: str, tmp_path: Path, tokenmill: Run
+) -> None:
+    for command in ("prepare", "plan"):
+        refused = tokenmill(command, BOOKS, "--out", out, cwd=tmp_path)
+        assert refused.rc == 2 and "no dataset can be written there" in refused.stderr
+        assert "s3://BUCKET/KEY" in refused.stderr
+    assert not list(tmp_path.iterdir())

@@ -72,7 +72,7 @@ def test_of_remote_files_only_so_many_samples_are_taken_at_once(
 
     monkeypatch.setattr(estimate, "in_background", begin)
     file: Any = SimpleNamespace(
-        size=10**11, compression=None, place=SimpleNamespace(is_remote=True)
+        size=10**11, compression=None, store=SimpleNamespace(is_remote=True)
     )
     inputs: Any = SimpleNamespace(files=[file], are_remote=True)
     options: Any = None

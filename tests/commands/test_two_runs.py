@@ -26,7 +26,7 @@ from tests.kit.outcome import Outcome
 from tests.stores.test_transport import answering, plain
 from tokenmill.errors import InputError, LimitReached, TemporaryFailure
 from tokenmill.stores import Selection
-from tokenmill.stores.http import WebPlace
+from tokenmill.stores.http import HttpStore
 from tokenmill.stores.retry import RetryPolicy
 
 LONG = 60.0
@@ -189,7 +189,7 @@ def test_a_policy_is_pickled_without_what_belongs_to_its_process() -> None:
     policy = RetryPolicy(12.0, log=lambda line: None)
     policy.request(lambda: 1, "https://host/x")
     policy.count(5)
-    place = pickle.loads(pickle.dumps(WebPlace(policy)))
+    place = pickle.loads(pickle.dumps(HttpStore(policy)))
     assert (place.policy.patience, place.policy.requests) == (12.0, 0)
 
 

@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.contract.toy_formats import register
+from tests.contract import toy_formats, toy_source
 from tests.kit import sized
 from tests.output.test_resume import SMALL, wait_for_notes
 from tokenmill.output.writer import DatasetWriter
 
 if __name__ == "__main__":
     layout, source, out, most = sys.argv[1:]
-    register()
+    toy_formats.register()
+    toy_source.register()
     write, written = DatasetWriter.write, 0
 
     def killed(writer: Any, *arguments: Any) -> None:

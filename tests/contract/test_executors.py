@@ -19,13 +19,17 @@ import numpy as np
 import pytest
 
 from tests.conftest import command_environment
+from tests.contract.toy_executor import InlineExecutor
+from tests.contract.yours import yours
 from tokenmill.executors.executor import Executor, WorkerDied
 from tokenmill.executors.processes import ProcessExecutor
 from tokenmill.executors.threads import ThreadExecutor
 
 MAKERS: dict[str, Callable[[int], Executor]] = {
+    "inline": InlineExecutor,
     "threads": ThreadExecutor,
     "processes": partial(ProcessExecutor, modules=["numpy"]),
+    **yours(lambda entry: callable(getattr(entry, "map", None))),
 }
 
 

@@ -20,7 +20,9 @@ import pytest
 
 import tokenmill
 from tests.conftest import command_environment
+from tests.contract.toy_format import OWL
 from tests.contract.toy_formats import TOYS
+from tests.contract.yours import yours
 from tests.kit import runs, sized
 from tests.kit.runs import snapshot
 from tests.kit.shared import REPOSITORY
@@ -36,7 +38,9 @@ from tokenmill.output.writer import DatasetWriter
 from tokenmill.stores.claims import STATE_FOLDER, Claims
 
 __all__ = ["server", "store"]  # fixtures
-LAYOUTS: dict[str, Format] = FORMATS | TOYS
+MINE: dict[str, Format] = yours(lambda entry: isinstance(entry, Format))
+TOYS_AND_MINE = TOYS | {layout.name: layout for layout in (OWL, *MINE.values())}
+LAYOUTS: dict[str, Format] = FORMATS | TOYS_AND_MINE
 EVERY = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=lambda layout: layout.name)
 TOY = pytest.mark.parametrize("layout", TOYS.values(), ids=lambda layout: layout.name)
 SPLIT: dict[str, Any] = {"shard_tokens": "5K", "val_tokens": "7K", "sizes": SMALL}
@@ -45,7 +49,7 @@ Piece = tuple[Any, Any]
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, layout in TOYS.items():
+    for name, layout in TOYS_AND_MINE.items():
         monkeypatch.setitem(FORMATS, name, layout)
 
 

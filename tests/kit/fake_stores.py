@@ -51,7 +51,8 @@ class Object:
 
 @dataclass
 class FakeStore:
-    """A running server; ``lose`` names the requests that are carried out and never answered."""
+    """A running server; ``lose`` names the requests that are carried out and never answered, and
+    where ``is_short``, of each answer the last byte never comes."""
 
     scheme: str
     objects: dict[str, Object] = field(default_factory=dict)
@@ -61,6 +62,7 @@ class FakeStore:
     """The metadata of Google's uploads, given when they begin."""
     requests: list[str] = field(default_factory=list)
     lose: Callable[[str, str], bool] = lambda method, path: False
+    is_short: bool = False
     port: int = 0
     folder: Path = Path()
     _writes: int = 0
@@ -218,7 +220,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(content)
+            self.close_connection |= self.server.store.is_short
+            self.wfile.write(content[:-1] if self.server.store.is_short else content)
 
 
 class _Google(_Handler):

@@ -21,7 +21,7 @@ import xxhash
 import tokenmill
 from tests.kit import sized
 from tests.kit.shared import GPT2_RANKS
-from tokenmill import units
+from tokenmill import quantities
 from tokenmill.commands.inspect import describe, text_at_token, text_of_document
 from tokenmill.commands.verify import verify
 from tokenmill.dataset.manifest import load_manifest
@@ -357,6 +357,6 @@ def test_ranks_in_another_order_are_told_by_gigatoken(corpus: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("wanted", ["9" * 30, "9" * 320, "9" * 5000, "1" + "0" * 90 + "G", 10**400])
 def test_a_number_that_nothing_has_is_refused(wanted: str | int) -> None:
-    for parse in (units.parse_bytes, units.parse_count):
+    for parse in (quantities.parse_bytes, quantities.parse_count):
         with pytest.raises(UsageError):
             parse(wanted)

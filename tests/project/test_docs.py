@@ -7,6 +7,8 @@ The convention for fenced blocks in README.md and docs/*.md:
   block the commands are the lines after `$ ` (and their continuations after `> ` or `\\`), each
   other line must be one that they print;
 - `python run`: run by this interpreter, in the same folder;
+- `is:PATH` beside that: the block is that file of the repository, and what tests say of the file
+  is true of the block;
 - any other block, and code in running text that begins with `tokenmill`: read only, to see that
   each `tokenmill COMMAND` and each of its `--options` exists.
 """
@@ -118,6 +120,18 @@ def test_blocks_marked_run_do_run(page: Path, folder: Path) -> None:
     for block in blocks(page):
         if block.runs:
             run_block(block, folder)
+
+
+def test_blocks_that_are_files_are_those_files() -> None:
+    shown = 0
+    for page in PAGES:
+        for block in blocks(page):
+            for path in (word[3:] for word in block.info if word.startswith("is:")):
+                shown += 1
+                assert block.text == (REPOSITORY / path).read_text(), (
+                    f"{page.name} has another {path}"
+                )
+    assert shown >= 4
 
 
 def test_the_readme_has_blocks_that_run() -> None:

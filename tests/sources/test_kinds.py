@@ -34,7 +34,7 @@ from tokenmill.dataset.identity import fingerprint
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.kinds.content import HEAD_BYTES, contradiction
-from tokenmill.kinds.kind import KindRule
+from tokenmill.kinds.suffixes import KindRule
 from tokenmill.sources.inputs import Selection, find_inputs
 from tokenmill.text import charset
 
@@ -431,7 +431,7 @@ def test_objects_that_are_stored_encoded(tmp_path: Path, monkeypatch: pytest.Mon
             store.put("a.jsonl", stored, "gzip")
             store.put("b.jsonl.gz", stored, "gzip")
             (file,) = find_inputs([store.url("a.jsonl")]).files
-            assert file.place.open(file).read(0, file.size) == stored
+            assert file.store.open(file).read(0, file.size) == stored
             with pytest.raises(InputError, match=r"compressed \(\.gz\)"):
                 package.plan(store.url("a.jsonl"))
             for key, kind in (("a.jsonl", "jsonl.gz"), ("b.jsonl.gz", None)):

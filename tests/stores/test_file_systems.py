@@ -173,6 +173,35 @@ def test_every_way_of_saying_that_it_is_lacking(
     assert foreign.read_bytes() == b"not ours"
 
 
+def test_without_locks_two_runs_of_one_process_see_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    monkeypatch.setattr(lock, "_LOCK_PATIENCE", 0)
+    out, link = tmp_path / "out", tmp_path / "link"
+    out.mkdir()
+    link.symlink_to(out)
+    (out / "theirs").write_text("so that the lock file stays")
+    for _ in range(2):
+        with lock.locked(out):
+            (out / ".tokenmill" / "journal").write_text("a run is under way")
+            for path in (out, link, tmp_path / "link" / ".." / "out"):
+                with pytest.raises(OutputInUse, match="in use by another run"), lock.locked(path):
+                    pass
+                holder = lock.lock_holder(path)
+                assert holder is not None and holder.startswith(f"{os.getpid()} on ")
+            with lock.locked(tmp_path / "another"):
+                pass
+            if (child := os.fork()) == 0:  # what it has a copy of is held by its parent
+                os._exit(lock._key(out) in lock._held_here or lock.lock_holder(out) is None)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert lock.lock_holder(out) is None
+    assert not lock._held_here
+
+
 def test_without_hard_links_a_lock_never_takes_the_place_of_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,7 +85,7 @@ def test_an_object_that_is_stored_encoded_is_read_as_it_is_stored(
 def test_an_object_that_changes_is_named(store: FakeStore) -> None:
     store.put("a.txt", b"0123456789")
     (file,) = find_inputs([store.url("a.txt")]).files
-    content = file.place.open(file)
+    content = file.store.open(file)
     assert content.read(2, 5) == b"234"
     store.put("a.txt", b"0123456789")  # another write, the same bytes
     with pytest.raises(InputError, match="changed while it was read"):

@@ -25,7 +25,7 @@ from tokenmill.sources.inputs import find_inputs
 from tokenmill.sources.source import SourceOptions
 from tokenmill.sources.stream import Ahead
 from tokenmill.stores import InputFile
-from tokenmill.stores.local import LocalContent, LocalPlace
+from tokenmill.stores.local import LocalReader, LocalStore
 from tokenmill.stores.readahead import MOST_WASTE, ReadAhead, result_by
 from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
@@ -109,16 +109,17 @@ def test_an_error_is_raised_where_the_bytes_are_wanted() -> None:
         ahead.read(0, 101)
 
 
-class DistantPlace(LocalPlace):
+class DistantStore(LocalStore):
     """This machine's files, as if they were remote; what is moved is counted."""
 
     is_remote = True
+    has_paths = False
 
     def __init__(self) -> None:
         self.requests: list[int] = []
 
-    def open(self, file: InputFile) -> LocalContent:
-        content = LocalContent(file)
+    def open(self, file: InputFile) -> LocalReader:
+        content = LocalReader(file)
         read = content.read
 
         def counted(start: int, stop: int) -> bytes:
@@ -161,8 +162,8 @@ def test_a_distant_file_has_the_documents_of_a_near_one(suffix: str, tmp_path: P
     path = tmp_path / f"corpus{suffix}"
     write(path, suffix)
     (near,) = find_inputs([str(path)]).files
-    place = DistantPlace()
-    far = dataclasses.replace(near, place=place)
+    distant = DistantStore()
+    far = dataclasses.replace(near, store=distant)
 
     def documents(file: InputFile, ahead: Ahead | None) -> list[list[bytes]]:
         source = open_source(file, options(ahead))
@@ -175,8 +176,8 @@ def test_a_distant_file_has_the_documents_of_a_near_one(suffix: str, tmp_path: P
         metadata = pq.read_metadata(path)
         groups = range(metadata.num_row_groups)
         needed = sum(metadata.row_group(g).column(1).total_compressed_size for g in groups)
-    assert sum(place.requests) <= 1.1 * needed
-    assert len(place.requests) <= needed / 1024 / 1024 * 1.2 + 5
+    assert sum(distant.requests) <= 1.1 * needed
+    assert len(distant.requests) <= needed / 1024 / 1024 * 1.2 + 5
 
 
 def test_distant_files_go_on_from_any_block(tmp_path: Path) -> None:
@@ -184,7 +185,7 @@ def test_distant_files_go_on_from_any_block(tmp_path: Path) -> None:
         path = tmp_path / f"corpus{suffix}"
         write(path, suffix)
         (near,) = find_inputs([str(path)]).files
-        far = dataclasses.replace(near, place=DistantPlace())
+        far = dataclasses.replace(near, store=DistantStore())
         wanted = options(Ahead(300_000, 3))
         source = open_source(near, wanted)
         blocks = list(source.blocks())
@@ -200,19 +201,19 @@ def test_distant_files_go_on_from_any_block(tmp_path: Path) -> None:
 def test_a_file_that_was_read_is_not_fetched_again(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"corpus{suffix}"
     write(path, suffix)
-    place = DistantPlace()
+    distant = DistantStore()
     (near,) = find_inputs([str(path)]).files
-    source = open_source(dataclasses.replace(near, place=place), options(Ahead(1000, 2)))
+    source = open_source(dataclasses.replace(near, store=distant), options(Ahead(1000, 2)))
     assert list(source.blocks({"ended": True})) == []
-    assert place.requests == []
+    assert distant.requests == []
 
 
 def test_the_next_files_are_opened_ahead_and_come_in_order(tmp_path: Path) -> None:
     for number in range(20):
         (tmp_path / f"{number:02}.txt").write_text(f"text {number}")
-    place = DistantPlace()
+    distant = DistantStore()
     near = find_inputs([str(tmp_path)]).files
-    files = [(dataclasses.replace(file, place=place), None) for file in near]
+    files = [(dataclasses.replace(file, store=distant), None) for file in near]
     found = []
     for source, state in opened_ahead(files, options(Ahead(1000, 2))):
         found += [source.read(block).documents for block in source.blocks(state)]

@@ -91,7 +91,7 @@ def test_objects_prefixes_and_globs_in_the_order_of_their_keys(store: Store) -> 
         with pytest.raises(TooManyFiles):
             expand(url, Selection(listing=listing))
     for file in find_inputs([root]).files:
-        assert file.place.open(file).read(1, 3) == b"ex", file.path
+        assert file.store.open(file).read(1, 3) == b"ex", file.path
 
 
 @pytest.mark.parametrize(
@@ -115,19 +115,19 @@ def test_what_is_not_there_is_named(url: str, message: str, store: Store) -> Non
 def test_an_object_changed_before_during_and_after_is_named(store: Store) -> None:
     url = store.put("a.txt", b"0123456789")
     (file,) = find_inputs([url]).files
-    content = file.place.open(file)
+    content = file.store.open(file)
     assert content.read(2, 5) == b"234"
-    file.place.check_unchanged(file)
+    file.store.check_unchanged(file)
     store.put("a.txt", b"abcdefghij")  # of the same size
     with pytest.raises(InputError, match="changed while it was read"):
         content.read(2, 5)
     with pytest.raises(InputError, match="changed while it was read"):
-        file.place.check_unchanged(file)
+        file.store.check_unchanged(file)
     store.client.delete_object(Bucket=BUCKET, Key="a.txt")
     with pytest.raises(InputError, match="is gone"):
         content.read(2, 5)
     with pytest.raises(InputError, match="is gone"):
-        file.place.check_unchanged(file)
+        file.store.check_unchanged(file)
 
 
 def test_a_run_whose_input_changes_stops_and_names_it(
@@ -159,7 +159,7 @@ def test_failures_that_pass_are_tried_again(trouble: str, store: Store, tmp_path
     with stores.troubled(store) as proxy, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
         (file,) = find_inputs([url]).files
-        content = file.place.open(file)
+        content = file.store.open(file)
         calls = len(proxy.requests)
         troubles = 1 if trouble in ("cut", "whole") else 4
         proxy.trouble = lambda request: trouble if request.number < calls + troubles else None
@@ -175,7 +175,7 @@ def test_failures_that_stay_end_as_temporary(store: Store) -> None:
         (file,) = find_inputs([url]).files
         proxy.trouble = lambda request: "503"
         with pytest.raises(TemporaryFailure, match="SlowDown") as caught:
-            file.place.open(file).read(0, 10)
+            file.store.open(file).read(0, 10)
     assert caught.value.exit_code == 5
     assert re.search(r"a\.txt, byte 0", str(caught.value))
 

@@ -120,8 +120,8 @@ def test_bytes_are_read_as_they_are_stored_whatever_the_server_says_of_them(
     with answering(stored, encoded) as address:
         (file,) = find_inputs([f"{address}/x.txt"]).files
         assert file.size == len(stored)
-        assert file.place.open(file).read(0, file.size) == stored
-        assert file.place.open(file).read(5, 50) == stored[5:50]
+        assert file.store.open(file).read(0, file.size) == stored
+        assert file.store.open(file).read(5, 50) == stored[5:50]
         with pytest.raises(InputError, match=r"compressed \(\.gz\)"):
             package.prepare(f"{address}/x.txt", out=tmp_path / "no")
         for name, kind in (("x.txt.gz", {}), ("x.txt", {"kind": "text.gz"})):

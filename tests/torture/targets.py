@@ -24,7 +24,7 @@ from tests.kit import corpora, sized, texts
 from tests.kit.shared import GPT2_RANKS
 from tests.kit.sized import shrunk
 from tests.torture import mutations
-from tokenmill import units
+from tokenmill import quantities
 from tokenmill.batches import CORRUPT_COMPRESSION, START, BadRecord, Counts, Position
 from tokenmill.commands import plan
 from tokenmill.commands.inspect import describe, text_at_token, text_of_document
@@ -544,13 +544,13 @@ WORDS = ["1", "9", "0", "_", ".", "K", "M", "GiB", "B", "-", "+", "e", " ", "\u0
 def attack_options(case: Case) -> None:
     """Texts for numbers, and odd values for every option of the spec."""
     text = "".join(case.rng.choice(WORDS) for _ in range(case.rng.randint(0, 6)))
-    for parse in (units.parse_bytes, units.parse_count):
+    for parse in (quantities.parse_bytes, quantities.parse_count):
         with contextlib.suppress(TokenmillError):
             count = parse(text)
             if count < 0:
                 raise Broken("a negative number")
     with contextlib.suppress(TokenmillError):
-        units.parse_seconds(text)
+        quantities.parse_seconds(text)
     options: dict[str, Any] = {}
     for name in case.rng.sample(sorted(SPEC_VALUES), case.rng.randint(1, 4)):
         options[name] = SPEC_VALUES[name](case.rng, text)

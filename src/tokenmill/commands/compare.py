@@ -30,7 +30,7 @@ from tokenmill.memory import Budget, memory_limit
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block
 from tokenmill.sources.heads import look_at
-from tokenmill.sources.inputs import Selection, find_inputs, settled
+from tokenmill.sources.inputs import Selection, finalized, find_inputs
 from tokenmill.splits import NAMES, TRAIN, VAL
 from tokenmill.stores import InputFile
 from tokenmill.stores.retry import RetryPolicy
@@ -212,7 +212,7 @@ class Comparison:
         for stream in dict.fromkeys(streams.values()):
             yield from _end(stream)
         for file in self._plan.inputs.files:
-            settled(file)
+            finalized(file)
 
     def _streams(self) -> dict[str, _Stream]:
         """By split; where documents go on from one split to the other, both are one stream."""

@@ -109,7 +109,7 @@ def samples_of(inputs: InputList, options: SourceOptions, at_once: int) -> Itera
     def take(file: InputFile, position: float) -> Sample:
         # Places come in the order of the files: to open one may mean to parse megabytes of a
         # footer, which is done once for all places in it, and not held longer.
-        if file.place.is_remote:
+        if file.store.is_remote:
             return open_source(file, options).sample(position, SAMPLE_BYTES)
         if not opened or opened[0][0] is not file:
             opened.clear()
@@ -125,7 +125,7 @@ def samples_of(inputs: InputList, options: SourceOptions, at_once: int) -> Itera
         if len(waiting) == at_once:
             yield waiting.popleft()()
         now = partial(take, file, position)
-        waiting.append(in_background(now).result if file.place.is_remote else now)
+        waiting.append(in_background(now).result if file.store.is_remote else now)
     while waiting:
         yield waiting.popleft()()
 

@@ -17,9 +17,9 @@ from tokenmill.dataset.spec import SpecOptions
 from tokenmill.errors import UsageError
 from tokenmill.executors.supervisor import Attempt
 from tokenmill.output.journal import continuing_command
+from tokenmill.quantities import parse_seconds
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.stores.retry import RetryPolicy
-from tokenmill.units import parse_seconds
 
 DEFAULT_CHECK = 0.0002
 """Measured: tiktoken takes about 70 ms for a MB, the whole run 2 to 6; this share costs 1 %."""

@@ -24,6 +24,7 @@ from tokenmill.encoding.rules import EncodingRules
 from tokenmill.errors import NoSpace, UsageError
 from tokenmill.formats import Layout
 from tokenmill.formats.format import row_bytes
+from tokenmill.kinds import KINDS
 from tokenmill.kinds.compression import WindowRoom
 from tokenmill.memory import (
     SMALL_READER,
@@ -40,7 +41,7 @@ from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block, Tails
 from tokenmill.sources.corpus import Corpus
 from tokenmill.sources.heads import look_at, needs_at_once, refuse_unusable
-from tokenmill.sources.inputs import InputList, Pipe, Selection, find_inputs
+from tokenmill.sources.inputs import InputList, Selection, find_inputs
 from tokenmill.sources.source import SourceOptions
 from tokenmill.sources.stream import Ahead, open_stream
 from tokenmill.sources.text import divider_of
@@ -150,10 +151,11 @@ class Plan:
 
     def _why_threads(self) -> str | None:
         """Why its blocks cannot be read by other processes; None where they can."""
-        if self.inputs.pipe is not None:
+        if not self.inputs.are_replayable:
             return "what comes through a pipe cannot be read again where one of them dies"
-        if any(file.kind == "parquet" and file.place.is_remote for file in self.inputs.files):
-            return "parquet from the network is fetched by who reads it"
+        for file in self.inputs.files:
+            if file.store.is_remote and not KINDS[file.kind].is_sequential:
+                return f"{file.kind} from the network is fetched by who reads it"
         return None
 
     def weight(self, block: Block) -> int:
@@ -422,8 +424,8 @@ class Plan:
     def summary(self) -> str:
         """One line."""
         workers = self.workers.words()
-        if self.inputs.pipe is not None:
-            kinds = ", ".join(f.kind for f in self.inputs.files if isinstance(f.place, Pipe))
+        if not self.inputs.are_replayable:
+            kinds = ", ".join(f.kind for f in self.inputs.files if not f.store.is_replayable)
             return (
                 f"standard input, read as {kinds}, of a size not known; {self.dtype}; "
                 f"{workers}, {format_bytes(self.budget.asked)} of memory; "
@@ -477,7 +479,7 @@ def make_plan(
         is_remote=inputs.are_remote or is_stored,
         listed=inputs.too_many or listed_bytes([file.path for file in inputs.files]),
         text_bytes=_likely_work(inputs, check),
-        reads_parquet=any(file.kind == "parquet" for file in inputs.files),
+        reads_parquet=any(KINDS[file.kind].uses_arrow for file in inputs.files),
     )
     rule, first = spec.split_rule, budget(threads=threads)
     found = Plan(spec, inputs, arguments, vocabulary, choice, dtype, first, rule, sizes=sizes)
@@ -531,7 +533,7 @@ def split_rule_of(spec: Spec, files: list[InputFile], cuts: CutRule, room: Windo
     one = len(files) == 1 and files[0].kind == "text" and spec.documents == "file"
     if not one or not spec.val_fraction or cuts == NOWHERE:
         return spec.split_rule
-    if isinstance(files[0].place, Pipe):
+    if not files[0].store.is_replayable:
         raise UsageError(
             "the end of a pipe cannot be the validation split",
             files[0].path,
@@ -557,9 +559,9 @@ def _likely_work(inputs: InputList, check: float) -> int | None:
     """The bytes of text in the inputs, about, by their sizes alone: compressed, it is likely three
     times as much; what the reference encodes too counts for more. None where that is not known, or
     where the network is what takes time."""
-    if inputs.pipe is not None or inputs.are_remote:
+    if inputs.are_remote or not inputs.are_replayable:
         return None
-    packed = [file for file in inputs.files if file.compression or file.kind == "parquet"]
+    packed = [file for file in inputs.files if file.compression or KINDS[file.kind].uses_arrow]
     text = sum(file.size for file in inputs.files) + 2 * sum(file.size for file in packed)
     return round(text * (1 + check * REFERENCE_COST))
 

@@ -51,6 +51,7 @@ from tokenmill.executors.processes import ProcessExecutor
 from tokenmill.executors.supervisor import Hand
 from tokenmill.executors.threads import ThreadExecutor
 from tokenmill.formats.format import row_bytes
+from tokenmill.kinds import KINDS
 from tokenmill.memory import give_back_large_buffers
 from tokenmill.output.bucket_prefix import OutputPrefix
 from tokenmill.output.folder import OutputFolder, recorded_commit, revisions_of
@@ -60,9 +61,10 @@ from tokenmill.output.output import is_store, output_place, working_folder
 from tokenmill.output.shards import in_order
 from tokenmill.output.uploads import Uploads
 from tokenmill.output.writer import DatasetWriter
+from tokenmill.quantities import parse_bytes
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block
-from tokenmill.sources.inputs import Selection, settled
+from tokenmill.sources.inputs import Selection, finalized
 from tokenmill.stores.digest import Hasher
 from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
 from tokenmill.stores.lock import locked
@@ -75,7 +77,6 @@ from tokenmill.units import (
     format_files,
     format_seconds,
     numbered,
-    parse_bytes,
 )
 from tokenmill.version import __version__
 
@@ -153,7 +154,7 @@ def plan(
 
 def refuse_pipe(found: Plan) -> None:
     """Raises UsageError where the estimate would read what the run then misses."""
-    if found.inputs.pipe is not None:
+    if not found.inputs.are_replayable:
         raise UsageError(
             "plan cannot look into a pipe",
             "-",
@@ -231,7 +232,7 @@ class Preparation:
 
     def run(self) -> Manifest:
         """Do it, go on with it, or say that it was done before."""
-        if self.plan.inputs.pipe is not None:
+        if not self.plan.inputs.are_replayable:
             self._check_pipe()
         if self.options.repair:
             self._check_local()
@@ -276,7 +277,7 @@ class Preparation:
             return True, Log(self._begun())
         if folder.finished() is not None:
             return False, None
-        if self.plan.inputs.pipe is not None and folder.is_begun():
+        if not self.plan.inputs.are_replayable and folder.is_begun():
             self.options.tell("begun anew, for a pipe cannot be gone on with")
             return True, Log(self._begun())
         log = folder.unfinished()
@@ -369,7 +370,7 @@ class Preparation:
             self._processes.begin(self._process_maker)
         for note in plan.notes():
             tell(note)
-        if plan.inputs.pipe is not None:
+        if not plan.inputs.are_replayable:
             tell(f"plan: {plan.summary()}")
             return
         if log.checkpoint is not None:
@@ -407,7 +408,7 @@ class Preparation:
                 shards, encoded = self._encode(log, journal, reporter, uploads)
             else:
                 encoded = log.encoded
-            self.plan.inputs.files = [settled(file) for file in self.plan.inputs.files]
+            self.plan.inputs.files = [finalized(file) for file in self.plan.inputs.files]
             manifest = self._publish(shards, encoded)
             is_done = True
             return manifest
@@ -473,8 +474,7 @@ class Preparation:
             writer.checkpoint(self.status.counted(), wait=True)
             raise
         finally:
-            for pipe in self.plan.inputs.pipes:
-                pipe.close()
+            self.plan.inputs.close()
             self.options.policy.close()  # what is still fetched is not wanted any more
             try:
                 self._close(batches)
@@ -545,7 +545,7 @@ class Preparation:
     def _kept(self) -> tuple[str, str, str]:
         """Where, why and fix of an error after which the run can go on."""
         status = self.status
-        if self.plan.inputs.pipe is not None:
+        if not self.plan.inputs.are_replayable:
             return self.where, "nothing of a pipe is kept", "run the whole command again"
         return (
             self.where,
@@ -583,7 +583,9 @@ class Preparation:
         if not workers.are_processes:
             return None
         modules = ["numpy", "tokenmill.encoding.recipe", "tokenmill.stores.digest"]
-        if any(file.kind == "parquet" for file in self.plan.inputs.files):
+        kinds = [KINDS[name] for name in sorted({file.kind for file in self.plan.inputs.files})]
+        modules += [kind.module for kind in kinds]
+        if any(kind.uses_arrow for kind in kinds):
             modules.append("pyarrow.parquet")
         return ProcessExecutor(workers.count, modules, self.options.tell)
 

@@ -14,9 +14,9 @@ from typing import Any, TypedDict
 
 from tokenmill.errors import UsageError, choose_from
 from tokenmill.formats import Format, find_format
-from tokenmill.kinds.kind import KindRule
+from tokenmill.kinds.suffixes import KindRule
+from tokenmill.quantities import parse_count
 from tokenmill.splits import SplitRule
-from tokenmill.units import parse_count
 
 SPECIAL_TEXT = ("text", "token", "error")
 DELIMITERS = ("before", "after", "none")

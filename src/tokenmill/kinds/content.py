@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from tokenmill.kinds import KINDS
 from tokenmill.text.charset import is_binary, wide_encoding
 
 HEAD_BYTES = 16 * 1024
@@ -152,7 +153,8 @@ def contradiction(kind: str, head: bytes, is_whole: bool) -> Content | None:
     if found is not None:
         # A damaged parquet file is for its reader to name: binary is what it ought to be.
         is_json = kind == "jsonl" and head.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] == b"{"
-        return None if found is _BINARY and (kind == "parquet" or is_json) else found
+        is_meant = is_json or not KINDS[kind].is_text
+        return None if found is _BINARY and is_meant else found
     if kind == "text":
         return None
     if (

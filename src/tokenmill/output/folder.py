@@ -51,10 +51,8 @@ from tokenmill.stores.durable import (
     sync_folder,
     write_durably,
 )
-from tokenmill.stores.local import LocalPlace
 from tokenmill.stores.lock import remove_state
 from tokenmill.stores.side_files import written_in
-from tokenmill.stores.stdin import Pipe
 from tokenmill.tokenizers.libraries import advice
 from tokenmill.tokenizers.libraries import differences as library_differences
 from tokenmill.units import format_bytes, format_files
@@ -319,7 +317,7 @@ class OutputFolder:
         """Raise UsageError where an input is a file that a run into this folder writes."""
         here, spec = os.path.realpath(self.path), self._plan.spec
         for file in self._plan.inputs.files:
-            if not isinstance(file.place, LocalPlace):
+            if not file.store.has_paths:
                 continue
             folder, name = os.path.split(os.path.realpath(file.path))
             if folder == here and (would_write(spec, name) or name in written_in(here)):
@@ -453,7 +451,7 @@ class OutputFolder:
 
     def _is_worth_keeping(self, at: Checkpoint) -> bool:
         # A pipe begins anew in every run.
-        return not self._plan.inputs.pipe and bool(at.counts.get("documents") or at.reasons)
+        return self._plan.inputs.are_replayable and bool(at.counts.get("documents") or at.reasons)
 
     def _entries(self) -> list[Path]:
         try:
@@ -545,7 +543,7 @@ def would_write(spec: Spec, name: str) -> bool:
 def _changes(file: InputFile, before: Input) -> list[str]:
     """How a file differs from what it was, in words."""
     found = []
-    if isinstance(file.place, Pipe):
+    if not file.store.is_replayable:
         return ["what comes through a pipe cannot be held against what came through before"]
     if file.size != before.size:
         found.append(f"{file.path} has {file.size} bytes, had {before.size}")

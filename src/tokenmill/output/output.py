@@ -9,11 +9,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from pathlib import Path
 
 from tokenmill.errors import UsageError
 
 STORES = ("s3://", "gs://", "az://")
+"""Those that can be written, as the classes in ``stores`` say of themselves (``can_write``)."""
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_store(out: str) -> bool:
@@ -30,6 +33,13 @@ def output_place(out: str) -> str:
             None,
             "a variable in the command may not be set",
             "name a folder; the one you are in is --out .",
+        )
+    if _ADDRESS.match(out) and not is_store(out):
+        raise UsageError(
+            "no dataset can be written there",
+            out,
+            "it is an address, and of addresses only those of object stores can be written",
+            f"name a folder, or an object store: {', '.join(f'{s}BUCKET/KEY' for s in STORES)}",
         )
     is_home = out.startswith("~") and not os.path.lexists(out)
     place = os.path.expanduser(out) if is_home else out

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from tokenmill.batches import (
     CORRUPT_COMPRESSION,
+    INVALID_UTF8,
     RAW_BYTES,
+    SPECIAL_TEXT,
     TOO_LARGE,
     BadRecord,
     DocumentBatch,
@@ -14,6 +16,7 @@ from tokenmill.batches import (
 )
 from tokenmill.errors import InputError
 from tokenmill.sources.block import Block
+from tokenmill.sources.source import SourceOptions
 from tokenmill.sources.stream import ByteStream, read_head
 from tokenmill.stores import InputFile
 from tokenmill.text import utf8
@@ -75,6 +78,29 @@ def check_utf8(text: bytes, file: InputFile, offset: int) -> None:
             error.reason,
             advice(sample, file.path),
         ) from None
+
+
+def add_document(
+    batch: DocumentBatch, raw: bytes, file: InputFile, options: SourceOptions, offset: int
+) -> None:
+    """Add a whole document that begins at byte ``offset`` of the text to a batch, as the run wants
+    it: replaced or left out where it is no UTF-8, left out where it holds text that is refused.
+    Raises InputError, with the byte's place, where the run is to stop instead."""
+    refused = options.refused_when_kept
+    if options.replaces:
+        raw, count = utf8.replace(raw)
+        batch.counts.replaced += count
+    elif not options.quarantines:
+        check_utf8(raw, file, offset)
+    if not utf8.is_utf8(raw):
+        bad = bad_record(file, INVALID_UTF8, "invalid UTF-8", raw, offset=offset)
+    elif refused and refused in raw:
+        detail = f"the text contains {refused.decode()}"
+        bad = bad_record(file, SPECIAL_TEXT, detail, raw, offset=offset)
+    else:
+        batch.documents.append(raw)
+        return
+    batch.bad.append(bad)
 
 
 def bad_record(

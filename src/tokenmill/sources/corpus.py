@@ -109,7 +109,7 @@ def opened_ahead(
             if file is None:
                 break
             future = None
-            if file.place.is_remote:
+            if file.store.is_remote:
                 future = in_background(partial(_opened, file, state, options))
             opening.append((file, state, future))
         if not opening:

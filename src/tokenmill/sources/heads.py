@@ -16,27 +16,20 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 
 from tokenmill.errors import InputError, TokenmillError, UsageError
-from tokenmill.kinds.compression import too_large
-from tokenmill.kinds.content import HEAD_BYTES, Content, contradiction, is_lines
+from tokenmill.kinds.content import Content, contradiction, is_lines
+from tokenmill.sources import source_of
 from tokenmill.sources.inputs import InputList
-from tokenmill.sources.jsonl import FIRST_LINE_BYTES, JsonlSource
-from tokenmill.sources.parquet import ParquetSource, page_too_large
-from tokenmill.sources.source import SourceOptions
-from tokenmill.sources.stream import Beginning, read_head
+from tokenmill.sources.source import Look, SourceOptions
 from tokenmill.stores import InputFile, Selection
 from tokenmill.stores.readahead import in_background, result_by
-from tokenmill.stores.stdin import Pipe
 
 _AT_ONCE = 8
 _SHOWN = 5
-_SMALL_BYTES = 4096
-"""Of a remote parquet file, which begins with a mark and ends with all that tells of it, the
-beginning is fetched only where the file is so small that it is hardly parquet."""
 
 
 @dataclass(frozen=True)
@@ -50,14 +43,7 @@ class Head:
     page: int = 0
 
 
-@dataclass(frozen=True)
-class _Look:
-    """A head, and how the content begins (None where that is not known); ``is_whole``: it has no
-    more."""
-
-    head: Head
-    text: bytes | None = None
-    is_whole: bool = False
+_Seen = tuple[InputFile, Look]
 
 
 def look_at(
@@ -74,8 +60,8 @@ def look_at(
     arguments = list(arguments)
     patterns = [os.path.basename(argument) for argument in arguments]
     heads = []
-    for look in _looks(inputs.files, partial(_look, options=options), deadline):
-        file, text = look.head.file, look.text
+    for file, look in _looks(inputs.files, partial(_look, options=options), deadline):
+        text = look.text
         found = None if text is None else _speaks_against(file, text, look.is_whole, selection)
         if _is_mere_json(file, patterns, selection):
             is_document = text is not None and not is_lines(text, options.text_key)
@@ -85,7 +71,7 @@ def look_at(
                 continue
         if found is not None:
             raise _error(file, found, selection)
-        heads.append(look.head)
+        heads.append(Head(file, look.needs, look.fault, look.page))
     if not heads and inputs.files:
         raise InputError(
             "no input files",
@@ -144,16 +130,16 @@ def needs_at_once(heads: list[Head], window: int, most: int, block: int) -> int:
 
 
 def _looks(
-    files: Iterable[InputFile], look: Callable[[InputFile], _Look], deadline: float | None
-) -> Iterator[_Look]:
-    waiting: deque[Future[_Look] | _Look] = deque()
+    files: Iterable[InputFile], look: Callable[[InputFile], _Seen], deadline: float | None
+) -> Iterator[_Seen]:
+    waiting: deque[Future[_Seen] | _Seen] = deque()
 
-    def first() -> _Look:
+    def first() -> _Seen:
         head = waiting.popleft()
         return result_by(head, deadline) if isinstance(head, Future) else head
 
     for file in files:
-        remote = file.place.is_remote
+        remote = file.store.is_remote
         waiting.append(in_background(partial(look, file)) if remote else look(file))
         if len(waiting) >= _AT_ONCE or not remote:
             yield first()
@@ -161,47 +147,10 @@ def _looks(
         yield first()
 
 
-def _look(file: InputFile, options: SourceOptions) -> _Look:
-    if isinstance(file.place, Pipe):
-        return _Look(Head(file))  # it was looked at when it was opened
-    if file.kind == "parquet":
-        return _look_at_parquet(file, options)
-    begins = Beginning(file, options.quarantines, options.room)
-    try:
-        need = begins.needs.memory
-        if need > options.reader_bytes:
-            assert file.compression is not None
-            room = replace(options.room, threads=0)  # it is taken into account from now on
-            error = too_large(file.compression, need, room)
-            refusal = UsageError(error.what, file.path, error.why, error.fix)
-            return _Look(Head(file, need, refusal))
-        text, is_whole = begins.read(HEAD_BYTES)
-    except (InputError, UsageError) as error:
-        return _Look(Head(file, fault=error))
-    fault: TokenmillError | None = None
-    if file.kind == "jsonl" and not options.quarantines:
-        try:
-            if not JsonlSource(file, options).check_first_line(text, is_whole):
-                longer = begins.read(FIRST_LINE_BYTES)
-                JsonlSource(file, options).check_first_line(*longer)
-        except (InputError, UsageError) as error:
-            fault = error
-    return _Look(Head(file, need, fault), text or None, is_whole)
-
-
-def _look_at_parquet(file: InputFile, options: SourceOptions) -> _Look:
-    text = None
-    if file.size and not (file.place.is_remote and file.size > _SMALL_BYTES):
-        text = read_head(file, 0, HEAD_BYTES)
-    try:
-        source = ParquetSource(file, options)
-        page, most = source.page_needs(), options.reader_bytes
-        if page > most and not options.quarantines:
-            raise page_too_large(file, page, most, options.budget_bytes + page - most)
-        head = Head(file, source.footer_needs, source.fault, page)
-    except (InputError, UsageError) as error:
-        head = Head(file, fault=error)
-    return _Look(head, text, file.size <= HEAD_BYTES)
+def _look(file: InputFile, options: SourceOptions) -> _Seen:
+    if not file.store.is_replayable:
+        return file, Look()  # it was looked at when it was opened
+    return file, source_of(file.kind).look(file, options)
 
 
 def _speaks_against(

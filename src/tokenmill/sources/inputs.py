@@ -1,6 +1,6 @@
 """The inputs of a run: the arguments become a list of files, in a stated order.
 
-The order is that of the arguments; each place has an order of its own within one. Each file is
+The order is that of the arguments; each store has an order of its own within one. Each file is
 read once however often it is named. How bytes are compressed is told by the last suffix, how they
 divide into records by the one before it, or both by ``--kind``.
 """
@@ -11,13 +11,12 @@ import os
 from dataclasses import dataclass, field
 
 from tokenmill.errors import InputError, UsageError
-from tokenmill.kinds.kind import KINDS
+from tokenmill.kinds import names, suffixes
 from tokenmill.memory import TooManyFiles
 from tokenmill.stores import InputFile, Selection, expand
-from tokenmill.stores.stdin import Pipe
 from tokenmill.units import format_bytes, format_files
 
-__all__ = ["InputFile", "InputList", "Pipe", "Selection", "find_inputs", "settled"]
+__all__ = ["InputFile", "InputList", "Selection", "finalized", "find_inputs"]
 
 
 @dataclass(repr=False)
@@ -39,17 +38,17 @@ class InputList:
     @property
     def are_remote(self) -> bool:
         """Is any of them behind a network?"""
-        return any(file.place.is_remote for file in self.files)
+        return any(file.store.is_remote for file in self.files)
 
     @property
-    def pipe(self) -> Pipe | None:
-        """Standard input, if it is among them."""
-        return next(iter(self.pipes), None)
+    def are_replayable(self) -> bool:
+        """Can all of them be read again? Not what comes through a pipe."""
+        return all(file.store.is_replayable for file in self.files)
 
-    @property
-    def pipes(self) -> list[Pipe]:
-        """All that can be read only once."""
-        return [file.place for file in self.files if isinstance(file.place, Pipe)]
+    def close(self) -> None:
+        """Wait for nothing more that comes through a pipe."""
+        for file in self.files:
+            file.store.close()
 
 
 def find_inputs(arguments: list[str], selection: Selection | None = None) -> InputList:
@@ -69,19 +68,19 @@ def find_inputs(arguments: list[str], selection: Selection | None = None) -> Inp
         found.notes += there.notes
         found.revisions |= there.revisions
         for file in there.files:
-            place = file.path if file.place.is_remote else os.path.realpath(file.path)
-            if place in seen:
+            name = os.path.realpath(file.path) if file.store.has_paths else file.path
+            if name in seen:
                 found.repeated.append(file.path)
                 continue
-            seen.add(place)
+            seen.add(name)
             found.files.append(file)
     if not found.files:
         raise InputError(
             "no input files",
             where=", ".join(arguments) or None,
             why=f"{len(found.ignored)} files there are of no known kind" if found.ignored else None,
-            fix=f"name files that end in {', '.join(KINDS)} (also compressed), or say what they "
-            "are: --kind text, jsonl or parquet",
+            fix=f"name files that end in {', '.join(suffixes())} (also compressed), or say what "
+            f"they are: --kind {names()}",
         )
     _check_rules(selection, found.files)
     return found
@@ -100,8 +99,8 @@ def _check_rules(selection: Selection, files: list[InputFile]) -> None:
             )
 
 
-def settled(file: InputFile) -> InputFile:
+def finalized(file: InputFile) -> InputFile:
     """The file, now that it was read. Raises InputError if it is no longer what it was when the
     run began."""
-    file.place.check_unchanged(file)
-    return file.place.settled(file) if isinstance(file.place, Pipe) else file
+    file.store.check_unchanged(file)
+    return file.store.finalized(file)

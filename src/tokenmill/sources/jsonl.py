@@ -44,7 +44,7 @@ from tokenmill.errors import InputError, UsageError
 from tokenmill.sources.bad_records import BadBlock, bad_record, damage_block, record_too_large
 from tokenmill.sources.block import Block, resumed
 from tokenmill.sources.columns import divided, values_of
-from tokenmill.sources.source import Sample, SourceOptions, opened
+from tokenmill.sources.source import Sample, Source, SourceOptions, opened
 from tokenmill.sources.stream import ByteStream, Excerpt
 from tokenmill.sources.text import BYTE_ORDER_MARK
 from tokenmill.stores import InputFile
@@ -440,7 +440,7 @@ def _noun(value: Any) -> str:
     return names.get(type(value), "null" if value is None else "a number")
 
 
-class JsonlSource:
+class JsonlSource(Source):
     """A JSONL file as blocks of whole lines."""
 
     def __init__(self, file: InputFile, options: SourceOptions) -> None:
@@ -463,6 +463,21 @@ class JsonlSource:
             self._stream = opened(self.file, self.options, self.options.ahead)
             if state is None or "ended" not in state:
                 self._stream.begin(state.get("position", 0) if state else 0)
+
+    @classmethod
+    def check_beginning(
+        cls,
+        file: InputFile,
+        options: SourceOptions,
+        text: bytes,
+        is_whole: bool,
+        read: Callable[[int], tuple[bytes, bool]],
+    ) -> None:
+        if options.quarantines:
+            return  # each line that has no text is a record
+        source = cls(file, options)
+        if not source.check_first_line(text, is_whole):
+            source.check_first_line(*read(FIRST_LINE_BYTES))
 
     def check_first_line(self, text: bytes, is_whole: bool) -> bool:
         """Raise InputError when the first line of the file, which begins with ``text``, has no

@@ -61,7 +61,7 @@ def pages_of(read: Read, start: int, stop: int, codec: str) -> Iterator[Page]:
     is_compressed = codec != UNCOMPRESSED
     dictionary = entry = 0
     while start < stop:
-        found = _header(read, start, stop)
+        found = _page_head(read, start, stop)
         if found is None:
             return
         header, length = found
@@ -171,13 +171,13 @@ class Steps:
             yield self._waiting[-1]
 
 
-def _header(read: Read, start: int, stop: int) -> tuple[Struct, int] | None:
+def _page_head(read: Read, start: int, stop: int) -> tuple[Struct, int] | None:
     """The page header at ``start`` and its length; None where there is none that makes sense."""
     size = _HEADER
     while True:
-        data = read(start, min(stop, start + size))
+        values = _Values(read(start, min(stop, start + size)))
         try:
-            return _struct(data, 0, 0)
+            return _struct(values, 0), values.at
         except _TooDeep:
             return None
         except IndexError:
@@ -195,67 +195,80 @@ def _number(struct: Struct, field: int) -> int:
     return max(0, value) if isinstance(value, int) else 0
 
 
-def _struct(data: bytes, at: int, depth: int) -> tuple[Struct, int]:
-    """A struct's numbers and structs, and where it ends. Raises IndexError where the data does."""
-    if depth > _DEEPEST:
+class _Values:
+    """Values of Thrift's compact protocol, one after the other. Its methods raise IndexError where
+    the data ends, and _TooDeep for what is in no header and no footer."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def fields(self, depth: int) -> Iterator[tuple[int, int]]:
+        """Number and type of each field of a struct; its value, unless it is one of the two truth
+        values, is read before the next is asked for."""
+        if depth > _DEEPEST:
+            raise _TooDeep
+        field = 0
+        while head := self.data[self.at]:
+            self.at += 1
+            field = field + (head >> 4) if head >> 4 else self.integer()
+            yield field, head & 15
+        self.at += 1
+
+    def items(self) -> tuple[int, int]:
+        """Length and type of a list that begins here."""
+        head = self.data[self.at]
+        self.at += 1
+        return self.varint() if head >> 4 == 15 else head >> 4, head & 15
+
+    def integer(self) -> int:
+        """A number in Thrift's zigzag."""
+        number = self.varint()
+        return (number >> 1) ^ -(number & 1)
+
+    def varint(self) -> int:
+        """A number in bytes of seven bits."""
+        value = shift = 0
+        while shift < 70:
+            byte = self.data[self.at]
+            value |= (byte & 0x7F) << shift
+            shift, self.at = shift + 7, self.at + 1
+            if byte < 0x80:
+                return value
         raise _TooDeep
-    found: Struct = {}
-    field = 0
-    while head := data[at]:
-        kind, at = head & 15, at + 1
-        if head >> 4:
-            field += head >> 4
-        else:
-            number, at = _varint(data, at)
-            field = _signed(number)
-        if kind in _INTEGERS:
-            number, at = _varint(data, at)
-            found[field] = _signed(number)
+
+    def skip(self, kind: int, depth: int) -> None:
+        """Pass over a value that does not matter."""
+        if kind == _BINARY:
+            size = self.varint()
+            self.at += size
+        elif kind in _FIXED:
+            self.at += _FIXED[kind]
+        elif kind in _INTEGERS:
+            self.varint()
         elif kind == _STRUCT:
-            found[field], at = _struct(data, at, depth + 1)
+            _struct(self, depth + 1)
+        elif kind in (_LIST, _SET):
+            size, inner = self.items()
+            for _ in range(size):
+                self.skip(inner, depth)
+        else:
+            raise _TooDeep  # a map, or no type at all
+        if self.at > len(self.data):
+            raise IndexError
+
+
+def _struct(values: _Values, depth: int) -> Struct:
+    """A struct's numbers and structs."""
+    found: Struct = {}
+    for field, kind in values.fields(depth):
+        if kind in _INTEGERS:
+            found[field] = values.integer()
+        elif kind == _STRUCT:
+            found[field] = _struct(values, depth + 1)
         elif kind not in (_TRUE, _FALSE):
-            at = _skipped(data, at, kind, depth)
-    return found, at + 1
-
-
-def _skipped(data: bytes, at: int, kind: int, depth: int) -> int:
-    """Where a value that does not matter ends."""
-    if kind == _BINARY:
-        size, at = _varint(data, at)
-        at += size
-    elif kind in _FIXED:
-        at += _FIXED[kind]
-    elif kind in _INTEGERS:
-        _, at = _varint(data, at)
-    elif kind == _STRUCT:
-        _, at = _struct(data, at, depth + 1)
-    elif kind in (_LIST, _SET):
-        size, inner, at = data[at] >> 4, data[at] & 15, at + 1
-        if size == 15:
-            size, at = _varint(data, at)
-        for _ in range(size):
-            at = _skipped(data, at, inner, depth + 1)
-    else:
-        raise _TooDeep  # a map, or no type at all: none is in a header
-    if at > len(data):
-        raise IndexError
-    return at
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while shift < 70:
-        byte = data[at]
-        value |= (byte & 0x7F) << shift
-        shift, at = shift + 7, at + 1
-        if byte < 0x80:
-            return value, at
-    raise _TooDeep
-
-
-def _signed(number: int) -> int:
-    """Of Thrift's zigzag."""
-    return (number >> 1) ^ -(number & 1)
+            values.skip(kind, depth)
+    return found
 
 
 class NoFooter(Exception):
@@ -266,31 +279,22 @@ def footer_elements(footer: bytes) -> int:
     """How many columns, row groups and the like a footer lists, each of which Arrow makes an object
     of some hundred bytes of, though three bytes of the footer can do for one. Raises NoFooter."""
     try:
-        return _elements(footer, 0, 0, 0)[0]
+        return _elements(_Values(footer), 0, 0)
     except (IndexError, _TooDeep):
         raise NoFooter from None
 
 
-def _elements(data: bytes, at: int, lists: int, depth: int) -> tuple[int, int]:
-    """Those in the struct at a place, which is inside of so many lists, and where it ends."""
-    if depth > _DEEPEST:
-        raise _TooDeep
+def _elements(values: _Values, lists: int, depth: int) -> int:
+    """Those in the struct that begins here, which is inside of so many lists."""
     found = 0
-    while head := data[at]:
-        kind, at = head & 15, at + 1
-        if not head >> 4:
-            _, at = _varint(data, at)
+    for _, kind in values.fields(depth):
         if kind == _STRUCT:
-            more, at = _elements(data, at, lists, depth + 1)
-            found += more
-        elif kind == _LIST and data[at] & 15 == _STRUCT:
-            size, at = data[at] >> 4, at + 1
-            if size == 15:
-                size, at = _varint(data, at)
+            found += _elements(values, lists, depth + 1)
+        elif kind == _LIST and values.data[values.at] & 15 == _STRUCT:
+            size, _ = values.items()
             found += size if lists < 2 else 0
             for _ in range(size):
-                more, at = _elements(data, at, lists + 1, depth + 1)
-                found += more
+                found += _elements(values, lists + 1, depth + 1)
         elif kind not in (_TRUE, _FALSE):
-            at = _skipped(data, at, kind, depth)
-    return found, at + 1
+            values.skip(kind, depth)
+    return found

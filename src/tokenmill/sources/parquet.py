@@ -27,6 +27,7 @@ from tokenmill.batches import (
     State,
 )
 from tokenmill.errors import InputError, TokenmillError, UsageError
+from tokenmill.kinds.content import HEAD_BYTES
 from tokenmill.memory import PAGE_SHARE, SMALL_PAGE, SMALL_READER
 from tokenmill.sources.bad_records import BadBlock, bad_record, record_too_large
 from tokenmill.sources.block import Block, Tails, resumed
@@ -39,7 +40,7 @@ from tokenmill.sources.pages import (
     footer_elements,
     pages_of,
 )
-from tokenmill.sources.source import Sample, SourceOptions
+from tokenmill.sources.source import Look, Sample, Source, SourceOptions
 from tokenmill.sources.stream import read_head
 from tokenmill.stores import InputFile
 from tokenmill.stores.range_file import RangeFile
@@ -61,6 +62,9 @@ _TOLD_COST = 1.02
 _TAIL = 8
 _REMOTE_TAIL = 64 * 1024
 """As Arrow does: most footers are shorter, and cost one request."""
+_SMALL_BYTES = 4096
+"""Of a remote file, which begins with a mark and ends with all that tells of it, the beginning is
+looked at only where the file is so small that it is hardly parquet."""
 _FOOTER_FACTOR = 14
 """Memory for each byte of a footer. Measured with release 26 of pyarrow: 1,050 row groups of 9
 columns 8.4, 20,000 of 2 columns 9.2, 5,001 columns 13.2, one key of 40 MB 4.6."""
@@ -131,7 +135,7 @@ class Piece:
         return replace(self, row=self.row + rows, rows=self.rows - rows, array=rest)
 
 
-class ParquetSource:
+class ParquetSource(Source):
     """A parquet file as blocks of whole rows."""
 
     def __init__(self, file: InputFile, options: SourceOptions) -> None:
@@ -139,7 +143,7 @@ class ParquetSource:
         self.options = options
         self._sizes = options.sizes
         self._threads = threading.local()
-        self._content = file.place.open(file) if file.place.is_remote else None
+        self._content = None if file.store.has_paths else file.store.open(file)
         self._ahead: ReadAhead | None = None
         self._lost: BadRecord | None = None
         self.fault: UsageError | None = None
@@ -190,7 +194,7 @@ class ParquetSource:
         stop = self.file.size - _TAIL
         start = stop - self._footer_bytes
         if self._content is None:
-            footer = self.file.place.open(self.file).read(start, stop)
+            footer = self.file.store.open(self.file).read(start, stop)
         else:
             if start < self._tail_at:
                 self._tail = self._content.read(start, self.file.size)
@@ -211,7 +215,7 @@ class ParquetSource:
         from there."""
         size = self.file.size
         if self._content is None:
-            return self.file.place.open(self.file).read(max(0, size - _TAIL), size) if size else b""
+            return self.file.store.open(self.file).read(max(0, size - _TAIL), size) if size else b""
         self._tail_at = max(0, size - _REMOTE_TAIL)
         fetch = partial(self._content.read, self._tail_at, size)
         tails = self.options.tails or Tails(0)
@@ -261,7 +265,7 @@ class ParquetSource:
         """
         if not self.options.quarantines or getattr(error, "errno", None) is not None:
             return False
-        self.file.place.check_unchanged(self.file)
+        self.file.store.check_unchanged(self.file)
         return True
 
     def _open(self, metadata: Any) -> pq.ParquetFile:
@@ -316,7 +320,7 @@ class ParquetSource:
 
     def _pages(self, groups: list[int]) -> Iterator[Page]:
         """The pages of the text in row groups, by their headers."""
-        content = self.file.place.open(self.file) if self._content is None else None
+        content = self.file.store.open(self.file) if self._content is None else None
         for group in groups:
             start, stop = self._range(group)
             stop = min(stop, self.file.size)
@@ -324,6 +328,21 @@ class ParquetSource:
             read = partial(self._look, end=stop) if content is None else content.read
             if start >= 0:
                 yield from pages_of(read, start, stop, column.compression)
+
+    @classmethod
+    def look(cls, file: InputFile, options: SourceOptions) -> Look:
+        text = None
+        if file.size and not (file.store.is_remote and file.size > _SMALL_BYTES):
+            text = read_head(file, 0, HEAD_BYTES)
+        is_whole = file.size <= HEAD_BYTES
+        try:
+            source = cls(file, options)
+            page, most = source.page_needs(), options.reader_bytes
+            if page > most and not options.quarantines:
+                raise page_too_large(file, page, most, options.budget_bytes + page - most)
+        except (InputError, UsageError) as error:
+            return Look(fault=error, text=text, is_whole=is_whole)
+        return Look(source.footer_needs, page, source.fault, text, is_whole)
 
     def page_needs(self) -> int:
         """The memory that the largest page takes, as far as a few pages of the largest row groups
@@ -346,6 +365,8 @@ class ParquetSource:
     def fetch(self, state: State | None) -> None:
         ahead = self.options.ahead
         if self._content is None or self._lost or ahead is None or self._ahead is not None:
+            return
+        if not self.file.store.is_remote:
             return
         first = resumed(state, {"group": 0, "row": 0, "skip": 0})["group"]
         self._told_index = self._find_told()

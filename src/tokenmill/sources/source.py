@@ -1,17 +1,22 @@
-"""What every source gives and is told: blocks, samples, and what decides how they divide."""
+"""The seam of sources: what each gives and is told, and what decides how its blocks divide.
+
+``tests/contract/test_sources.py`` holds each source to it.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
 
 from tokenmill.batches import DocumentBatch, State
-from tokenmill.kinds.compression import WINDOW_BYTES, WindowRoom
+from tokenmill.errors import InputError, TokenmillError, UsageError
+from tokenmill.kinds.compression import WINDOW_BYTES, WindowRoom, too_large
+from tokenmill.kinds.content import HEAD_BYTES
 from tokenmill.memory import InHand
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block, Tails
-from tokenmill.sources.stream import Ahead, ByteStream, open_stream
+from tokenmill.sources.stream import Ahead, Beginning, ByteStream, open_stream
 from tokenmill.stores import InputFile
 from tokenmill.text.cuts import EVERYWHERE, CutRule, SeamEncoder
 
@@ -79,21 +84,82 @@ class Sample:
     seen_bytes: float
 
 
-class Source(Protocol):
-    """One input file, as blocks."""
+@dataclass(frozen=True)
+class Look:
+    """What is seen of a file before a run begins.
 
-    def fetch(self, state: State | None) -> None:
+    ``needs`` is what it takes to hold the file open, in bytes, ``page`` what it takes for a moment,
+    while no other file needs the like; ``fault`` is why it cannot be read. ``text`` is how its
+    content begins (None where that is not known); ``is_whole``: there is no more.
+    """
+
+    needs: int = 0
+    page: int = 0
+    fault: TokenmillError | None = None
+    text: bytes | None = None
+    is_whole: bool = False
+
+
+class Source(ABC):
+    """One input file, as blocks; it is made where the file is opened. Raises InputError."""
+
+    def __init__(self, file: InputFile, options: SourceOptions) -> None:
+        self.file = file
+        self.options = options
+
+    def fetch(self, state: State | None) -> None:  # noqa: B027  most have nothing to fetch
         """Begin to fetch what ``blocks(state)`` is going to read, where the file is remote."""
 
+    @abstractmethod
     def blocks(self, state: State | None = None) -> Iterator[Block]:
-        """The blocks from ``state`` on (None: from the start), in order; by one thread."""
+        """The blocks from ``state`` on (None: from the start), in order; by one thread.
 
+        They follow from the file alone: a walk that begins at ``block.after`` gives the rest of a
+        walk from the start."""
+
+    @abstractmethod
     def read(self, block: Block) -> DocumentBatch:
         """The documents of a block of this file, once; by any thread, also where another source
         of the same file made the block. Raises InputError."""
 
+    @abstractmethod
     def sample(self, position: float, size: int) -> Sample:
         """A few documents or pieces near ``position`` (0 to 1), about ``size`` bytes of text."""
+
+    @classmethod
+    def look(cls, file: InputFile, options: SourceOptions) -> Look:
+        """What can be known of a file cheaply: here, of one that is read from front to back. What
+        is wrong with the file is returned; raises what is no fault of it, of the network."""
+        begins = Beginning(file, options.quarantines, options.room)
+        try:
+            needs = begins.needs.memory
+            if needs > options.reader_bytes:
+                assert file.compression is not None
+                room = replace(options.room, threads=0)  # it is taken into account from now on
+                error = too_large(file.compression, needs, room)
+                refusal = UsageError(error.what, file.path, error.why, error.fix)
+                return Look(needs, fault=refusal)
+            text, is_whole = begins.read(HEAD_BYTES)
+        except (InputError, UsageError) as error:
+            return Look(fault=error)
+        fault: TokenmillError | None = None
+        try:
+            cls.check_beginning(file, options, text, is_whole, begins.read)
+        except (InputError, UsageError) as error:
+            fault = error
+        return Look(needs, fault=fault, text=text or None, is_whole=is_whole)
+
+    @classmethod  # noqa: B027  most have nothing to check
+    def check_beginning(
+        cls,
+        file: InputFile,
+        options: SourceOptions,
+        text: bytes,
+        is_whole: bool,
+        read: Callable[[int], tuple[bytes, bool]],
+    ) -> None:
+        """Raise InputError or UsageError where a file that begins with ``text`` has no documents;
+        ``is_whole``: there is no more of it, ``read(size)`` gives more of its beginning."""
 
 
 def opened(file: InputFile, options: SourceOptions, ahead: Ahead | None = None) -> ByteStream:

@@ -1,4 +1,4 @@
-"""A file's text by byte range, whatever place and compression it is in.
+"""A file's text by byte range, whatever store and compression it is in.
 
 A plain local file is read by the thread that encodes; what can be read only in sequence, or is
 fetched ahead, is read by the thread that walks through the file, and handed on.
@@ -21,12 +21,12 @@ from tokenmill.kinds.compression import (
     WindowRoom,
     first_needs,
 )
-from tokenmill.stores import Content, InputFile
+from tokenmill.stores import InputFile, RangeReader
 from tokenmill.stores.readahead import ReadAhead
-from tokenmill.stores.stdin import Pipe
+from tokenmill.stores.store import ReadOnce
 
 SHA256 = "sha256:"
-"""How the probe of a file begins whose place lists the hash of all of it."""
+"""How the probe of a file begins whose store lists the hash of all of it."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class ByteStream(Protocol):
 
     def finish(self) -> None:
         """All of the text was read. Raises WrongContent when the file was read from its start and
-        is not the one that its place lists."""
+        is not the one that its store lists."""
 
     @property
     def damage(self) -> Damage | None:
@@ -95,13 +95,13 @@ class StoredBytes:
     """A file's bytes as stored, fetched ahead where it is remote and its reading has begun."""
 
     def __init__(self, file: InputFile, ahead: Ahead | None) -> None:
-        self._content: Content = file.place.open(file)
+        self._content: RangeReader = file.store.open(file)
         self._size = file.size
-        self._ahead = ahead if file.place.is_remote else None
+        self._ahead = ahead if file.store.is_remote else None
         self._reader: ReadAhead | None = None
         self._released = 0
         self._path = file.path
-        self._policy = file.place.policy
+        self._policy = file.store.policy
         self._sha256 = file.probe.removeprefix(SHA256) if file.probe.startswith(SHA256) else None
         self._digest = hashlib.sha256()
 
@@ -134,7 +134,7 @@ class StoredBytes:
             self._released = position
 
     def finish(self) -> None:
-        """All was read: compare the hash, where the place lists one and all of it was read."""
+        """All was read: compare the hash, where the store lists one and all of it was read."""
         if self._reader is None or self._sha256 is None:
             return
         self.release(self._size)
@@ -158,7 +158,7 @@ class PlainStream:
     def __init__(self, file: InputFile, ahead: Ahead | None) -> None:
         self._bytes = StoredBytes(file, ahead)
         self._size = file.size
-        self._is_remote = file.place.is_remote
+        self._is_remote = file.store.is_remote
 
     def begin(self, position: int) -> None:
         self._bytes.begin(position)
@@ -188,6 +188,22 @@ class Sequence(Protocol):
 
     def read(self, size: int) -> bytes:
         """Between 1 and ``size`` bytes of text; b"" at the end. Raises InputError."""
+
+
+class Undamaged:
+    """A text that comes as it is stored, so that its places are those of what is stored."""
+
+    damage: Damage | None = None
+
+    def __init__(self, source: ReadOnce) -> None:
+        self._source = source
+        self.position = 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; b"" at the end. Raises InputError."""
+        data = self._source.read(size)
+        self.position += len(data)
+        return data
 
 
 class SequentialStream:
@@ -250,8 +266,8 @@ def open_stream(
     for a remote file that is going to be read through. A compressed file may take as much memory
     for its window as there is ``room``.
     """
-    if isinstance(file.place, Pipe):
-        return SequentialStream(file.place, None)
+    if not file.store.is_replayable:
+        return SequentialStream(Undamaged(file.store.once(file)), None)
     if file.compression is None:
         return PlainStream(file, ahead)
     stored = StoredBytes(file, ahead)

@@ -29,7 +29,7 @@ from tokenmill.sources.bad_records import (
     record_too_large,
 )
 from tokenmill.sources.block import Block, resumed
-from tokenmill.sources.source import Sample, SourceOptions, opened
+from tokenmill.sources.source import Sample, Source, SourceOptions, opened
 from tokenmill.sources.stream import ByteStream, Excerpt
 from tokenmill.splits import split_at
 from tokenmill.stores import InputFile
@@ -191,7 +191,7 @@ def _raw(position: int, taken: list[tuple[int, int]]) -> int:
     return position
 
 
-class TextSource:
+class TextSource(Source):
     """A text file as blocks."""
 
     def __init__(self, file: InputFile, options: SourceOptions) -> None:

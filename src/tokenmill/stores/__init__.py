@@ -1,6 +1,7 @@
-"""Where bytes are: one file a kind of place.
+"""Where bytes are: one file a kind of store.
 
-To add a place: one file here with a ``Place`` and an ``expand``, one line in ``SCHEMES``.
+To add a store: one file with a ``Store`` and an ``expand``, one line in ``SCHEMES``
+(docs/write-a-store.md).
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ import os
 from importlib import import_module
 
 from tokenmill.errors import UsageError
-from tokenmill.stores.store import Content, Found, InputFile, Place, Selection
+from tokenmill.stores.store import Expand, Found, InputFile, RangeReader, Selection, Store
 
-__all__ = ["SCHEMES", "Content", "Found", "InputFile", "Place", "Selection", "expand"]
+__all__ = ["SCHEMES", "Found", "InputFile", "RangeReader", "Selection", "Store", "expand"]
 
 SCHEMES = {
-    "http": "http",
-    "https": "http",
-    "s3": "object_store",
-    "gs": "object_store",
-    "az": "object_store",
+    "hf": "tokenmill.stores.hub",
+    "http": "tokenmill.stores.http",
+    "https": "tokenmill.stores.http",
+    "s3": "tokenmill.stores.object_store",
+    "gs": "tokenmill.stores.object_store",
+    "az": "tokenmill.stores.object_store",
 }
 """Which module has the ``expand`` of a scheme; each is loaded when it is asked for."""
 
@@ -46,6 +48,5 @@ def expand(argument: str, selection: Selection | None = None) -> Found:
         )
     if scheme not in SCHEMES:
         return local.expand(argument, selection)
-    store = import_module(f"tokenmill.stores.{SCHEMES[scheme]}")
-    found: Found = store.expand(argument, selection)
-    return found
+    listed: Expand = import_module(SCHEMES[scheme]).expand
+    return listed(argument, selection)

@@ -23,9 +23,9 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from tokenmill.errors import InputError, UsageError
 from tokenmill.extras import install_extra
-from tokenmill.kinds.kind import unknown_kind
+from tokenmill.kinds.suffixes import unknown_kind
 from tokenmill.stores.retry import RetryPolicy, TransientError
-from tokenmill.stores.store import Found, InputFile, Selection
+from tokenmill.stores.store import Found, InputFile, Selection, Store
 from tokenmill.version import __version__
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Resource:
     advice: str = "check the address, and whether it asks for a password"
 
 
-class HttpContent:
+class HttpReader:
     """The bytes of a resource, by range, for any thread; requests are made by ``policy``."""
 
     def __init__(self, resource: Resource, policy: RetryPolicy) -> None:
@@ -353,16 +353,16 @@ def _certificates() -> str | None:
     return certifi.where()
 
 
-class WebPlace:
+class HttpStore(Store):
     """Files behind ``https://`` (and ``http://``) addresses, known by their ETag and size."""
 
     is_remote = True
 
     def __init__(self, policy: RetryPolicy) -> None:
-        self.policy = policy
+        self.policy: RetryPolicy = policy
 
-    def open(self, file: InputFile) -> HttpContent:
-        return HttpContent(_resource(file.path, file.size, file.probe), self.policy)
+    def open(self, file: InputFile) -> HttpReader:
+        return HttpReader(_resource(file.path, file.size, file.probe), self.policy)
 
     def check_unchanged(self, file: InputFile) -> None:
         size, probe = _look(file.path, self.policy)
@@ -386,7 +386,7 @@ def expand(argument: str, selection: Selection) -> Found:
     if known is None:
         raise unknown_kind(argument)
     size, probe = _look(argument, selection.policy)
-    return Found([InputFile(argument, *known, size, 0, probe, WebPlace(selection.policy))])
+    return Found([InputFile(argument, *known, size, 0, probe, HttpStore(selection.policy))])
 
 
 def _resource(url: str, size: int, probe: str) -> Resource:

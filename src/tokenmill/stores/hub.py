@@ -22,11 +22,12 @@ from urllib.parse import quote, unquote, urlsplit
 
 from tokenmill.errors import InputError, TokenmillError, UsageError
 from tokenmill.extras import install_extra
-from tokenmill.kinds.kind import kind_of, unknown_kind
+from tokenmill.kinds import KINDS
+from tokenmill.kinds.suffixes import kind_of, unknown_kind
 from tokenmill.stores.dataset_card import Config, configs_of
 from tokenmill.stores.http import (
     Headers,
-    HttpContent,
+    HttpReader,
     Resource,
     changed,
     need_urllib3,
@@ -35,7 +36,7 @@ from tokenmill.stores.http import (
     retry_after,
 )
 from tokenmill.stores.retry import RetryPolicy, TransientError
-from tokenmill.stores.store import Found, InputFile, Selection
+from tokenmill.stores.store import Found, InputFile, Selection, Store
 from tokenmill.units import format_files
 from tokenmill.version import __version__
 
@@ -51,7 +52,6 @@ _JSON = re.compile(r"(?i)\.json(\.\w+)?$")
 _MAGIC = re.compile(r"[*?\[]")
 _CARD_BYTES = 16 * 1024 * 1024
 _PATHS_AT_ONCE = 500
-_KINDS = ("parquet", "jsonl", "text")
 _PASSING = {408, 429, 500, 502, 503, 504}
 _HELD_OUT = ("validation", "valid", "dev", "val", "test", "testing", "eval", "evaluation")
 LOG_IN = (
@@ -104,7 +104,7 @@ class _Repository:
     def __init__(self, name: str, revision: str, is_plain: bool, selection: Selection) -> None:
         self.name = name
         self.selection = selection
-        self.place = HubPlace(selection.policy)
+        self.store = HubStore(selection.policy)
         self.asked = f"{SCHEME}{name}@{revision}"
         self.notes: list[str] = []
         self._revision = revision
@@ -229,8 +229,8 @@ class _Repository:
         if not files:
             return None
         path = self.path_of(files[0].path)
-        resource = self.place.resource(path, files[0].size, files[0].probe)
-        return read_whole(resource, _CARD_BYTES, self.place.policy).decode(errors="replace")
+        resource = self.store.resource(path, files[0].size, files[0].probe)
+        return read_whole(resource, _CARD_BYTES, self.store.policy).decode(errors="replace")
 
     def path_of(self, path: str) -> str:
         """The address of a file at the pinned commit."""
@@ -249,7 +249,7 @@ class _Repository:
                     raise unknown_kind(path)
                 found.ignored.append(path)
                 continue
-            found.files.append(InputFile(path, *known, entry.size, 0, entry.probe, self.place))
+            found.files.append(InputFile(path, *known, entry.size, 0, entry.probe, self.store))
         return found
 
 
@@ -327,7 +327,7 @@ def _by_names(repository: _Repository, folder: str = "") -> list[Entry]:
     if not data:
         return entries
     counts = Counter(kind[0] for entry in data if (kind := kinds[entry.path]))
-    most = max(_KINDS, key=lambda kind: (counts[kind], -_KINDS.index(kind)))
+    most = max(reversed(KINDS), key=lambda kind: counts[kind])
     chosen = [entry for entry in data if (kind := kinds[entry.path]) and kind[0] == most]
     training = [entry for entry in chosen if _says(entry.path, ("train", "training"))]
     held_out = [entry for entry in chosen if _says(entry.path, _HELD_OUT)]
@@ -443,7 +443,7 @@ def _entry(told: Any) -> Entry:
     return Entry(told.path, int(told.size), probe)
 
 
-class HubPlace:
+class HubStore(Store):
     """Files of datasets on the Hub, at the commit in their path: what is there cannot change.
 
     One run's: the token is looked up once for it, so that a later run in the same process has the
@@ -453,10 +453,10 @@ class HubPlace:
     is_remote = True
 
     def __init__(self, policy: RetryPolicy) -> None:
-        self.policy = policy
+        self.policy: RetryPolicy = policy
 
-    def __reduce__(self) -> tuple[type[HubPlace], tuple[RetryPolicy]]:
-        return HubPlace, (self.policy,)
+    def __reduce__(self) -> tuple[type[HubStore], tuple[RetryPolicy]]:
+        return HubStore, (self.policy,)
 
     @cached_property
     def _authorization(self) -> dict[str, str]:
@@ -465,8 +465,8 @@ class HubPlace:
         headers = build_hf_headers(library_name="tokenmill", library_version=__version__)
         return {name.title(): value for name, value in headers.items()}
 
-    def open(self, file: InputFile) -> HttpContent:
-        return HttpContent(self.resource(file.path, file.size, file.probe), self.policy)
+    def open(self, file: InputFile) -> HttpReader:
+        return HttpReader(self.resource(file.path, file.size, file.probe), self.policy)
 
     def resource(self, path: str, size: int, probe: str) -> Resource:
         """The file behind a path as ``InputFile`` has it."""

@@ -18,17 +18,17 @@ import xxhash
 
 from tokenmill.errors import InputError, unreadable
 from tokenmill.kinds.content import HEAD_BYTES
-from tokenmill.kinds.kind import kind_of, unknown_kind
+from tokenmill.kinds.suffixes import kind_of, unknown_kind
 from tokenmill.stores import stdin
 from tokenmill.stores.disk_reads import read_patiently
 from tokenmill.stores.side_files import SIDE_FILES, written_in
-from tokenmill.stores.store import Found, InputFile, Selection
+from tokenmill.stores.store import Found, InputFile, Selection, Store
 from tokenmill.units import numbered
 
 _PROBE = 64 * 1024
 
 
-class LocalContent:
+class LocalReader:
     """A file, read by range."""
 
     def __init__(self, file: InputFile) -> None:
@@ -63,14 +63,13 @@ class LocalContent:
         return data
 
 
-class LocalPlace:
+class LocalStore(Store):
     """The file systems of this machine."""
 
-    is_remote = False
-    policy = None
+    has_paths = True
 
-    def open(self, file: InputFile) -> LocalContent:
-        return LocalContent(file)
+    def open(self, file: InputFile) -> LocalReader:
+        return LocalReader(file)
 
     def check_unchanged(self, file: InputFile) -> None:
         try:
@@ -91,7 +90,7 @@ class LocalPlace:
             )
 
 
-LOCAL = LocalPlace()
+LOCAL = LocalStore()
 
 
 def expand(argument: str, selection: Selection) -> Found:

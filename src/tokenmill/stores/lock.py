@@ -28,6 +28,9 @@ _HOLDER = re.compile(rb"(\d+) on ([^\n]*)\n(?:started (\d+)\n)?")
 _JOURNAL = re.compile(rb'[0-9a-f]{16} \{"type":"run"')
 _LOCK_PATIENCE = 1.0
 """A run that was killed lets go of its lock when the last of its processes is gone."""
+_held_here: dict[tuple[int, str], object] = {}
+"""Where nothing can be locked: the folders that runs of this process hold, by its number (a fork
+has a copy of this) and their real path, each with a thing that only its holder has."""
 
 
 def _silent(line: str) -> None:
@@ -41,7 +44,8 @@ def locked(folder: Path, tell: Callable[[str], None] = _silent) -> Iterator[None
     Raises OutputInUse, naming the holder, when another run has it, and TokenmillError where a
     foreign file is in the lock's place. ``tell`` hears what the file system cannot do.
     """
-    fd = _lock(folder, tell)
+    holding = object()
+    fd = _lock(folder, tell, holding)
     try:
         with explained(folder):
             _write_holder(fd)
@@ -50,6 +54,7 @@ def locked(folder: Path, tell: Callable[[str], None] = _silent) -> Iterator[None
     finally:
         _remove_lone_lock(fd, folder)
         os.close(fd)
+        _let_go(holding)
 
 
 def _tell_what_lacks(fd: int, folder: Path, claims: Claims, tell: Callable[[str], None]) -> None:
@@ -112,7 +117,7 @@ def _remove_lone_lock(fd: int, folder: Path) -> None:
             os.rmdir(state)
 
 
-def _lock(folder: Path, tell: Callable[[str], None] = _silent) -> int:
+def _lock(folder: Path, tell: Callable[[str], None], holding: object) -> int:
     deadline = time.monotonic() + _LOCK_PATIENCE
     while True:
         fd = _open_lock(folder)
@@ -125,7 +130,8 @@ def _lock(folder: Path, tell: Callable[[str], None] = _silent) -> int:
                 os.close(fd)
                 with explained(folder / STATE_FOLDER / "lock"):
                     raise
-            is_held = error if has_locks or _is_alive(fd) else None
+            is_mine = not has_locks and not _is_alive(fd) and _hold(folder, holding)
+            is_held = None if is_mine else error
         if is_held is not None:
             holder = holder_of(fd)
             os.close(fd)
@@ -147,11 +153,28 @@ def _lock(folder: Path, tell: Callable[[str], None] = _silent) -> int:
                 )
             return fd
         os.close(fd)  # a run that ended removed it after we opened it
+        _let_go(holding)
+
+
+def _key(folder: Path) -> tuple[int, str]:
+    return os.getpid(), os.path.realpath(folder)
+
+
+def _hold(folder: Path, holding: object) -> bool:
+    """Note that ``holding`` has the folder, unless another run of this process does: has it?"""
+    return _held_here.setdefault(_key(folder), holding) is holding  # one step, without a lock
+
+
+def _let_go(holding: object) -> None:
+    """By the holder: a path may lead elsewhere by now."""
+    for key in [key for key, other in tuple(_held_here.items()) if other is holding]:
+        del _held_here[key]
 
 
 def _is_alive(fd: int) -> bool:
     """Where nothing can be locked: is the process that wrote the lock file one of this machine
-    that runs, and not this one? A number that was given to another process since is not it."""
+    that runs, and not this one? A number that was given to another process since is not it. (What
+    this one holds, it knows.)"""
     found = _HOLDER.match(os.pread(fd, 512, 0))
     if found is None or found[2].decode("utf-8", "replace") != socket.gethostname():
         return False
@@ -176,7 +199,8 @@ def lock_holder(folder: Path) -> str | None:
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        return holder_of(fd) if error.errno in _HELD or _is_alive(fd) else None
+        is_held = error.errno in _HELD or _is_alive(fd) or _key(folder) in _held_here
+        return holder_of(fd) if is_held else None
     finally:
         os.close(fd)
     return None

@@ -12,12 +12,12 @@ import re
 from fnmatch import fnmatchcase
 
 from tokenmill.errors import InputError
-from tokenmill.kinds.kind import unknown_kind
+from tokenmill.kinds.suffixes import unknown_kind
 from tokenmill.stores.bucket import Bucket, ObjectChanged, StoredObject, parse
-from tokenmill.stores.store import Found, InputFile, Selection
+from tokenmill.stores.store import Found, InputFile, Selection, Store
 
 
-class StoreContent:
+class ObjectReader:
     """An object, read by range."""
 
     def __init__(self, file: InputFile, bucket: Bucket, key: str) -> None:
@@ -28,6 +28,8 @@ class StoreContent:
 
     def read(self, start: int, stop: int) -> bytes:
         """One request; the store checks the etag, and the length of what comes is checked."""
+        if start >= stop:
+            return b""  # of nothing, a store makes an error
         try:
             return self._bucket.read(self._key, start, stop, self._etag)
         except ObjectChanged as error:
@@ -36,17 +38,18 @@ class StoreContent:
             raise _gone(self._file) from error
 
 
-class StorePlace:
+class BucketStore(Store):
     """One bucket."""
 
     is_remote = True
+    can_write = True
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self.policy = bucket.policy
 
-    def open(self, file: InputFile) -> StoreContent:
-        return StoreContent(file, self._bucket, parse(file.path)[2])
+    def open(self, file: InputFile) -> ObjectReader:
+        return ObjectReader(file, self._bucket, parse(file.path)[2])
 
     def check_unchanged(self, file: InputFile) -> None:
         now = self._bucket.head(parse(file.path)[2])
@@ -60,7 +63,7 @@ def expand(argument: str, selection: Selection) -> Found:
     """The files that a URL stands for: an object, all objects below a prefix, or a glob's."""
     scheme, name, key = parse(argument)
     bucket, found = Bucket(scheme, name, selection.policy), Found()
-    place = StorePlace(bucket)
+    store = BucketStore(bucket)
     is_named = False
     if glob.has_magic(key):
         folder = re.split(r"[*?\[]", key, maxsplit=1)[0].rpartition("/")[0]
@@ -84,7 +87,7 @@ def expand(argument: str, selection: Selection) -> Found:
     for entry in objects:
         url, known = bucket.url(entry.key), selection.kind_of(bucket.url(entry.key))
         if known is not None:
-            found.files.append(InputFile(url, *known, entry.size, 0, _probe(entry), place))
+            found.files.append(InputFile(url, *known, entry.size, 0, _probe(entry), store))
         elif is_named:
             raise unknown_kind(url)
         else:

@@ -18,9 +18,9 @@ from dataclasses import replace
 import xxhash
 
 from tokenmill.errors import InputError, TemporaryFailure, UsageError, unreadable
-from tokenmill.kinds.compression import Damage
+from tokenmill.kinds import KINDS
 from tokenmill.kinds.content import COMPRESSED, contradiction, looks_like_lines
-from tokenmill.stores.store import Content, Found, InputFile, Selection
+from tokenmill.stores.store import Found, InputFile, RangeReader, Selection, Store
 
 PATH = "-"
 _STDIN = 0
@@ -29,20 +29,26 @@ _COMMANDS = {".gz": "zcat", ".zst": "zstdcat", ".bz2": "bzcat", ".xz": "xzcat"}
 _POLL_SECONDS = 0.2
 
 
-class Pipe:
-    """Standard input or a pipe by its path, as a place with one file."""
+class Pipe(Store):
+    """Standard input or a pipe by its path, as a store of one file. It belongs to the process that
+    opened it: pickled and read back, it is one that nothing comes through (``fd`` None)."""
 
-    is_remote = False
-    policy = None
+    has_paths = True
+    is_replayable = False
 
-    def __init__(self, fd: int, path: str = PATH) -> None:
+    def __init__(self, fd: int | None, path: str = PATH) -> None:
         self._fd = fd
         self._path = path
         self._head = b""
         self._hash = xxhash.xxh3_64()
         self._is_over = threading.Event()
-        self.damage: Damage | None = None
         self.position = 0
+
+    def __reduce__(self) -> tuple[type[Pipe], tuple[None, str]]:
+        return Pipe, (None, self._path)
+
+    def once(self, file: InputFile) -> Pipe:
+        return self
 
     def peek(self) -> bytes:
         """The first two lines, or as much as tells what they are; nothing is lost by it."""
@@ -62,6 +68,11 @@ class Pipe:
         return data
 
     def _take(self, size: int) -> bytes:
+        if self._fd is None:
+            raise InputError(
+                "a pipe is read only by the process that opened it", self._path, None,
+                "write it to a file",
+            )  # fmt: skip
         # A writer may be silent for hours, and whoever stops the run does not wait for it.
         try:
             while not select.select([self._fd], [], [], _POLL_SECONDS)[0]:
@@ -79,10 +90,9 @@ class Pipe:
             ) from error
 
     def close(self) -> None:
-        """Wait for nothing more."""
         self._is_over.set()
 
-    def open(self, file: InputFile) -> Content:
+    def open(self, file: InputFile) -> RangeReader:
         raise InputError(
             "a pipe can be read only from front to back", self._path, None, "write it to a file"
         )
@@ -90,8 +100,7 @@ class Pipe:
     def check_unchanged(self, file: InputFile) -> None:
         """It is gone."""
 
-    def settled(self, file: InputFile) -> InputFile:
-        """The file, now that all of it was read."""
+    def finalized(self, file: InputFile) -> InputFile:
         return replace(file, size=self.position, probe=self._hash.hexdigest())
 
 
@@ -134,9 +143,12 @@ def _opened(path: str) -> int:
 
 def _kind(head: bytes, path: str, selection: Selection) -> str:
     rule = selection.told_kind(path)
-    if rule is not None and rule.kind == "parquet":
+    if rule is not None and not KINDS[rule.kind].is_sequential:
         raise UsageError(
-            "parquet cannot come through a pipe", path, "its index is at its end", "name the file"
+            f"{rule.kind} cannot come through a pipe",
+            path,
+            "its index is at its end",
+            "name the file",
         )
     guessed = rule.kind if rule is not None else _guess(head)
     is_whole = len(head) < _HEAD and head.lstrip().count(b"\n") < 2

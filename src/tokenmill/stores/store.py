@@ -1,17 +1,19 @@
-"""What every place gives: the files of an input argument, and their bytes by range.
+"""The seam of stores: the files of an input argument, and their bytes by range.
 
 Where bytes are, how they are compressed and how they divide into records are three questions: a
-place answers the first one alone. Its files have an identity that tells whether they changed, and
-contents that any thread may read.
+store answers the first one alone. Its files have an identity that tells whether they changed, and
+bytes that any thread may read. ``tests/contract/test_stores.py`` holds each store to it.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tokenmill.kinds.kind import KindRule, compression_of, kind_of
+from tokenmill.kinds import KINDS
+from tokenmill.kinds.suffixes import KindRule, compression_of, kind_of
 from tokenmill.memory import Listing
 from tokenmill.stores.retry import RetryPolicy
 
@@ -21,9 +23,10 @@ class InputFile:
     """One file of the corpus.
 
     ``path`` is a path or a URL, ``size`` in bytes as stored, ``compression`` a suffix such as
-    ``.gz`` or None. ``modified`` is the modification time in nanoseconds (0 where a place has
+    ``.gz`` or None. ``modified`` is the modification time in nanoseconds (0 where a store has
     none), ``probe`` stands for the content: a hash of a few places in it, an etag, or a hash of
-    all of it. With the size they are the file's identity.
+    all of it. With the size they are the file's identity. It crosses borders between processes:
+    where it is pickled and read back, its store gives the same bytes.
     """
 
     path: str
@@ -32,10 +35,10 @@ class InputFile:
     size: int
     modified: int
     probe: str
-    place: Place = field(repr=False, compare=False)
+    store: Store = field(repr=False, compare=False)
 
 
-class Content(Protocol):
+class RangeReader(Protocol):
     """The bytes of one file as stored, for any thread."""
 
     def read(self, start: int, stop: int) -> bytes:
@@ -43,23 +46,48 @@ class Content(Protocol):
         they cannot be had whole: short data is never passed on as if it were all."""
 
 
-class Place(Protocol):
+class ReadOnce(Protocol):
+    """What can be read once only, from front to back."""
+
+    def read(self, size: int) -> bytes:
+        """Between 1 and ``size`` bytes, as they come; b"" at the end. Raises InputError."""
+
+
+class Store(ABC):
     """Somewhere files are: a disk, the Hub, an object store.
 
     ``is_remote``: each read costs a round trip, so that what comes next is fetched ahead.
+    ``has_paths``: a file's ``path`` is one on this machine, which other libraries may open, too.
+    ``is_replayable``: files may be read again, from any place in them; else only by ``once``.
+    ``can_write``: datasets may be written there, too. ``policy`` is that of the run whose files
+    these are; None where no request is made. A store is pickled without what belongs to its
+    process: connections, locks, secrets.
     """
 
-    is_remote: bool
+    is_remote = False
+    has_paths = False
+    is_replayable = True
+    can_write = False
+    policy: RetryPolicy | None = None
 
-    @property
-    def policy(self) -> RetryPolicy | None:
-        """That of the run whose files these are; None where no request is made."""
+    @abstractmethod
+    def open(self, file: InputFile) -> RangeReader:
+        """The bytes of a file that this store listed. Raises InputError."""
 
-    def open(self, file: InputFile) -> Content:
-        """The bytes of a file that this place found. Raises InputError."""
-
+    @abstractmethod
     def check_unchanged(self, file: InputFile) -> None:
-        """Raise InputError if the file is no longer what it was when it was found."""
+        """Raise InputError if the file is no longer what it was when it was listed."""
+
+    def once(self, file: InputFile) -> ReadOnce:
+        """A file that is not replayable, for its one reader. Raises TypeError for others."""
+        raise TypeError(f"{file.path} is read by range")
+
+    def finalized(self, file: InputFile) -> InputFile:
+        """The file, now that all of it was read: its size and probe may be known only then."""
+        return file
+
+    def close(self) -> None:  # noqa: B027  nothing to wait for, for most
+        """Wait for nothing more: the run is over, or is being stopped."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +122,7 @@ class Selection:
         if rule is None:
             return kind_of(path)
         return rule.kind, rule.compression or (
-            None if rule.kind == "parquet" else compression_of(path)
+            compression_of(path) if KINDS[rule.kind].is_sequential else None
         )
 
 
