@@ -20,7 +20,8 @@ from tokenmill.dataset.checks import Problem, check_quarantine, check_sums, shar
 from tokenmill.dataset.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
 from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.executors.threads import OrderedMap
-from tokenmill.output.folder import OutputFolder
+from tokenmill.output import resume
+from tokenmill.output.folder import Folder
 from tokenmill.output.shards import OpenShard
 from tokenmill.sources.block import Block
 from tokenmill.splits import SplitRouter
@@ -56,7 +57,7 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
             "run the same command without --repair",
         )
     with locked(out, tell):
-        manifest = OutputFolder(out, plan).manifest()
+        manifest = resume.dataset(Folder(out), plan)
         assert manifest is not None
         sums = list(check_sums(out, manifest))
         _refuse_edited_manifest(sums, out)

@@ -17,7 +17,7 @@ from tokenmill.dataset.checks import (
 )
 from tokenmill.dataset.manifest import Manifest
 from tokenmill.errors import UsageError
-from tokenmill.output.output import is_store
+from tokenmill.output.place import is_store
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.stores.retry import RetryPolicy
 

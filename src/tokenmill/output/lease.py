@@ -21,6 +21,8 @@ from tokenmill.errors import OutputInUse, TemporaryFailure, TokenmillError
 from tokenmill.stores.bucket import Bucket, ObjectChanged, Tag
 from tokenmill.units import format_seconds
 
+LEASE = "lease"
+"""The name of the object, among the run's state."""
 BEAT_SECONDS = 10.0
 WATCHED_BEATS = 4
 """A holder whose beats fail for this long may lose the prefix to another run."""
@@ -45,6 +47,23 @@ def parse_lease(content: bytes) -> LeaseRecord | None:
         return None
 
 
+def read_lease(bucket: Bucket, key: str) -> tuple[LeaseRecord, Tag] | None:
+    """What the lease there tells, with its tag; None when there is none. Raises TokenmillError
+    where it is another program's."""
+    found = bucket.fetch(key)
+    if found is None:
+        return None
+    record = parse_lease(found[0])
+    if record is None:
+        raise TokenmillError(
+            "the lease of this prefix makes no sense",
+            bucket.url(key),
+            None,
+            "if no run writes there, remove that object",
+        )
+    return record, found[1]
+
+
 def new_token() -> str:
     """A name for a staging folder that no other has."""
     return uuid.uuid4().hex
@@ -65,18 +84,10 @@ class Lease:
 
     def look(self) -> LeaseRecord | None:
         """What is there now; None when nothing is."""
-        found = self._bucket.fetch(self._key)
+        found = read_lease(self._bucket, self._key)
         if found is None:
             return None
-        self._tag = found[1]
-        record = parse_lease(found[0])
-        if record is None:
-            raise TokenmillError(
-                "the lease of this prefix makes no sense",
-                self._bucket.url(self._key),
-                None,
-                "if no run writes there, remove that object",
-            )
+        record, self._tag = found
         return record
 
     def take(self, tell: Callable[[str], None]) -> None:
