@@ -26,11 +26,10 @@ from tokenmill.dataset.manifest import (
 from tokenmill.errors import DamageFound, SpecMismatch, TemporaryFailure, TokenmillError
 from tokenmill.output.folder import Folder
 from tokenmill.output.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal
-from tokenmill.output.lease import LEASE, Lease, new_token, read_lease
+from tokenmill.output.lease import LEASE, TOKEN, Lease, new_token, read_lease, token_of
 from tokenmill.output.output import Needs, OtherRun, Removal, in_the_way
 from tokenmill.output.uploads import Uploads
 from tokenmill.stores.bucket import PART_BYTES, Bucket, parse
-from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.durable import PARTIAL, STATE_FOLDER, StagedFile, write_durably
 from tokenmill.stores.lock import remove_working_folder
 from tokenmill.stores.prefix import FileChanged, Prefix
@@ -153,12 +152,10 @@ class BucketPrefix:
 
     def _token(self) -> str:
         """What tells this local folder from every other one."""
-        path = self.path / STATE_FOLDER / "token"
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if token := read_small(path).decode().strip():
-                return token
-        token = new_token()
-        write_durably(path, token.encode() + b"\n")
+        token = token_of(self.path)
+        if token is None:
+            token = new_token()
+            write_durably(self.path / STATE_FOLDER / TOKEN, token.encode() + b"\n")
         return token
 
     def _stored_log(self) -> Log | None:

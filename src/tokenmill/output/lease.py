@@ -8,19 +8,25 @@ finds out at its next beat and stops. No clock is compared with another.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from tokenmill.errors import OutputInUse, TemporaryFailure, TokenmillError
 from tokenmill.stores.bucket import Bucket, ObjectChanged, Tag
+from tokenmill.stores.claims import STATE_FOLDER
+from tokenmill.stores.disk_reads import read_small
 from tokenmill.units import format_seconds
 
+TOKEN = "token"
+"""The file in a staging folder that names it."""
 LEASE = "lease"
 """The name of the object, among the run's state."""
 BEAT_SECONDS = 10.0
@@ -62,6 +68,13 @@ def read_lease(bucket: Bucket, key: str) -> tuple[LeaseRecord, Tag] | None:
             "if no run writes there, remove that object",
         )
     return record, found[1]
+
+
+def token_of(folder: Path) -> str | None:
+    """The name that a staging folder was given, if it was given one."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return read_small(folder / STATE_FOLDER / TOKEN).decode().strip() or None
+    return None
 
 
 def new_token() -> str:
