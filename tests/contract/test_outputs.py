@@ -17,6 +17,7 @@ import pytest
 
 from tests.conftest import Result
 from tests.kit import corpora, runs, stores
+from tests.kit.fake_hub import Blob, FakeHub
 from tests.kit.stores import BUCKET, Store
 from tests.stores.test_store import server, store
 from tokenmill import plan
@@ -313,3 +314,29 @@ def test_a_bad_network_is_no_reason_to_remove(
         done = run(corpus, backend, "--network-patience", "1s", env=proxy.env)
     assert done.rc == 5, done.stderr
     assert backend.files() == before
+
+
+def test_a_moving_revision_is_what_it_was_for_the_run(
+    backend: Backend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On another machine too, where only the output tells it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    corpora.write(data, "jsonl", runs.documents(8))
+    with FakeHub() as hub:
+        for name, value in hub.environment.items():
+            monkeypatch.setenv(name, value)
+        repository = hub.add("tokenmill/corpus", data)
+        command = ["prepare", "hf://datasets/tokenmill/corpus", *OPTIONS, "--out", backend.where]
+        with runs.running(*command, pause=0.05, alone=True, lease=0.2) as process:
+            runs.wait_for(lambda: ".tokenmill/journal" in backend.files(), "the state")
+            runs.wait_for_checkpoints(working_folder(backend.where), 3)
+            process.send_signal(signal.SIGTERM)
+            runs.finish(process)
+        if isinstance(backend, InBucket):
+            shutil.rmtree(working_folder(backend.where))
+        repository.commit({"other.jsonl": Blob(data / "corpus.jsonl")})
+        done = runs.run(*command, lease=0.2)
+        assert done.rc == 0 and "going on:" in done.stderr, done.stderr
+        again = runs.run(*command, lease=0.2)
+        assert again.rc == 0 and "nothing to do" in again.stderr, again.stderr

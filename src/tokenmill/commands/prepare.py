@@ -47,7 +47,6 @@ from tokenmill.executors.threads import OrderedMap
 from tokenmill.formats.format import row_bytes
 from tokenmill.memory import give_back_large_buffers
 from tokenmill.output import open_output, resume
-from tokenmill.output.folder import Folder
 from tokenmill.output.journal import VERSION as JOURNAL_VERSION
 from tokenmill.output.journal import Encoded, Journal, Log, RunBegun
 from tokenmill.output.output import Removal
@@ -164,7 +163,7 @@ def plan_run(
     deadline, selection = run.deadline, Selection(run.config, policy=run.policy)
     spec, commit = Spec.of(options), None
     if where is not None and not run.overwrite:
-        before = resume.recorded(Folder(working_folder(where, run.staging)))
+        before = resume.recorded(open_output(where, run.staging, run.policy.patience, run.tell))
         commit = resume.recorded_commit(before, spec.tokenizer)
         if before is not None:  # the same command again means these, wherever revisions moved to
             selection = replace(selection, revisions=before.revisions)
@@ -236,8 +235,7 @@ class Preparation:
                     self._begin_anew(removal)
                 manifest = self._work(log)
             except BaseException as error:
-                keeps = resume.is_worth_keeping(output.journal(), plan)
-                output.leave(keeps, is_wrong=isinstance(error, WrongContent))
+                output.leave(resume.keeps(output, plan), isinstance(error, WrongContent))
                 raise
             output.finish()
             self.has_worked = True

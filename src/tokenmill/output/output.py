@@ -81,7 +81,7 @@ class Output(Protocol):
         """What an unfinished run noted, if there is one."""
 
     def other_run(self, fingerprints: Collection[str]) -> OtherRun | None:
-        """Who began there on another machine, where that makes none of these datasets."""
+        """Who began there, perhaps on another machine, where that makes none of these datasets."""
 
     def lost(self, file: ShardFile, is_stored: bool) -> str | None:
         """Where a file that was whole (and ``is_stored``, says the journal, or not) is not, or

@@ -181,6 +181,14 @@ def unfinished(output: Output, asked: Asked) -> Log | None:
     return log
 
 
+def keeps(output: Output, asked: Asked) -> bool:
+    """Is what is there of a run worth going on with? What cannot be read may be."""
+    try:
+        return is_worth_keeping(output.journal(), asked)
+    except TokenmillError:
+        return True
+
+
 def is_worth_keeping(log: Log | None, asked: Asked) -> bool:
     """Has it anything to go on with? A pipe begins anew in every run."""
     at = None if log is None else log.checkpoint
@@ -222,13 +230,15 @@ def check_inputs(output: Output, asked: Asked) -> None:
 
 
 def recorded(output: Output) -> Manifest | RunBegun | None:
-    """What the dataset there, finished or not, was made from; what is wrong there is told later."""
+    """What the dataset there, finished or not, was made from, here or on another machine; what is
+    wrong there is told later."""
     with contextlib.suppress(TokenmillError):
-        manifest = _manifest(output)
-        if manifest is not None:
+        if (manifest := _manifest(output)) is not None:
             return manifest
-        log = output.journal()
-        return None if log is None else log.run
+        if (log := output.journal()) is not None:
+            return log.run
+        other = output.other_run(())
+        return None if other is None else other.run
     return None
 
 
