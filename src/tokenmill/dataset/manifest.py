@@ -134,7 +134,8 @@ class Manifest(msgspec.Struct):
     """Everything known of a finished dataset.
 
     ``revisions``: for each moving revision of a dataset on the Hub that was asked for, its commit.
-    ``libraries``: release and Unicode level of each that can encode with the tokenizer.
+    ``libraries``: release and Unicode level of the reference, the engine and the usual engine.
+    ``engine``: the one that the run was finished with; empty in manifests of before.
     """
 
     manifest_version: int
@@ -154,6 +155,7 @@ class Manifest(msgspec.Struct):
     warnings: list[str]
     revisions: dict[str, str] = {}
     libraries: dict[str, dict[str, str]] = {}
+    engine: str = ""
 
     def __repr__(self) -> str:
         tokens = ", ".join(

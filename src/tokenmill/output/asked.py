@@ -33,7 +33,7 @@ class Asked(Protocol):
         """SHA-256 over all that decides the bytes; with another spec in this one's place."""
 
     def libraries(self) -> dict[str, dict[str, str]]:
-        """The libraries that can encode with the tokenizer, as they are installed."""
+        """The libraries that may decide the ids, as they are installed."""
 
 
 def would_write(spec: Spec, name: str) -> bool:
