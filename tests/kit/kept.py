@@ -16,6 +16,7 @@ import functools
 import weakref
 from typing import Any
 
+from tokenmill.tokenizers.engines import readers
 from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
 from tokenmill.tokenizers.engines.gigatoken_limits import MARK
 from tokenmill.tokenizers.engines.tiktoken import TiktokenEngine
@@ -76,5 +77,5 @@ def fill(engines: int) -> None:
     _spare[key] = [(_load(engine, specials), 0) for _ in range(engines)]
     for tokenizer, _ in _spare[key]:
         engine._encode_buffer(tokenizer, b"a")  # which makes room for the caches
-    for name in vocabulary.engines:
+    for name in readers(vocabulary):
         library(name)
