@@ -36,11 +36,12 @@ from tokenmill.kinds import KINDS
 from tokenmill.sources import open_source, source_of
 from tokenmill.sources.block import Block
 from tokenmill.sources.source import Source
-from tokenmill.sources.stream import Ahead
+from tokenmill.sources.stream import Ahead, open_stream
 
 ALL: dict[str, SourceCase] = CASES | yours(lambda entry: isinstance(entry, SourceCase))
 EVERY = pytest.mark.parametrize("case", ALL.values(), ids=list(ALL))
 DOCUMENTS = [document.encode() for document in runs.documents(60, 8000)]
+BAD = 40
 BROKEN = b"a text that is no \xff UTF-8 at all"
 
 
@@ -170,7 +171,7 @@ def test_a_look_finds_nothing_wrong(case: SourceCase, tmp_path: Path) -> None:
 
 @EVERY
 def test_a_bad_record_is_told_with_its_place(case: SourceCase, tmp_path: Path) -> None:
-    documents = [*DOCUMENTS[:20], BROKEN, *DOCUMENTS[20:]]
+    documents = [*DOCUMENTS[:BAD], BROKEN, *DOCUMENTS[BAD:]]
     path = case.file(tmp_path, documents)
     with pytest.raises(InputError, match="UTF-8") as error:
         walked(source(case, path))
@@ -180,7 +181,15 @@ def test_a_bad_record_is_told_with_its_place(case: SourceCase, tmp_path: Path) -
     (bad,) = [record for batch in batches for record in batch.bad]
     assert bad.file == str(path) and bad.reason == "invalid-utf8"
     assert b"\xff" in bad.raw and bad.length > 0
-    assert any(place is not None for place in (bad.offset, bad.line, bad.row))
+    assert (bad.offset, bad.row) != (None, None)
+    assert bad.row in (None, BAD) and bad.line in (None, BAD + 1)
+    if bad.offset is not None:
+        stream = open_stream(opened.file)
+        assert stream.peek(bad.offset, bad.offset + len(bad.raw)) == bad.raw
+    whole = walked(source(case, path, on_bad="quarantine"))
+    middle = json.loads(json.dumps(whole[3][0][2]))
+    rest = walked(source(case, path, on_bad="quarantine"), middle)
+    assert rest == whole[4:] and bad.as_dict() in [bad for _, batch in rest for bad in batch[-1]]
     kept = joined(batches)
     if len(kept) == len(DOCUMENTS):
         assert kept == DOCUMENTS
