@@ -173,4 +173,4 @@ def test_too_little_memory_is_named(tmp_path: Path, tokenmill: Run) -> None:
 def test_a_pipe_takes_no_processes() -> None:
     budget = Budget.of(2 * 10**9, 2, needs=GPT2)
     with pytest.raises(UsageError, match="cannot be used here"):
-        choose_workers("processes", 2, budget, GPT2, None, "a pipe")
+        choose_workers("processes", 2, budget, GPT2, 0, "a pipe")

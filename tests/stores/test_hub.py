@@ -461,6 +461,21 @@ def fetch(out: Path, **options: Any) -> dict[str, str]:
     return Outcome(out).hashes
 
 
+def test_worker_processes_are_handed_what_comes_from_the_network(
+    repository: Repository, fake: FakeHub, expected: dict[str, str], tmp_path: Path
+) -> None:
+    """The same bytes and counts, the dataset's own count of tokens included, by no more requests:
+    a worker process asks for nothing."""
+    found = {}
+    for executor in ("threads", "processes"):
+        before = len(fake.log)
+        out = tmp_path / executor
+        assert fetch(out, executor=executor, workers=2) == expected
+        found[executor] = Outcome(out).manifest["counts"], len(fake.log) - before
+    assert found["threads"] == found["processes"]
+    assert found["processes"][0]["told_tokens"] > 0
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_gives_the_right_bytes_or_its_name(
     name: str,

@@ -148,7 +148,7 @@ class Plan:
     def choose_workers(self, executor: str, asked: int | None) -> None:
         """Settle who does the work: once the budget is, before anything is told. ``asked`` is how
         many were asked for. Raises UsageError."""
-        text = _likely_work(self.inputs, 0.0)
+        text = _likely_text(self.inputs)
         needs, why_threads = self.choice.needs, self._why_threads()
         self.workers = choose_workers(executor, asked, self.budget, needs, text, why_threads)
 
@@ -156,9 +156,6 @@ class Plan:
         """Why its blocks cannot be read by other processes; None where they can."""
         if not self.inputs.are_replayable:
             return "what comes through a pipe cannot be read again where one of them dies"
-        for file in self.inputs.files:
-            if file.store.is_remote and not KINDS[file.kind].is_sequential:
-                return f"{file.kind} from the network is fetched by who reads it"
         return None
 
     def weight(self, block: Block) -> int:
@@ -230,6 +227,7 @@ class Plan:
             self.budget.threads,
             self.tails,
             self.sizes,
+            self.workers.are_processes,
         )
 
     def engine_name(self) -> str:
@@ -563,15 +561,19 @@ def _text_size(file: InputFile, keeps_damaged: bool, room: WindowRoom) -> int:
     return position
 
 
-def _likely_work(inputs: InputList, check: float) -> int | None:
+def _likely_text(inputs: InputList) -> int:
     """The bytes of text in the inputs, about, by their sizes alone: compressed, it is likely three
-    times as much; what the reference encodes too counts for more. None where that is not known, or
-    where the network is what takes time."""
+    times as much. Nothing of a pipe."""
+    packed = [file for file in inputs.files if file.compression or KINDS[file.kind].uses_arrow]
+    return sum(file.size for file in inputs.files) + 2 * sum(file.size for file in packed)
+
+
+def _likely_work(inputs: InputList, check: float) -> int | None:
+    """The same, where what the reference encodes too counts for more. None where it is not known,
+    or where the network is what takes time."""
     if inputs.are_remote or not inputs.are_replayable:
         return None
-    packed = [file for file in inputs.files if file.compression or KINDS[file.kind].uses_arrow]
-    text = sum(file.size for file in inputs.files) + 2 * sum(file.size for file in packed)
-    return round(text * (1 + check * REFERENCE_COST))
+    return round(_likely_text(inputs) * (1 + check * REFERENCE_COST))
 
 
 def _source(path: str) -> str:

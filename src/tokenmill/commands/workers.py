@@ -50,21 +50,21 @@ def choose_workers(
     asked: int | None,
     budget: Budget,
     needs: Needs,
-    text_bytes: int | None,
+    text_bytes: int,
     why_threads: str | None,
 ) -> Workers:
     """As many as the budget has threads for; as processes where ``executor`` says so, or where
     that is worth it and there is memory for at least two.
 
-    ``asked`` is how many were asked for, ``text_bytes`` how much text there is, about (None: not
-    known), ``why_threads`` why this run can have no processes. Raises UsageError.
+    ``asked`` is how many were asked for, ``text_bytes`` how much text there is, about,
+    ``why_threads`` why this run can have no processes. Raises UsageError.
     """
     threads = Workers(budget.threads)
     if executor == THREADS or (executor == AUTO and why_threads):
         return threads
     if executor == PROCESSES:
         return _processes(asked or budget.threads, budget, needs, why_threads)
-    if budget.threads < 2 or text_bytes is None or text_bytes < _WORTH_BYTES:
+    if budget.threads < 2 or text_bytes < _WORTH_BYTES:
         return threads
     count = budget.threads
     while count > 1 and budget.roomy_for_processes(count, needs) > budget.total:

@@ -59,7 +59,10 @@ class Recipe:
     def __getstate__(self) -> dict[str, Any]:
         """Without what belongs to this process: its seam encoder, and what it holds just now."""
         in_hand = InHand()
-        options = replace(self.options, seams=no_seams, in_hand=in_hand, tails=None)
+        fetches = not self.options.hands_over
+        options = replace(
+            self.options, seams=no_seams, in_hand=in_hand, tails=None, fetches=fetches
+        )
         budget = replace(self.budget, in_hand=in_hand)
         share = self.share and replace(self.share, in_hand=in_hand)
         return {**vars(self), "options": options, "budget": budget, "share": share}

@@ -77,8 +77,9 @@ million without one 767 MB."""
 
 @dataclass(kw_only=True)
 class ParquetBlock(Block):
-    """Row groups of a file, or rows of one that were read already (``pieces``); ``ended`` are the
-    groups that end with this block, ``told_bytes`` is how much text the footer tells."""
+    """Row groups of a file, or rows that were read already (``pieces``); ``ended`` are the groups
+    that end with this block, ``told_bytes`` is how much text the footer tells, ``told`` what its
+    rows tell of their tokens, where that was read already, too."""
 
     path: str
     row_groups: list[int]
@@ -86,6 +87,7 @@ class ParquetBlock(Block):
     first_row: int
     told_bytes: int
     pieces: list[Piece] | None = None
+    told: tuple[int, int] | None = None
 
     @property
     def where(self) -> str:
@@ -143,6 +145,8 @@ class ParquetSource(Source):
         self.options = options
         self._sizes = options.sizes
         self._threads = threading.local()
+        if file.store.is_remote and not options.fetches:
+            return  # it reads what is handed over, and knows no footer
         self._content = None if file.store.has_paths else file.store.open(file)
         self._ahead: ReadAhead | None = None
         self._lost: BadRecord | None = None
@@ -634,7 +638,7 @@ class ParquetSource(Source):
             size, rows = self.text_bytes(group), self._metadata.row_group(group).num_rows
             is_streamed = size > self._sizes.large_row_group or self._is_dictionary(group)
             if groups and (is_streamed or held + size > self._sizes.block):
-                yield self._whole_groups(groups, row)
+                yield self._handed_over(self._whole_groups(groups, row))
                 groups, held = [], 0
             if is_streamed:
                 yield from self._stream(group, row, skip)
@@ -643,7 +647,7 @@ class ParquetSource(Source):
                 held += size
             row, skip = row + rows, 0
         if groups:
-            yield self._whole_groups(groups, row)
+            yield self._handed_over(self._whole_groups(groups, row))
 
     def read(self, block: Block) -> DocumentBatch:
         if isinstance(block, BadBlock):
@@ -660,7 +664,8 @@ class ParquetSource(Source):
             else:
                 self._add(piece.array, piece.row, batch)
                 batch.counts.null_documents += piece.array.null_count
-        batch.counts.told_tokens, batch.counts.told_rows = self._told(block.ended)
+        told = self._told(block.ended) if block.told is None else block.told
+        batch.counts.told_tokens, batch.counts.told_rows = told
         return batch
 
     def _add(self, array: pa.Array, row: int, batch: DocumentBatch) -> None:
@@ -706,6 +711,14 @@ class ParquetSource(Source):
             "--on-bad quarantine",
         )
 
+    def _handed_over(self, block: ParquetBlock) -> ParquetBlock:
+        """A block with its rows, where another process reads it, and they are in the network."""
+        if self.options.hands_over and self.file.store.is_remote:
+            if block.pieces is None:
+                block.pieces = list(self._whole_rows(block.row_groups, block.first_row))
+            block.told = self._told(block.ended)
+        return block
+
     def _whole_groups(self, groups: list[int], next_row: int) -> ParquetBlock:
         """Row groups that follow one another, up to row ``next_row``, as one block."""
         rows = sum(self._metadata.row_group(group).num_rows for group in groups)
@@ -747,18 +760,18 @@ class ParquetSource(Source):
                 piece, done = piece.after(skip - done), skip
             size = 0 if piece.bad else max(_PIECE_BYTES, piece.array.nbytes)
             if pieces and held_bytes + size > most + batch:
-                yield self._part_of_group(group, first_row, done, pieces)
+                yield self._handed_over(self._part_of_group(group, first_row, done, pieces))
                 done += held_rows
                 pieces, held_rows, held_bytes = [], 0, 0
             pieces.append(piece)
             held_rows += piece.rows
             held_bytes += size
             if held_bytes >= block and (piece.ends_batch or held_bytes >= most):
-                yield self._part_of_group(group, first_row, done, pieces)
+                yield self._handed_over(self._part_of_group(group, first_row, done, pieces))
                 done += held_rows
                 pieces, held_rows, held_bytes = [], 0, 0
         if pieces:
-            yield self._part_of_group(group, first_row, done, pieces)
+            yield self._handed_over(self._part_of_group(group, first_row, done, pieces))
 
     def _part_of_group(
         self, group: int, first_row: int, done: int, pieces: list[Piece]

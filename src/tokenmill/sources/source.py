@@ -37,6 +37,8 @@ class SourceOptions:
     take for a moment, which is told to ``in_hand``; ``budget_bytes`` is the whole budget,
     ``threads`` how many it is for. ``tails`` holds what was fetched of footers already, ``sizes``
     says how large blocks are.
+    ``hands_over``: blocks are read by other processes, so that what comes from the network is in
+    them; ``fetches``: may this one ask the network?
     """
 
     documents: str
@@ -58,6 +60,8 @@ class SourceOptions:
     threads: int = 0
     tails: Tails | None = None
     sizes: Sizes = DEFAULT_SIZES
+    hands_over: bool = False
+    fetches: bool = True
 
     @property
     def room(self) -> WindowRoom:
