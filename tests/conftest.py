@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import functools
 import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
+from tests.kit import kept
 from tests.kit.forkserver import MODULE, Forkserver, hear_signals
 from tokenmill.sizes import Sizes
-from tokenmill.tokenizers.vocabularies import tiktoken_ranks
 
 SECONDS = 120.0
 
@@ -60,8 +60,8 @@ def command_environment(extra: dict[str, str] | None = None) -> dict[str, str]:
     return env | (extra or {})
 
 
-def start(*args: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:
-    """The command as a process of its own group, to be watched or killed."""
+def spawn(*args: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:
+    """The command as a process of its own group, to be watched or killed, that loads all itself."""
     return subprocess.Popen(
         [sys.executable, "-m", "tokenmill", *map(str, args)],
         cwd=cwd,
@@ -75,6 +75,12 @@ def start(*args: object, cwd: Path | None = None, env: dict[str, str] | None = N
     )
 
 
+def start(*args: object, cwd: Path | None = None, env: dict[str, str] | None = None) -> Any:
+    """The same from the forkserver, where it can stand for such a process."""
+    forked = forkserver.start([MODULE, *map(str, args)], cwd, command_environment(env))
+    return spawn(*args, cwd=cwd, env=env) if forked is None else forked
+
+
 def kill(process: subprocess.Popen[Any]) -> None:
     """End a process and its whole group, and reap it."""
     with contextlib.suppress(ProcessLookupError):
@@ -83,8 +89,7 @@ def kill(process: subprocess.Popen[Any]) -> None:
 
 
 forkserver = Forkserver(command_environment)
-vars(tiktoken_ranks)["_parse_ranks"] = functools.lru_cache(maxsize=4)(tiktoken_ranks._parse_ranks)
-"""In this process each run would parse the same vocabulary again: a fifth of a short one."""
+kept.keep(again=True)
 
 
 @pytest.fixture
@@ -107,10 +112,6 @@ def tokenmill() -> Run:
         env: dict[str, str] | None = None,
         timeout: float = SECONDS,
     ) -> Result:
-        command = [MODULE, *map(str, args)]
-        forked = forkserver.run(command, cwd, command_environment(env), timeout)
-        if forked is not None:
-            return Result(*forked)
         process = start(*args, cwd=cwd, env=env)
         try:
             stdout, stderr = process.communicate(timeout=timeout)
@@ -122,26 +123,31 @@ def tokenmill() -> Run:
     return run
 
 
-def _children() -> set[tuple[int, str]]:
-    """The processes whose parent is this one, with their names; empty where /proc is not."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            head, _, tail = stat.read_text().rpartition(")")
-        except OSError:
-            continue
-        if int(tail.split()[1]) == os.getpid():
-            found.add((int(stat.parent.name), head.partition("(")[2]))
+def _children(parent: int) -> set[int]:
+    """The processes that a process has started; empty where /proc does not tell."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for task in Path(f"/proc/{parent}/task").iterdir():
+            found.update(map(int, (task / "children").read_text().split()))
     return found
+
+
+def _left() -> set[int]:
+    """What the tests have started so far, and has not ended."""
+    started = _children(os.getpid()) - {forkserver.pid}
+    return started | (_children(forkserver.pid) if forkserver.pid else set())
 
 
 @pytest.fixture(autouse=True)
 def no_child_left() -> Iterator[None]:
     """No test may leave a process behind."""
-    before = _children()
+    before = _left()
     yield
-    left = {child for child in _children() - before if child[0] != forkserver.pid}
-    assert not left, f"processes left behind: {sorted(left)}"
+    deadline = time.monotonic() + 2  # for the forkserver to see the end of what was killed
+    while (left := _left() - before) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    told = [Path(f"/proc/{child}/cmdline").read_bytes() for child in left]
+    assert not told, f"processes left behind: {told}"
 
 
 def pytest_unconfigure() -> None:

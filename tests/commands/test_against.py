@@ -16,7 +16,7 @@ from tests.kit import corpora, outcome, texts
 from tokenmill.commands.verify import verify_sized
 from tokenmill.dataset.checks import Problem
 from tokenmill.dataset.manifest import load_manifest
-from tokenmill.dataset.reader import Dataset
+from tokenmill.dataset.reader import DatasetReader
 from tokenmill.errors import SpecMismatch, UsageError
 from tokenmill.sizes import Sizes
 
@@ -62,7 +62,7 @@ def differences(out: Path, *inputs: Path, share: float = 1.0, seed: int = 0) -> 
 
 def overwrite(out: Path, split: str, token: int, change: Callable[[int], int]) -> tuple[str, int]:
     """Change one token of a split; returns its shard and its number there."""
-    dataset = Dataset.at(out)
+    dataset = DatasetReader.at(out)
     shard, place = dataset.locate(token, split)
     reader = dataset.open(shard)
     ids = np.memmap(out / shard.name, reader.dtype, "r+", reader.head_bytes, (reader.tokens,))
@@ -189,7 +189,7 @@ def test_the_sample_is_drawn_by_the_seed(tmp_path: Path) -> None:
     """With a small share some seeds find one wrong token and others do not; each does it again."""
     path, out = made("build-nanogpt", tmp_path)
     shards = load_manifest(out).shards[1:]
-    ids = np.concatenate([Dataset.at(out).open(s).ids(0, s.tokens) for s in shards])
+    ids = np.concatenate([DatasetReader.at(out).open(s).ids(0, s.tokens) for s in shards])
     overwrite(out, "train", int(np.flatnonzero(ids == 257)[0]), other_word)
     found = [len(differences(out, path, share=0.2, seed=seed)) for seed in range(12)]
     assert set(found) == {0, 1}

@@ -29,8 +29,9 @@ from tests.kit.shared import REPOSITORY
 from tests.kit.stores import BUCKET, Store
 from tests.output.test_resume import SMALL, Death, die_after
 from tests.stores.test_store import server, store
+from tokenmill.dataset.files import LocalFiles
 from tokenmill.dataset.manifest import Origin, Shard, ShardFile, load_manifest
-from tokenmill.dataset.reader import Dataset, open_shard
+from tokenmill.dataset.reader import DatasetReader, open_shard
 from tokenmill.formats import FORMATS, Format
 from tokenmill.output.journal import read_journal
 from tokenmill.output.shards import OpenShard
@@ -103,7 +104,7 @@ def test_what_was_appended_is_read_back(layout: Format, tmp_path: Path) -> None:
         whole.append(ids, starts)
     shard = whole.complete()
     named(tmp_path, shard)
-    reader = open_shard(tmp_path, layout.name, shard)
+    reader = open_shard(LocalFiles(tmp_path), layout.name, shard)
     ids = np.concatenate([ids for ids, _ in parts])
     assert (reader.tokens, reader.dtype) == (len(ids), "uint16")
     assert np.array_equal(reader.ids(0, len(ids)), ids)
@@ -121,7 +122,7 @@ def test_what_was_appended_is_read_back(layout: Format, tmp_path: Path) -> None:
 def test_an_empty_shard_is_one(layout: Format, expected: int, tmp_path: Path) -> None:
     shard = begun(tmp_path, layout, expected).complete()
     named(tmp_path, shard)
-    reader = open_shard(tmp_path, layout.name, shard)
+    reader = open_shard(LocalFiles(tmp_path), layout.name, shard)
     assert reader.tokens == 0
     assert len(reader.ids(0, 0)) == 0
 
@@ -186,7 +187,7 @@ def test_prepare_killed_and_gone_on_with(layout: Format, corpus: Path, tmp_path:
     assert not list(tokenmill.verify(whole))
     assert len(manifest.shards) > 3
     for shard in manifest.shards:
-        starts = Dataset.at(whole).open(shard).starts()
+        starts = DatasetReader.at(whole).open(shard).starts()
         assert starts is None or len(starts) == shard.documents
     listed = json.loads((whole / "manifest.json").read_text())["shards"][0]
     assert ("files" in listed) == (len(manifest.shards[0].all_files) > 1)

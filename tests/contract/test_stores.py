@@ -30,7 +30,7 @@ from tests.kit import sized
 from tests.kit.outcome import Outcome
 from tests.kit.shared import REPOSITORY
 from tokenmill.errors import InputError, TokenmillError
-from tokenmill.output.output import is_store
+from tokenmill.output.place import is_store
 from tokenmill.sources.inputs import find_inputs
 from tokenmill.stores import SCHEMES, InputFile, Selection, expand
 from tokenmill.stores.stdin import Pipe

@@ -1,4 +1,9 @@
-"""Every damage to a finished dataset is found and named; an undamaged one has none."""
+"""Every damage to a finished dataset is found and named, in a folder and in a bucket; an undamaged
+one has none.
+
+Damage is done to a folder. Where the dataset is one in a bucket, the bucket gets what the folder
+has before it is verified: its regular files, and an object in each of its folders.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,32 +20,85 @@ import pytest
 from tests.conftest import Run
 from tests.kit import corpora, texts
 from tests.kit.outcome import Outcome, prepare
+from tests.kit.stores import BUCKET, Store
+from tests.stores.test_store import server
 from tokenmill import verify
 from tokenmill.dataset.manifest import load_manifest
 from tokenmill.errors import DamageFound
 
+__all__ = ["server"]  # a fixture
 FORMATS: dict[str, dict[str, Any]] = {
     "nanogpt": {"val_fraction": 0.2},
     "build-nanogpt": {"format": "build-nanogpt", "shard_tokens": "3K"},
     "llm.c": {"format": "llm.c", "shard_tokens": "3K", "val_fraction": 0.2},
     "modded-nanogpt": {"format": "modded-nanogpt", "shard_tokens": "3K", "val_shards": 2},
 }
+IN_BUCKET = "llm.c in a bucket"
 Damage = Callable[[Path], object]
 
 
-@pytest.fixture(scope="module", params=FORMATS)
-def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small finished dataset of each format, made once."""
-    folder = tmp_path_factory.mktemp("whole")
+class Mirror:
+    """A prefix that is made to hold what a folder does."""
+
+    def __init__(self, store: Store) -> None:
+        self.url = f"s3://{BUCKET}/damaged/set"
+        self._store = store
+        self._there: dict[str, bytes] = {}
+
+    def take(self, folder: Path) -> None:
+        wanted: dict[str, bytes] = {}
+        for path in folder.iterdir():
+            if path.is_file() and not path.is_symlink():
+                wanted[path.name] = path.read_bytes()
+            elif path.is_dir():
+                wanted[f"{path.name}/object"] = b""
+        for name in self._there.keys() - wanted.keys():
+            self._store.client.delete_object(Bucket=BUCKET, Key=f"damaged/set/{name}")
+        for name, content in wanted.items():
+            if self._there.get(name) != content:
+                self._store.put(f"damaged/set/{name}", content)
+        self._there = wanted
+
+
+MIRRORS: dict[Path, Mirror] = {}
+"""Of the datasets that are to be in a bucket."""
+
+
+def place(folder: Path) -> str | Path:
+    """Where the dataset of a folder is to be verified."""
+    if folder not in MIRRORS:
+        return folder
+    MIRRORS[folder].take(folder)
+    return MIRRORS[folder].url
+
+
+@pytest.fixture(scope="module", params=[*FORMATS, IN_BUCKET])
+def whole(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A small finished dataset of each format, made once; and one in a bucket."""
+    folder, layout = tmp_path_factory.mktemp("whole"), request.param.partition(" ")[0]
     documents = [f"{n} {texts.prose(900)}" for n in range(60)]
     corpus = corpora.write(folder, "jsonl", documents)
-    return prepare(corpus, folder / "out", **FORMATS[request.param]).folder
+    out = prepare(corpus, folder / "out", **FORMATS[layout]).folder
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == IN_BUCKET:
+            store = request.getfixturevalue("server")
+            MIRRORS[out] = Mirror(store)
+            for name, value in store.env.items():
+                patch.setenv(name, value)
+        yield out
+        MIRRORS.pop(out, None)
 
 
 @pytest.fixture
-def dataset(whole: Path, tmp_path: Path) -> Path:
+def dataset(whole: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy of it, to be damaged at will."""
-    return Path(shutil.copytree(whole, tmp_path / "out"))
+    copy = Path(shutil.copytree(whole, tmp_path / "out"))
+    if whole in MIRRORS:
+        MIRRORS[copy] = MIRRORS[whole]
+    yield copy
+    MIRRORS.pop(copy, None)
 
 
 def shards(folder: Path) -> list[Path]:
@@ -48,7 +106,7 @@ def shards(folder: Path) -> list[Path]:
 
 
 def found(folder: Path, **options: Any) -> set[tuple[str, str]]:
-    return {(problem.kind, problem.name) for problem in verify(folder, **options)}
+    return {(problem.kind, problem.name) for problem in verify(place(folder), **options)}
 
 
 def flip(path: Path, place: int) -> None:
@@ -100,6 +158,13 @@ OF_A_SHARD: dict[str, tuple[Damage, str]] = {
     "last bit": (lambda path: flip(path, -1), "changed"),
 }
 ONLY_BY_HASH = {"first bit", "a bit", "last bit"}
+NO_FILES = {"a link", "a folder", "a pipe"}
+"""Of which a bucket has none: there the object is missing."""
+
+
+def kind_of(damage: str, kind: str, dataset: Path) -> str:
+    """What a damage is called where the dataset lies."""
+    return "missing" if damage in NO_FILES and dataset in MIRRORS else kind
 
 
 def test_nothing_is_wrong_with_a_whole_dataset(whole: Path) -> None:
@@ -110,6 +175,7 @@ def test_nothing_is_wrong_with_a_whole_dataset(whole: Path) -> None:
 @pytest.mark.parametrize("name", OF_A_SHARD)
 def test_damage_to_any_shard_is_found(name: str, dataset: Path) -> None:
     damage, kind = OF_A_SHARD[name]
+    kind = kind_of(name, kind, dataset)
     for path in (shards(dataset)[0], shards(dataset)[-1]):
         damage(path)
         assert (kind, path.name) in found(dataset)
@@ -128,7 +194,7 @@ def test_a_flipped_header_is_found_by_quick_too(dataset: Path) -> None:
 def test_swapped_shards_are_named_with_each_other(dataset: Path) -> None:
     first, second = (path.name for path in shards(dataset)[:2])
     swap(dataset)
-    problems = {problem.name: problem for problem in verify(dataset)}
+    problems = {problem.name: problem for problem in verify(place(dataset))}
     assert set(problems) == {first, second}
     assert {problem.kind for problem in problems.values()} == {"swapped"}
     assert f"swapped with {second}" in problems[first].detail
@@ -150,7 +216,8 @@ STRAYS: dict[str, Damage] = {
 def test_every_stray_is_named(quick: bool, dataset: Path) -> None:
     for name, make in STRAYS.items():
         make(dataset / name)
-    assert found(dataset, quick=quick) == {("stray", name) for name in STRAYS}
+    names = STRAYS.keys() - ({"link"} if dataset in MIRRORS else set())
+    assert found(dataset, quick=quick) == {("stray", name) for name in names}
 
 
 EDITS: dict[str, Callable[[dict[str, Any]], object]] = {
@@ -199,14 +266,14 @@ SUMS: dict[str, tuple[Damage, str]] = {
 def test_damaged_sums_are_named(name: str, dataset: Path) -> None:
     damage, kind = SUMS[name]
     damage(dataset / "SHA256SUMS")
-    assert found(dataset) == {(kind, "SHA256SUMS")}
+    assert found(dataset) == {(kind_of(name, kind, dataset), "SHA256SUMS")}
 
 
 def test_a_wrong_hash_of_the_manifest_names_both_files(dataset: Path) -> None:
     """Which of the two was edited cannot be told."""
     path = dataset / "SHA256SUMS"
     flip(path, path.read_bytes().rindex(b"\n", 0, -1) + 1)
-    problem = next(iter(verify(dataset)))
+    problem = next(iter(verify(place(dataset))))
     assert problem.name == "manifest.json" and "SHA256SUMS" in problem.detail
 
 
@@ -221,7 +288,7 @@ def test_many_damages_at_once_are_all_named(dataset: Path, tokenmill: Run) -> No
         ("stray", "notes.md"),
     }  # fmt: skip
     assert found(dataset) == expected
-    done = tokenmill("verify", dataset, "--json")
+    done = tokenmill("verify", place(dataset), "--json")
     assert done.rc == 13, done.stderr
     problems = [line for line in done.lines if line["type"] == "problem"]
     assert {(line["kind"], line["name"]) for line in problems} == expected
@@ -320,7 +387,7 @@ def test_a_damaged_manifest_is_a_clear_error(name: str, dataset: Path) -> None:
     data = content if isinstance(content, bytes) else content.encode()
     (dataset / "manifest.json").write_bytes(data)
     with pytest.raises(DamageFound) as caught:
-        list(verify(dataset))
+        list(verify(place(dataset)))
     assert "manifest.json" in str(caught.value) and "fix:" in str(caught.value)
     assert caught.value.exit_code == 13
 
@@ -328,5 +395,6 @@ def test_a_damaged_manifest_is_a_clear_error(name: str, dataset: Path) -> None:
 def test_a_manifest_that_is_no_file_is_a_clear_error(dataset: Path) -> None:
     (dataset / "manifest.json").unlink()
     os.mkfifo(dataset / "manifest.json")
-    with pytest.raises(DamageFound, match="not a regular file"):
-        list(verify(dataset))
+    why = "there is no such object" if dataset in MIRRORS else "not a regular file"
+    with pytest.raises(DamageFound, match=why):
+        list(verify(place(dataset)))

@@ -18,6 +18,7 @@ from tokenmill import memory, plan
 from tokenmill.commands import plan as planning
 from tokenmill.errors import UsageError
 from tokenmill.memory import MIB, Budget, Needs, floor_bytes, roomy_bytes
+from tokenmill.tokenizers.engines import needs_of
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
 MB = 10**6
@@ -76,8 +77,8 @@ def test_text_decides(text: int, workers: int, cores: pytest.MonkeyPatch) -> Non
 def test_unknown_text_and_engines_without_caches_take_all(cores: pytest.MonkeyPatch) -> None:
     assert chosen(8000 * MB, None) == 16
     assert chosen(8000 * MB, 1, WITHOUT_CACHES) == 16
-    assert chosen(8000 * MB, 1, load_vocabulary("gpt2").needs("tiktoken")) == 16
-    assert chosen(8000 * MB, 1, load_vocabulary("gpt2").needs("gigatoken")) == 1
+    assert chosen(8000 * MB, 1, needs_of("tiktoken", load_vocabulary("gpt2"))) == 16
+    assert chosen(8000 * MB, 1, needs_of("gigatoken", load_vocabulary("gpt2"))) == 1
 
 
 def test_who_asks_gets_it(cores: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,10 @@
 """The command from a process that has its modules loaded: half of a short run is loading them.
 
-`python tests/kit/forkserver.py FD` loads what every run loads, and no more; then it forks itself
-for each request that comes through the socket FD, and the child is the command: of a session of its
-own, with the arguments, the folder, the environment, the standard streams and the exit of a process
-that was started. Nothing that the command does comes back to the next one. `test_forkserver.py`
-compares it with the process that it stands for.
+`python tests/kit/forkserver.py FD` loads what every run loads, the default tokenizer too, and no
+more; then it forks itself for each request that comes through the socket FD, and the child is the
+command: of a session of its own, with the arguments, the folder, the environment, the standard
+streams and the exit of a process that was started. Nothing that the command does comes back to the
+next one. `test_forkserver.py` compares it with the process that it stands for.
 
 What an interpreter and its libraries read of the environment when they start, a forked one never
 reads: `stands_for` tells whether it can stand for a process of that environment.
@@ -28,6 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 _READ_AT_START = (
     "PYTHON", "LD_", "LC_", "LANG", "TZ", "MALLOC_", "GLIBC_", "ARROW_", "OMP_",
@@ -37,10 +38,15 @@ _LOADED = (
     "tokenmill.cli.main", "tokenmill.commands.prepare", "tokenmill.commands.verify",
     "tokenmill.commands.inspect",
     "tokenmill.commands.status", "tokenmill.commands.doctor", "gigatoken", "tiktoken",
+    "pyarrow", "pyarrow.parquet",
 )  # fmt: skip
+_NO_THREADS = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Or NumPy and Arrow start some when they are loaded, of which a fork would take none."""
 _MOST_BYTES = 100_000
 """Of a request: a message through a socket has to fit into the kernel's buffer for it."""
 MODULE = "-m"
+_ENGINES = 2
+"""That a run finds made: no test in which more would count has more workers."""
 
 
 def _serve(control: socket.socket) -> list[str]:
@@ -94,6 +100,9 @@ def _main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     for name in _LOADED:
         importlib.import_module(name)
+    kept = importlib.import_module("kept")  # beside this script
+    kept.keep(again=False)
+    kept.fill(_ENGINES)
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:  # of which a fork would take one
         raise RuntimeError(f"{len(threads)} threads after loading the modules")
@@ -138,7 +147,7 @@ class Forkserver:
             with theirs:
                 self._process = subprocess.Popen(
                     [sys.executable, __file__, str(theirs.fileno())],
-                    env=self._start | {"OPENBLAS_NUM_THREADS": "1"},  # it would start threads
+                    env=self._start | _NO_THREADS,
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
@@ -147,12 +156,10 @@ class Forkserver:
                 )
         return self._control
 
-    def run(
-        self, command: Sequence[str], cwd: Path | None, env: dict[str, str], timeout: float
-    ) -> tuple[int, str, str] | None:
-        """Exit code, stdout and stderr of `python COMMAND...`, which is `-m ARGUMENT...` for
-        tokenmill, or a script with its arguments; None when only a process of its own can tell.
-        Raises subprocess.TimeoutExpired, and then nothing of it is left.
+    def start(self, command: Sequence[str], cwd: Path | None, env: dict[str, str]) -> Forked | None:
+        """`python COMMAND...`, which is `-m ARGUMENT...` for tokenmill, or a script with its
+        arguments, as a process of its own group, to be watched or killed; None when only one that
+        is started can tell.
         """
         request = {"command": command, "cwd": str(cwd or Path.cwd()), "env": env}
         message = json.dumps(request).encode()
@@ -164,17 +171,7 @@ class Forkserver:
             socket.send_fds(control, [message], [writing for _, writing in pipes])
         for _, writing in pipes:
             os.close(writing)
-        out, err, reply = (os.fdopen(reading, "rb") for reading, _ in pipes)
-        with out, err, reply:
-            first, _, rest = os.read(reply.fileno(), 64).partition(b"\n")
-            process = int(first)
-            try:
-                stdout, stderr, code = _read(out, err, reply, timeout=timeout)
-            except BaseException:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process, signal.SIGKILL)
-                raise
-        return int(rest + code), _text(stdout), _text(stderr)
+        return Forked(command, *(reading for reading, _ in pipes))
 
     def stands_for(self, env: dict[str, str]) -> bool:
         """Is it what a process with that environment would have become?"""
@@ -182,22 +179,56 @@ class Forkserver:
         return all(env.get(name) == self._start.get(name) for name in names)
 
 
-def _read(*pipes: io.BufferedReader, timeout: float) -> list[bytes]:
-    """What comes through each of them, until all are closed."""
-    came: dict[int, list[bytes]] = {pipe.fileno(): [] for pipe in pipes}
-    deadline = time.monotonic() + timeout
-    opened = set(came)
-    while opened:
-        left = deadline - time.monotonic()
-        ready, _, _ = select.select(list(opened), [], [], max(0, left))
-        if not ready:
-            raise subprocess.TimeoutExpired("the forked command", timeout)
-        for fd in ready:
-            chunk = os.read(fd, 1 << 16)
-            came[fd].append(chunk)
-            if not chunk:
-                opened.remove(fd)
-    return [b"".join(chunks) for chunks in came.values()]
+class Forked(subprocess.Popen[str]):
+    """The command from a forkserver, which is its parent and tells how it ended."""
+
+    def __init__(self, command: Sequence[str], stdout: int, stderr: int, reply: int) -> None:
+        self.args = command
+        self.stdin = None
+        self.stdout = os.fdopen(stdout, "r")
+        self.stderr = os.fdopen(stderr, "r")
+        self.returncode = None
+        self._reply = os.fdopen(reply, "rb", buffering=0)
+        self.pid = int(self._reply.readline())
+
+    def __del__(self) -> None:
+        """Popen's would ask for its end, which is the forkserver's to ask for."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._reply], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            self.returncode = int(self._reply.read())
+            self._reply.close()
+        return self.returncode
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def communicate(
+        self, input: str | None = None, timeout: float | None = None
+    ) -> tuple[str, str]:
+        """What is left to read of both streams, once both are closed. It hears no ``input``."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        streams = [stream for stream in (self.stdout, self.stderr) if stream]
+        came: dict[Any, list[bytes]] = {stream: [] for stream in streams if not stream.closed}
+        opened = set(came)
+        while opened:
+            left = None if deadline is None else max(0, deadline - time.monotonic())
+            ready, _, _ = select.select(list(opened), [], [], left)
+            if not ready:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            for stream in ready:
+                chunk = os.read(stream.fileno(), 1 << 16)
+                came[stream].append(chunk)
+                if not chunk:
+                    opened.remove(stream)
+                    stream.close()
+        self.wait(None if deadline is None else max(0, deadline - time.monotonic()))
+        stdout, stderr = (_text(b"".join(came.get(stream, []))) for stream in streams)
+        return stdout, stderr
 
 
 def _text(output: bytes) -> str:

@@ -69,6 +69,21 @@ def start(
     **trouble: Any,
 ) -> subprocess.Popen[str]:
     """The troubled command, as the leader of a group of its own."""
+    if not prefix:
+        command = [str(TROUBLED), *map(str, args)]
+        forked = forkserver.start(command, None, environment(trouble) | (env or {}))
+        if forked is not None:
+            return forked
+    return spawn(*args, prefix=prefix, env=env, **trouble)
+
+
+def spawn(
+    *args: object,
+    prefix: tuple[str, ...] = (),
+    env: dict[str, str] | None = None,
+    **trouble: Any,
+) -> subprocess.Popen[str]:
+    """The same, started and not forked."""
     return subprocess.Popen(
         [*prefix, sys.executable, str(TROUBLED), *map(str, args)],
         env=environment(trouble) | (env or {}),
@@ -98,11 +113,6 @@ def run(
     **trouble: Any,
 ) -> Result:
     """The troubled command, to its end."""
-    if not prefix:
-        command = [str(TROUBLED), *map(str, args)]
-        forked = forkserver.run(command, None, environment(trouble) | (env or {}), SECONDS)
-        if forked is not None:
-            return Result(*forked)
     return finish(start(*args, prefix=prefix, env=env, **trouble))
 
 

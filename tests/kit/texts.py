@@ -9,6 +9,7 @@ so on. Every generator is a pure function of the number of characters asked for.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Callable, Iterator
 
@@ -135,6 +136,7 @@ def _cycled(unit: str, size: int) -> str:
     return (unit * (size // len(unit) + 1))[:size]
 
 
+@functools.lru_cache
 def pseudo_random(size: int, alphabet: str, seed: str = "tokenmill") -> str:
     """`size` characters drawn from `alphabet` by SHA-256: the same on any machine."""
     blocks = (

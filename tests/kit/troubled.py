@@ -40,7 +40,7 @@ from tokenmill.output import folder, journal, lease, uploads
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.stores import durable
 from tokenmill.tokenizers import engines
-from tokenmill.tokenizers.engines.engine import Engine, Tokens
+from tokenmill.tokenizers.engines.engine import Engine, EngineKind, Tokens
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 Make = Callable[[Vocabulary], Engine]
@@ -120,6 +120,18 @@ class Troubled:
         return self._engine.encode_piece(text)
 
 
+class Remade:
+    """An engine of the table by what it declares, made in another way."""
+
+    def __init__(self, kind: EngineKind, make: Make) -> None:
+        self.name, self.reads = kind.name, kind.reads
+        self.refusal, self.needs = kind.refusal, kind.needs
+        self._make = make
+
+    def __call__(self, vocabulary: Vocabulary) -> Engine:
+        return self._make(vocabulary)
+
+
 def trouble_engines(wanted: dict[str, Any]) -> None:
     """Wrap the engines in ENGINES as wanted."""
     marker = wanted.get("marker", "no marker at all").encode()
@@ -129,13 +141,13 @@ def trouble_engines(wanted: dict[str, Any]) -> None:
 
         def wrapped(
             vocabulary: Vocabulary,
-            make: Make = make,
+            make: EngineKind = make,
             pause: float = pause,
             die: Callable[[], object] = die,
         ) -> Engine:
             return Troubled(make(vocabulary), pause, marker, die, wanted.get("signal"))
 
-        engines.ENGINES[name] = wrapped
+        engines.ENGINES[name] = Remade(make, wrapped)
 
 
 def spare_small_budgets() -> None:

@@ -25,7 +25,7 @@ from tokenmill import quantities
 from tokenmill.commands.inspect import describe, text_at_token, text_of_document
 from tokenmill.commands.verify import verify
 from tokenmill.dataset.manifest import load_manifest
-from tokenmill.dataset.reader import Dataset
+from tokenmill.dataset.reader import DatasetReader
 from tokenmill.errors import DamageFound, LimitReached, TokenmillError, UsageError
 from tokenmill.output import folder
 from tokenmill.sizes import Sizes
@@ -131,7 +131,7 @@ def test_a_pipe_in_the_place_of_a_file_holds_up_nobody(done: Path, name: str) ->
     with contextlib.suppress(DamageFound):
         assert name in {problem.name for problem in verify(done)}
     with contextlib.suppress(DamageFound):
-        describe(Dataset.at(done))
+        describe(DatasetReader.at(done))
 
 
 def test_a_device_in_the_place_of_a_shard_has_no_end(done: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_folder_in_the_place_of_a_shard_is_damage(done: Path) -> None:
 def test_a_shard_that_grew_is_not_shown(done: Path) -> None:
     os.truncate(done / "train_000000.bin", 2**30)
     with pytest.raises(DamageFound, match="the manifest tells 300"):
-        text_of_document(Dataset.at(done), 0, "train")
+        text_of_document(DatasetReader.at(done), 0, "train")
 
 
 def test_a_file_too_large_for_a_manifest_is_not_read(done: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_tokenizer_whose_name_is_too_long_is_not_found(done: Path) -> None:
         load_vocabulary("x" * 5000)
     edit_manifest(done, lambda m: m["tokenizer"].update(name="x" * 5000, sha256="0"))
     with pytest.raises(TokenmillError):
-        text_at_token(Dataset.at(done), 0, "train")
+        text_at_token(DatasetReader.at(done), 0, "train")
 
 
 # --- journals ----------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ from tokenmill.sizes import Sizes
 from tokenmill.sources import text
 from tokenmill.text import utf8
 from tokenmill.text.cuts import EVERYWHERE
-from tokenmill.tokenizers.engines import make_engine, shared_reference
+from tokenmill.tokenizers.engines import make_engine, needs_of, shared_reference
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 
 MB = 1_000_000
@@ -152,7 +152,7 @@ def test_a_text_that_cannot_be_cut_is_left_out_alone(tmp_path: Path) -> None:
 
 def test_a_text_that_the_reference_must_have_whole_is_counted() -> None:
     vocabulary = load_vocabulary("gpt2")
-    budget = Budget.of(200 * MB, 1, needs=vocabulary.needs("gigatoken"))
+    budget = Budget.of(200 * MB, 1, needs=needs_of("gigatoken", vocabulary))
     engine = make_engine("gigatoken", vocabulary, EVERYWHERE, budget)
     most = budget.room_beside(55).most
     assert 100_000 < most < 500_000
@@ -163,7 +163,7 @@ def test_a_text_that_the_reference_must_have_whole_is_counted() -> None:
     with pytest.raises(TooLarge) as caught:
         engine.encode([b"a", run, run + small])
     assert caught.value.index == 2
-    roomy = Budget.of(caught.value.need, 1, needs=vocabulary.needs("gigatoken"))
+    roomy = Budget.of(caught.value.need, 1, needs=needs_of("gigatoken", vocabulary))
     assert roomy.room_beside(55).most >= caught.value.size
 
 

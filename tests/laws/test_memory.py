@@ -1,20 +1,19 @@
 """Law 3 at small size: peak resident memory stays under `--memory`, whatever lies in the input.
 
-The text is made of ever new words, so that an engine's cache of words, left alone, would pass the
-budget several times over. The kernel's own high-water mark is read, not what the command says.
+The text begins with ever new words, so that an engine's cache of words, left alone, would pass the
+budget. The kernel's own high-water mark is read, not what the command says.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import random
-import string
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -22,27 +21,28 @@ import pytest
 from tokenmill.errors import UsageError
 from tokenmill.memory import check_vocabulary_file
 
-BUDGET = 256_000_000
-TEXT_BYTES = 48_000_000
+BUDGET = 300_000_000
+"""In which two workers are served well: a cramped one drops caches for most of its time."""
+NEW_WORDS, TEXT_BYTES = 14_000_000, 48_000_000
 
 
 def new_words(size: int) -> str:
     """Text without a repeated word, in lines."""
-    generator = random.Random(3)
-    letters = string.ascii_lowercase
-    words = (
-        "".join(generator.choices(letters, k=generator.randrange(4, 14))) for _ in iter(int, 1)
-    )
-    lines, length = [], 0
-    while length < size:
-        lines.append(" ".join(next(words) for _ in range(12)))
-        length += len(lines[-1]) + 1
-    return "\n".join(lines)
+    generator = np.random.default_rng(3)
+    letters = generator.integers(ord("a"), ord("z") + 1, size, np.uint8)
+    ends = np.cumsum(generator.integers(5, 15, size // 10))
+    ends = ends[ends < size]
+    letters[ends] = ord(" ")
+    letters[ends[::12]] = ord("\n")
+    return letters.tobytes().decode()
 
 
 @pytest.fixture(scope="module")
 def text() -> str:
-    return new_words(TEXT_BYTES)
+    """New words, and then old ones, which cost little time, and as much memory if it is held."""
+    new = new_words(NEW_WORDS)
+    old = new[:100_000]
+    return new + old * ((TEXT_BYTES - len(new)) // len(old))
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -77,7 +77,7 @@ def peak_of(command: list[str]) -> tuple[int, int]:
             with contextlib.suppress(OSError):
                 lines = Path(f"/proc/{pid}/status").read_text().splitlines()
                 found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
-                peaks[pid] = max([0, *found])
+                peaks[pid] = max([peaks.get(pid, 0), *found])  # at its end it has none
         time.sleep(0.02)
     return process.returncode, sum(peaks.values())
 
@@ -95,8 +95,8 @@ def tree(pid: int) -> list[int]:
 @pytest.mark.parametrize("write", [write_text, write_jsonl, write_one_row_group])
 def test_peak_memory_stays_under_the_budget(write: object, text: str, tmp_path: Path) -> None:
     source = write(tmp_path / "corpus", text)  # type: ignore[operator]
-    # Arrow takes 40 MB more for a giant row group: 249 MB of 256 was seen, too near for a test.
-    budget = 320_000_000 if write is write_one_row_group else BUDGET
+    # Arrow takes more for a giant row group. Caches left alone pass either: 340 to 440 MB.
+    budget = 380_000_000 if write is write_one_row_group else BUDGET
     command = [sys.executable, "-m", "tokenmill", "prepare", str(source), "--out"]
     options = ["--memory", str(budget), "--threads", "2", "--val-fraction", "0.1"]
     code, peak = peak_of([*command, str(tmp_path / "out"), *options])

@@ -14,7 +14,15 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.net import HASHES, SPECS, UNFINISHED, figures, figures_of, lay_out, unfinished_arguments
+from tests.net import (
+    HASHES,
+    SPECS,
+    UNFINISHED,
+    figures_of,
+    lay_out,
+    prepare_arguments,
+    unfinished_arguments,
+)  # fmt: skip
 
 _NET: list[dict[str, Any]] = json.loads(HASHES.read_text())
 
@@ -33,9 +41,11 @@ def test_the_net_holds_every_spec() -> None:
 
 @pytest.mark.parametrize("entry", _NET, ids=lambda entry: " ".join(entry["arguments"]))
 def test_each_spec_gives_the_bytes_and_the_fingerprint_of_the_first_release(
-    corpus: Path, entry: dict[str, Any]
+    corpus: Path, entry: dict[str, Any], tmp_path: Path, tokenmill: Run
 ) -> None:
-    found = figures(corpus, entry["arguments"])
+    result = tokenmill(*prepare_arguments(entry["arguments"], tmp_path / "out"), cwd=corpus)
+    assert result.rc == 0, result.stderr
+    found = figures_of(tmp_path / "out")
     assert found == {"fingerprint": entry["fingerprint"], "sha256": entry["sha256"]}
 
 
@@ -47,5 +57,6 @@ def test_a_run_that_the_first_release_began_is_finished(tmp_path: Path, tokenmil
     result = tokenmill(*arguments, cwd=tmp_path)
     assert result.rc == 0, result.stderr
     assert "going on" in result.stderr
-    whole = figures(tmp_path, arguments[1:-2])
-    assert figures_of(tmp_path / "unfinished") == whole
+    whole = tokenmill(*prepare_arguments(arguments[1:-2], tmp_path / "whole"), cwd=tmp_path)
+    assert whole.rc == 0, whole.stderr
+    assert figures_of(tmp_path / "unfinished") == figures_of(tmp_path / "whole")

@@ -56,19 +56,18 @@ def unfinished_arguments() -> list[str]:
     return ["prepare", *inputs, *layout, "--threads", "1", "--out", "unfinished"]
 
 
-def prepared(folder: Path, arguments: list[str]) -> Path:
-    """Run the real command in `folder`; where its dataset is."""
-    out = folder / "out"
-    shutil.rmtree(out, ignore_errors=True)
-    command = [sys.executable, "-m", "tokenmill", "prepare", *arguments]
-    command += ["--out", "out", "--quiet", "--threads", "1"]
-    subprocess.run(command, cwd=folder, check=True, stdin=subprocess.DEVNULL)
-    return out
+def prepare_arguments(spec: list[str], out: Path) -> list[str]:
+    """Those of the whole command, in the folder that has the corpus."""
+    return ["prepare", *spec, "--out", str(out), "--quiet", "--threads", "1"]
 
 
 def figures(folder: Path, arguments: list[str]) -> dict[str, Any]:
-    """Fingerprint and SHA-256 by name of what `prepare` makes of these arguments."""
-    return figures_of(prepared(folder, arguments))
+    """Fingerprint and SHA-256 by name of what a process makes of these arguments in `folder`."""
+    out = folder / "out"
+    shutil.rmtree(out, ignore_errors=True)
+    command = [sys.executable, "-m", "tokenmill", *prepare_arguments(arguments, out)]
+    subprocess.run(command, cwd=folder, check=True, stdin=subprocess.DEVNULL)
+    return figures_of(out)
 
 
 def figures_of(dataset: Path) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from tests.kit import corpora, runs, stores
 from tests.kit.stores import BUCKET, Request, Store
 from tests.stores.test_store import server, store
 from tokenmill.errors import OutputInUse
+from tokenmill.output.journal import read_journal
 from tokenmill.output.lease import Lease
-from tokenmill.output.output import working_folder
+from tokenmill.output.place import working_folder
 from tokenmill.output.uploads import MOST_WAITING
 from tokenmill.splits import TRAIN
 from tokenmill.stores.bucket import Bucket, ObjectChanged
@@ -435,7 +436,9 @@ def test_an_object_of_a_shard_s_size_is_not_taken_for_it(
 
 def test_a_stored_shard_that_vanished_is_named(store: Store, corpus: corpora.Corpus) -> None:
     assert stopped(corpus, store, 2, signal.SIGTERM).rc == 143
-    lost = sorted(seen(store))[0]
+    log = read_journal(working_folder(URL))
+    assert log is not None
+    lost = sorted(log.stored)[0]  # one that is there and not yet noted would be stored again
     store.client.delete_object(Bucket=BUCKET, Key=f"data/set/{lost}")
     done = runs.run(*command(corpus))
     assert done.rc == 1 and lost in done.stderr and "--overwrite" in done.stderr, done.stderr
@@ -511,7 +514,6 @@ def test_verify_reads_every_object(
     store.put("data/set/manifest.json", store.get("data/set/manifest.json") + b" ")
     assert "changed: manifest.json" in tokenmill("verify", URL).stdout
     assert tokenmill("verify", f"{URL}/none").rc == 13
-    assert tokenmill("verify", URL, "--against", tmp_path).rc == 2
 
 
 @pytest.mark.parametrize("what", ["shard", "lease"])

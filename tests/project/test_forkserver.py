@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Result, command_environment, forkserver, start
+from tests.conftest import Result, command_environment, forkserver, spawn
 from tests.kit import runs
 from tests.kit.forkserver import MODULE
 from tests.kit.shared import ARTICLES
@@ -45,9 +45,9 @@ def files(folder: Path) -> dict[str, str]:
 
 
 def forked(*command: object, cwd: Path, env: dict[str, str]) -> Result:
-    result = forkserver.run([str(part) for part in command], cwd, env, 60)
-    assert result is not None
-    return Result(*result)
+    process = forkserver.start([str(part) for part in command], cwd, env)
+    assert process is not None
+    return runs.finish(process)
 
 
 def assert_same(
@@ -88,7 +88,7 @@ def assert_same(
 def test_it_is_the_command(arguments: list[object], tmp_path: Path) -> None:
     result = assert_same(
         tmp_path,
-        lambda cwd: start(*arguments, cwd=cwd),
+        lambda cwd: spawn(*arguments, cwd=cwd),
         [MODULE, *arguments],
         command_environment(),
     )
@@ -111,7 +111,7 @@ def test_it_ends_as_the_command_does(trouble: dict[str, Any], code: int, tmp_pat
     marked: dict[str, Any] = {"marker": "1 ", **trouble}
     result = assert_same(
         tmp_path,
-        lambda _: runs.start(*arguments, **marked),
+        lambda _: runs.spawn(*arguments, **marked),
         [runs.TROUBLED, *arguments],
         runs.environment(marked),
     )
@@ -122,8 +122,10 @@ def test_nothing_is_left_of_one_that_takes_too_long(tmp_path: Path) -> None:
     corpus = runs.write_corpus(tmp_path / "in", "jsonl", 8)
     command = [runs.TROUBLED, "prepare", *corpus.arguments(), "--out", tmp_path / "out"]
     env = runs.environment({"pause": 60})
+    process = forkserver.start([str(part) for part in command], None, env)
+    assert process is not None
     with pytest.raises(subprocess.TimeoutExpired):
-        forkserver.run([str(part) for part in command], None, env, 1.0)
+        runs.finish(process, 1.0)
     assert forkserver.pid is not None
     runs.wait_for(lambda: not runs.workers(forkserver.pid or 0), "the end of the command")
     runs.wait_until_free(tmp_path / "out")
@@ -134,8 +136,9 @@ def test_nothing_is_left_of_one_that_takes_too_long(tmp_path: Path) -> None:
 )
 def test_what_is_read_at_the_start_needs_a_process_of_its_own(changed: dict[str, str]) -> None:
     env = command_environment()
-    assert forkserver.run([MODULE, "--version"], None, env, 60) is not None
-    assert forkserver.run([MODULE, "--version"], None, env | changed, 60) is None
+    process = forkserver.start([MODULE, "--version"], None, env)
+    assert process is not None and runs.finish(process).rc == 0
+    assert forkserver.start([MODULE, "--version"], None, env | changed) is None
 
 
 def test_the_environment_is_the_requests_own(

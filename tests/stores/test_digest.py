@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tokenmill.stores.claims import Claims
+from tokenmill.stores.claims import STATE_FOLDER, Claims
 from tokenmill.stores.digest import Hasher, HasherDied, serve
 from tokenmill.stores.durable import StagedFile
 
@@ -84,6 +84,7 @@ def test_a_file_whose_hasher_ends_is_read_once_more(
 
 
 def test_a_file_is_gone_on_with(hashing: tuple[Hasher, int], tmp_path: Path) -> None:
+    (tmp_path / STATE_FOLDER).mkdir()
     Claims.begun(tmp_path)
     data = random.Random(2).randbytes(2_000_000)
     file = StagedFile(tmp_path / "shard.bin", new_digest=hashing[0].digest)

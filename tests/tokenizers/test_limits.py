@@ -15,7 +15,7 @@ from tests.kit import corpora, random_tokenizers, trained
 from tests.kit.shared import GPT2_RANKS
 from tokenmill.errors import TokenmillError, UsageError
 from tokenmill.tokenizers.choose import choose
-from tokenmill.tokenizers.engines import make_engine
+from tokenmill.tokenizers.engines import ENGINES, make_engine
 from tokenmill.tokenizers.engines.gigatoken_limits import refusal
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 from tokenmill.tokenizers.vocabularies.tiktoken_ranks import PATTERNS, Ranks
@@ -129,7 +129,8 @@ def test_every_added_token_is_tried(
             settings["added_tokens"][-1]["id"] += number
 
     path = changed("llama3", tmp_path, change)
-    monkeypatch.setattr("tokenmill.tokenizers.choose.REFUSALS", {})
+    for kind in ENGINES.values():
+        monkeypatch.setattr(kind, "refusal", lambda vocabulary: None)
     choice = choose("auto", load_vocabulary(path))
     assert choice.engine == "tokenizers"
     assert "it differs from tokenizers for" in choice.why

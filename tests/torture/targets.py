@@ -30,8 +30,9 @@ from tokenmill.commands import plan
 from tokenmill.commands.inspect import describe, text_at_token, text_of_document
 from tokenmill.commands.plan import Plan, make_plan
 from tokenmill.commands.verify import verify
+from tokenmill.dataset.files import LocalFile
 from tokenmill.dataset.manifest import load_manifest
-from tokenmill.dataset.reader import Dataset, LocalBytes
+from tokenmill.dataset.reader import DatasetReader
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import LimitReached, TokenmillError
 from tokenmill.formats import FORMATS, ShardDamage
@@ -431,11 +432,11 @@ def look_at(case: Case, out: Path) -> None:
     for split in ("train", "val"):
         for number in (0, 3, case.rng.choice((10**4, 2**63))):
             with contextlib.suppress(TokenmillError):
-                text_at_token(Dataset.at(out), number, split)
+                text_at_token(DatasetReader.at(out), number, split)
             with contextlib.suppress(TokenmillError):
-                text_of_document(Dataset.at(out), number, split)
+                text_of_document(DatasetReader.at(out), number, split)
     with contextlib.suppress(TokenmillError):
-        about = describe(Dataset.at(out))
+        about = describe(DatasetReader.at(out))
         json.dumps(about)
         "".join(f"{value:,} {name}" for name, value in about["counts"].items() if value)
 
@@ -525,7 +526,7 @@ def attack_shard(case: Case) -> None:
     path.write_bytes(mutations.bytes_of(case.rng, head, others))
     for layout in FORMATS.values():
         with contextlib.suppress(ShardDamage):
-            shard = layout.reader({path.name: LocalBytes(path)})
+            shard = layout.reader({path.name: LocalFile(path)})
             size = shard.head_bytes + shard.tokens * {"uint16": 2, "uint32": 4}[shard.dtype]
             if shard.head_bytes < 0 or shard.tokens < 0 or size != path.stat().st_size:
                 raise Broken(f"{layout.name}: tokens outside of the file")

@@ -32,6 +32,7 @@ from typing import Any
 import pytest
 
 from tests.kit.sized import shrunk
+from tests.kit.troubled import Remade
 from tests.torture import syscalls
 from tests.torture.syscalls import Outcome
 from tokenmill.cli import main
@@ -141,7 +142,7 @@ class Commands:
             signal.alarm(SECONDS)
             vars(cli_prepare)["_supervised"] = lambda *_: Attempt()
             vars(plan)["load_vocabulary"] = lambda *_: self._vocabulary
-            engines.ENGINES["tiktoken"] = lambda _: self._engine
+            engines.ENGINES["tiktoken"] = Remade(TiktokenEngine, lambda _: self._engine)
             vars(prepare)["DEFAULT_CHECKPOINT_SECONDS"] = 0
             sys.argv = ["tokenmill", *command]
             main.main(shrunk(8 * 1024))

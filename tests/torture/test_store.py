@@ -20,7 +20,7 @@ from tests.output.test_store_output import URL, cache, corpus, seen, whole
 from tests.output.test_store_output import kill_and_go_on as kill_into_a_prefix
 from tests.stores.test_store import kill_and_go_on as kill_over_objects
 from tests.stores.test_store import server, store
-from tokenmill.output.output import working_folder
+from tokenmill.output.place import working_folder
 
 __all__ = ["cache", "corpus", "server", "store", "whole"]  # fixtures
 SEED = int(os.environ.get("TOKENMILL_SEED", random.SystemRandom().randrange(10**9)))

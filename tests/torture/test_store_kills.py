@@ -24,7 +24,7 @@ from tests.kit.stores import BUCKET, Request, Store
 from tests.output.test_store_output import FINAL, seen, stored_too_early
 from tests.stores.test_store import server, store
 from tests.torture.test_kills import SEED, Trial, campaign
-from tokenmill.output.output import working_folder
+from tokenmill.output.place import working_folder
 
 __all__ = ["server", "store"]  # fixtures
 MOST = int(os.environ.get("TOKENMILL_STORE_POINTS", "500"))

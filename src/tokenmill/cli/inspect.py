@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import click
 
 from tokenmill.cli.options import CONTEXT
-from tokenmill.cli.show import print_json, show
+from tokenmill.cli.show import print_json, show, tell
 from tokenmill.errors import UsageError, choose_from
 from tokenmill.splits import NAMES, TRAIN
 from tokenmill.units import numbered
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("place", metavar="DIR")
 @click.option("--doc", type=int, help="Show this document's text, counted from 0.")
 @click.option("--token", type=int, help="Show the text from this token on.")
 @click.option(
@@ -24,24 +24,28 @@ from tokenmill.units import numbered
     help=f"Of which split; default {TRAIN}.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
-def inspect(folder: Path, doc: int | None, token: int | None, split: str, as_json: bool) -> None:
+def inspect(place: str, doc: int | None, token: int | None, split: str, as_json: bool) -> None:
     """Show headers, counts and decoded text."""
     if split not in NAMES:
         fix = choose_from(split, NAMES[::-1])
         raise UsageError(f"there is no split {split!r}", fix=fix)
     from tokenmill.commands.inspect import describe, text_at_token, text_of_document
-    from tokenmill.dataset.reader import Dataset
+    from tokenmill.dataset.reader import DatasetReader
+    from tokenmill.stores.retry import RetryPolicy
 
-    dataset = Dataset.at(folder)
-    if doc is not None or token is not None:
-        shown = (
-            text_of_document(dataset, doc, split)
-            if doc is not None
-            else text_at_token(dataset, token or 0, split)
-        )
-        print_json("text", **shown) if as_json else show(shown["text"])
-        return
-    about = describe(dataset)
+    with RetryPolicy(log=lambda line: tell(line, is_quiet=False)) as policy:
+        dataset = DatasetReader.at(place, policy)
+        if doc is not None:
+            shown = text_of_document(dataset, doc, split)
+        elif token is not None:
+            shown = text_at_token(dataset, token, split)
+        else:
+            _show_dataset(describe(dataset), as_json)
+            return
+    print_json("text", **shown) if as_json else show(shown["text"])
+
+
+def _show_dataset(about: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json("dataset", **about)
         return

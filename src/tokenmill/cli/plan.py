@@ -10,7 +10,7 @@ import click
 from tokenmill.cli.options import CONTEXT, make_run, run_options, spec_of, spec_options
 from tokenmill.cli.show import print_json, show
 from tokenmill.cli.signals import hearing_signals
-from tokenmill.output.output import output_place
+from tokenmill.output.place import output_place
 
 if TYPE_CHECKING:
     from tokenmill.sizes import Sizes

@@ -14,7 +14,7 @@ from tokenmill.cli.show import print_error, tell
 from tokenmill.cli.signals import hearing_signals, leave
 from tokenmill.console import print_or_forget, to_json
 from tokenmill.errors import Interrupted, TokenmillError
-from tokenmill.output.output import output_place, working_folder
+from tokenmill.output.place import output_place, working_folder
 
 if TYPE_CHECKING:
     from tokenmill.executors.supervisor import Attempt

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tokenmill.cli.options import CONTEXT
-from tokenmill.cli.show import print_json, show
+from tokenmill.cli.show import print_json, show, tell
 from tokenmill.units import numbered
 
 
 @click.command(context_settings=CONTEXT)
-@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.argument("place", metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
-def status(folder: Path, as_json: bool) -> None:
+def status(place: str, as_json: bool) -> None:
     """Show what a running, stopped or finished run has done, from its files alone."""
     from tokenmill.commands.status import status_of
+    from tokenmill.dataset.files import files_at
+    from tokenmill.stores.retry import RetryPolicy
 
-    found = status_of(folder)
+    with RetryPolicy(log=lambda line: tell(line, is_quiet=False)) as policy:
+        folder, found = files_at(place).where, status_of(place, policy)
     if as_json:
-        print_json("status", folder=str(folder), **found)
+        print_json("status", folder=folder, **found)
         return
     holder = f", by process {found['holder']}" if found["holder"] else ""
     show(f"{folder}: {found['state']}{holder}")

@@ -49,6 +49,7 @@ def verify(
     """Is the dataset what its manifest says? Exit code 13 if not."""
     from tokenmill.commands.verify import DEFAULT_SHARE, verify_sized
     from tokenmill.errors import DamageFound
+    from tokenmill.output.place import is_store
 
     if more and not against:
         raise UsageError("verify takes one folder", fix="name inputs after --against")
@@ -75,7 +76,8 @@ def verify(
             f"{numbered(count, 'problem')} found",
             folder,
             None,
-            "run the command that prepared it again, with --repair: it makes only damaged shards",
+            "run the command that prepared it again, with "
+            + ("--overwrite" if is_store(folder) else "--repair: it makes only damaged shards"),
         )
     if as_json:
         print_json("verified", folder=folder, quick=quick, problems=0)

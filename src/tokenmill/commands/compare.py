@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +21,7 @@ from tokenmill.commands.inspect import vocabulary_of
 from tokenmill.commands.plan import Plan, split_rule_of
 from tokenmill.dataset.checks import Problem
 from tokenmill.dataset.manifest import MANIFEST, Input, Manifest, Shard
-from tokenmill.dataset.reader import Dataset
+from tokenmill.dataset.reader import DatasetReader
 from tokenmill.dataset.spec import Spec
 from tokenmill.encoding.reference import checked_part, drawn
 from tokenmill.errors import DamageFound, SpecMismatch, UsageError
@@ -45,6 +44,8 @@ if TYPE_CHECKING:
 MOST_DIFFERENCES = 100
 """After so many, the rest would tell nothing new."""
 _SHOWN = 5
+_HELD = 1024 * 1024
+"""Ids that are read at once, where fewer are asked for: of a bucket each reading is a request."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ class _Piece:
 class _Stream:
     """The tokens of some shards in a row, followed from front to back."""
 
-    def __init__(self, dataset: Dataset, shards: list[Shard], vocabulary: Vocabulary) -> None:
+    def __init__(self, dataset: DatasetReader, shards: list[Shard], vocabulary: Vocabulary) -> None:
         self.shards = shards
         self.position = 0
         self.borders = np.cumsum([0, *(shard.tokens for shard in shards)])
         self.documents = np.zeros(len(shards), np.int64)
+        self._held: NDArray[Any] = np.empty(0, np.uint16)
+        self._held_from = 0
         self._readers = [dataset.open(shard) for shard in shards]
         self._end_of_text = vocabulary.end_of_text
         table = vocabulary.token_bytes if vocabulary.keeps_bytes else {}
@@ -76,8 +79,15 @@ class _Stream:
 
     def peek(self, count: int) -> NDArray[Any]:
         """The next ``count`` ids, fewer at the end."""
+        low, high = self.position, min(self.position + count, int(self.borders[-1]))
+        begin = low - self._held_from
+        if begin < 0 or high > self._held_from + len(self._held):
+            self._held, self._held_from, begin = self._read(low, max(high, low + _HELD)), low, 0
+        return self._held[begin : begin + high - low]
+
+    def _read(self, low: int, high: int) -> NDArray[Any]:
+        """The ids from number ``low`` to before ``high``, fewer at the end."""
         parts: list[NDArray[Any]] = [np.empty(0, np.uint16)]
-        low, high = self.position, self.position + count
         start = max(0, int(np.searchsorted(self.borders, low, "right")) - 1)
         for shard, begin in zip(self._readers[start:], self.borders[start:].tolist(), strict=False):
             first, last = max(low, begin), min(high, begin + shard.tokens)
@@ -128,7 +138,7 @@ class Comparison:
 
     def __init__(
         self,
-        folder: Path,
+        dataset: DatasetReader,
         arguments: list[str],
         share: float,
         seed: int,
@@ -140,14 +150,13 @@ class Comparison:
         UsageError, DamageFound, InputError."""
         if not 0 <= share <= 1:
             raise UsageError(f"--share {share} is no share", fix="give a number from 0 to 1")
-        dataset = Dataset.at(folder)
         self._manifest = manifest = dataset.manifest
         _refuse_incomparable(manifest)
         spec = Spec.restored(manifest.spec)
         if spec is None:
             raise DamageFound(
                 f"{MANIFEST} has a spec that is none of this release",
-                str(folder / MANIFEST),
+                dataset.files.place(MANIFEST),
                 f"it was written by tokenmill {manifest.tokenmill_version}",
                 "compare with that release, or prepare the dataset again with --overwrite",
             )
@@ -172,12 +181,12 @@ class Comparison:
             sizes=sizes,
         )
         look_at(inputs, arguments, selection, plan.source_options())
-        _refuse_other_inputs(inputs.files, manifest.inputs, folder)
+        _refuse_other_inputs(inputs.files, manifest.inputs, dataset.files.where)
         room = plan.source_options().room
         plan.split_rule = split_rule_of(spec, inputs.files, choice.cuts, room)
         engine = make_engine(vocabulary.reference, vocabulary)
         self._share, self._seed = share, seed
-        self._folder, self._dataset = folder, dataset
+        self._dataset = dataset
         worker = plan.worker(check=0)
         self._rules, self._corpus = worker.recipe.rules, worker.corpus
         self._reference = worker.reference
@@ -199,7 +208,7 @@ class Comparison:
             yield problem
             if count == MOST_DIFFERENCES:
                 detail = f"more than {count} differences: the rest is not compared"
-                yield Problem("uncompared", str(self._folder), detail)
+                yield Problem("uncompared", self._dataset.files.where, detail)
                 return
 
     def _differences(self) -> Iterator[Problem]:
@@ -394,7 +403,7 @@ def _refuse_incomparable(manifest: Manifest) -> None:
         )
 
 
-def _refuse_other_inputs(found: list[InputFile], recorded: list[Input], folder: Path) -> None:
+def _refuse_other_inputs(found: list[InputFile], recorded: list[Input], where: str) -> None:
     """Where a file lies and when it was written may differ, not what is in it, nor the order."""
     differences = []
     for file, before in zip(found, recorded, strict=False):
@@ -408,7 +417,7 @@ def _refuse_other_inputs(found: list[InputFile], recorded: list[Input], folder: 
         more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
         raise SpecMismatch(
             "the dataset was made from other inputs",
-            str(folder),
+            where,
             "; ".join(differences[:5]) + more,
             f"name the files that {MANIFEST} lists under inputs, in that order, unchanged",
         )

@@ -14,7 +14,7 @@ from tokenmill.errors import TokenmillError
 from tokenmill.extras import install_extra
 from tokenmill.memory import available_cores, default_budget, memory_limit_and_place
 from tokenmill.stores.durable import StagedFile, free_bytes
-from tokenmill.tokenizers.engines import ENGINES, make_engine
+from tokenmill.tokenizers.engines import ENGINES, make_engine, readers
 from tokenmill.tokenizers.libraries import library, told
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 from tokenmill.units import format_bytes
@@ -106,12 +106,10 @@ def _disk_speed(folder: Path) -> int | str:
 def _engine(name: str) -> str:
     """Does it load, and does it give the ids it should?"""
     vocabulary = load_vocabulary("gpt2")
-    if name not in vocabulary.engines:
-        return (
-            "ok"
-            if _version(name) != "missing"
-            else f"not installed; {install_extra(_EXTRAS[name])}"
-        )
+    if _version(name) == "missing" and name in _EXTRAS:
+        return f"not installed; {install_extra(_EXTRAS[name])}"
+    if name not in readers(vocabulary):
+        return "ok"
     try:
         ids = make_engine(name, vocabulary).encode_piece(b"Hello, world!")
     except Exception as error:  # noqa: BLE001  whatever is wrong with a library is the finding

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokenmill.dataset.identity import identity
-from tokenmill.dataset.reader import Dataset
+from tokenmill.dataset.reader import DatasetReader
 from tokenmill.errors import TokenmillError
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
@@ -13,7 +13,7 @@ from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 SHOWN_TOKENS = 64
 
 
-def describe(dataset: Dataset) -> dict[str, Any]:
+def describe(dataset: DatasetReader) -> dict[str, Any]:
     """The dataset in figures: what the manifest tells and what the files' headers tell."""
     manifest = dataset.manifest
     shards = []
@@ -40,7 +40,7 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def text_at_token(dataset: Dataset, token: int, split: str) -> dict[str, Any]:
+def text_at_token(dataset: DatasetReader, token: int, split: str) -> dict[str, Any]:
     """The text from a split's token number ``token`` on."""
     shard, place = dataset.locate(token, split)
     ids = dataset.open(shard).ids(place, min(place + SHOWN_TOKENS, shard.tokens)).tolist()
@@ -49,17 +49,17 @@ def text_at_token(dataset: Dataset, token: int, split: str) -> dict[str, Any]:
     )
 
 
-def text_of_document(dataset: Dataset, number: int, split: str) -> dict[str, Any]:
+def text_of_document(dataset: DatasetReader, number: int, split: str) -> dict[str, Any]:
     """The whole text of a split's document ``number``, counted from 0."""
     ids = dataset.document(number, split).tolist()
     return {"split": split, "document": number} | _decoded(dataset, ids)
 
 
-def _decoded(dataset: Dataset, ids: list[int]) -> dict[str, Any]:
+def _decoded(dataset: DatasetReader, ids: list[int]) -> dict[str, Any]:
     return {"ids": ids, "text": vocabulary_of(dataset).decode(ids)}
 
 
-def vocabulary_of(dataset: Dataset) -> Vocabulary:
+def vocabulary_of(dataset: DatasetReader) -> Vocabulary:
     """The vocabulary that the dataset was made with, found again and compared."""
     about, spec = dataset.manifest.tokenizer, dataset.manifest.spec
     # The pattern of a .tiktoken file; other files have their own.
@@ -78,7 +78,7 @@ def vocabulary_of(dataset: Dataset) -> Vocabulary:
             return found
     raise TokenmillError(
         "cannot find the tokenizer of this dataset again",
-        str(dataset.folder),
+        dataset.files.where,
         f"it was made with {name}, SHA-256 {about['sha256']}"
         + (f"; {reason.what}" if reason is not None else ""),
         "put that file back in its place",

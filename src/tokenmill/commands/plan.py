@@ -50,7 +50,7 @@ from tokenmill.stores import InputFile
 from tokenmill.stores.durable import free_bytes
 from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.tokenizers.choose import Choice, check_engine, choose
-from tokenmill.tokenizers.engines import DEFAULT_ENGINE, make_engine
+from tokenmill.tokenizers.engines import DEFAULT_ENGINE, make_engine, readers
 from tokenmill.tokenizers.engines.engine import Engine
 from tokenmill.tokenizers.libraries import library
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
@@ -124,8 +124,10 @@ class Plan:
         return fingerprint(spec or self.spec, tokenizer, self.identities())
 
     def libraries(self) -> dict[str, dict[str, str]]:
-        """The libraries that can encode with its tokenizer, as they are installed."""
-        names = dict.fromkeys([*self.vocabulary.engines, self.vocabulary.reference])
+        """The libraries that may decide its ids, as they are installed: of the reference, of the
+        engine, and of the one that most runs take."""
+        used = (DEFAULT_ENGINE, self.engine, self.vocabulary.reference)
+        names = [name for name in readers(self.vocabulary) if name in used]
         found = {name: library(name) for name in names}
         return {name: dict(entry) for name, entry in found.items() if entry is not None}
 

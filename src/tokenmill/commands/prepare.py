@@ -53,11 +53,11 @@ from tokenmill.executors.threads import ThreadExecutor
 from tokenmill.formats.format import row_bytes
 from tokenmill.kinds import KINDS
 from tokenmill.memory import give_back_large_buffers
-from tokenmill.output.bucket_prefix import OutputPrefix
-from tokenmill.output.folder import OutputFolder, recorded_commit, revisions_of
+from tokenmill.output import open_output, resume
 from tokenmill.output.journal import VERSION as JOURNAL_VERSION
 from tokenmill.output.journal import Encoded, Journal, Log, RunBegun
-from tokenmill.output.output import is_store, output_place, working_folder
+from tokenmill.output.output import Removal
+from tokenmill.output.place import is_store, output_place, working_folder
 from tokenmill.output.shards import in_order
 from tokenmill.output.uploads import Uploads
 from tokenmill.output.writer import DatasetWriter
@@ -66,9 +66,7 @@ from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.sources.block import Block
 from tokenmill.sources.inputs import Selection, finalized
 from tokenmill.stores.digest import Hasher
-from tokenmill.stores.durable import STATE_FOLDER, free_bytes, make_folder
-from tokenmill.stores.lock import locked
-from tokenmill.stores.retry import RetryPolicy
+from tokenmill.stores.durable import STATE_FOLDER, free_bytes
 from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.engines.engine import Engine
 from tokenmill.units import (
@@ -177,9 +175,10 @@ def plan_run(
     deadline, selection = run.deadline, Selection(run.config, policy=run.policy)
     spec, commit = Spec.of(options), None
     if where is not None and not run.overwrite:
-        out = working_folder(where, run.staging)
-        commit = recorded_commit(out, spec.tokenizer)
-        selection = replace(selection, revisions=revisions_of(out))
+        before = resume.recorded(open_output(where, run.staging, run.policy.patience, run.tell))
+        commit = resume.recorded_commit(before, spec.tokenizer)
+        if before is not None:  # the same command again means these, wherever revisions moved to
+            selection = replace(selection, revisions=before.revisions)
     is_stored = where is not None and is_store(where)
     found = make_plan(
         paths,
@@ -216,10 +215,7 @@ class Preparation:
         self.where = where.rstrip("/") if is_store(where) else str(Path(where))
         self.out = working_folder(where, options.staging)
         self.options = options
-        self.folder = OutputFolder(self.out, plan)
-        if is_store(where):
-            policy = RetryPolicy(options.policy.patience, options.tell)
-            self.folder = OutputPrefix(self.out, plan, where, policy, options.tell)
+        self.output = open_output(where, options.staging, options.policy.patience, options.tell)
         budget = plan.budget
         self.status = Status(plan.input_bytes, budget.asked, plan.workers.count, options.policy)
         self._spare: list[Engine] = []
@@ -237,73 +233,79 @@ class Preparation:
         if self.options.repair:
             self._check_local()
             return repair(self.plan, self.out, self.options.tell)
-        make_folder(self.out)
-        with locked(self.out, self.options.tell):
-            folder = self.folder
+        output, plan = self.output, self.plan
+        with output.hold(self.options.tell):
             try:
-                folder.check_inputs()
-                folder.take_stock()
-                is_new, log = self._log()
-                if log is None:
-                    manifest = folder.finished()
-                    assert manifest is not None
-                    self._tell_finished(manifest)
-                    return manifest
+                resume.check_inputs(output, plan)
+                output.take_stock()
+                finished, removal, log = self._look()
+                if finished is not None:
+                    resume.settle(output, plan)
+                    self._tell_finished(finished)
+                    return finished
+                log = log or Log(self._begun())
                 # Nothing is removed before all that can be known of the new run is.
-                freed = folder.removable_bytes() if is_new else 0
-                self._announce(log, freed)
-                if is_new:
-                    self._refuse_to_replace_with_nothing(freed)
-                    for line in folder.overwrite():
-                        self.options.tell(f"overwrite: {line}")
+                self._announce(log, 0 if removal is None else removal.freed)
+                if removal is not None:
+                    self._begin_anew(removal)
                 manifest = self._work(log)
             except BaseException as error:
-                folder.leave(keeps=not isinstance(error, WrongContent))
+                output.leave(resume.keeps(output, plan), isinstance(error, WrongContent))
                 raise
             finally:
                 if self._processes is not None:
                     self._processes.close()
-            folder.finish()
+            output.finish()
             self.has_worked = True
         for line in closing_lines(manifest, self.plan, self.status, self.where):
             self.options.tell(line)
         return manifest
 
-    def _log(self) -> tuple[bool, Log | None]:
-        """Is a dataset or a run in the folder to be removed first? And what to go on from: a new
-        log where nothing is kept, None where all is done."""
-        folder = self.folder
+    def _look(self) -> tuple[Manifest | None, Removal | None, Log | None]:
+        """The dataset, if all is done; else what is removed first, where a run begins anew; or what
+        to go on from."""
+        output, plan = self.output, self.plan
         if self.options.overwrite and not self._has_begun_anew():
-            return True, Log(self._begun())
-        if folder.finished() is not None:
-            return False, None
-        if not self.plan.inputs.are_replayable and folder.is_begun():
+            return None, self._removal(), None
+        if (manifest := resume.finished(output, plan)) is not None:
+            return manifest, None, None
+        if not plan.inputs.are_replayable and output.journal() is not None:
             self.options.tell("begun anew, for a pipe cannot be gone on with")
-            return True, Log(self._begun())
-        log = folder.unfinished()
+            return None, self._removal(), None
+        resume.enter(output, plan)
+        output.recover()
+        log = resume.unfinished(output, plan)
+        resume.refuse_foreign(output, plan)
         if log is None:
-            folder.remove_leftovers()
-            return False, Log(self._begun())
-        folder.refuse_foreign()
-        return False, log
+            output.remove_leftovers()
+        return None, None, log
 
-    def _refuse_to_replace_with_nothing(self, freed: int) -> None:
-        """A dataset is not removed for inputs in which no document was found so far."""
-        estimate = self.plan.estimate
-        if estimate is not None and not estimate.documents and freed:
+    def _removal(self) -> Removal:
+        resume.enter(self.output, self.plan, any_spec=True)
+        return resume.removal(self.output, self.plan)
+
+    def _begin_anew(self, removal: Removal) -> None:
+        """Remove what is there; but no dataset for inputs in which no document was found so far."""
+        estimate, output = self.plan.estimate, self.output
+        if estimate is not None and not estimate.documents and not removal.is_empty:
             raise InputError(
                 "no document was found in samples of the inputs: nothing was removed",
                 ", ".join(self.plan.arguments),
                 "the new dataset would be empty",
                 "check the inputs, --text-key and --documents; or remove the old dataset yourself",
             )
+        if not output.is_as_seen(removal):
+            removal = resume.removal(output, self.plan)
+        for line in output.remove(removal):
+            self.options.tell(f"overwrite: {line}")
 
     def _has_begun_anew(self) -> bool:
         """Has a worker before this one, which died, removed what was to be overwritten?"""
         if not self.options.attempt.number:
             return False
         try:
-            return self.folder.manifest() is None and self.folder.is_mine()
+            is_there = resume.dataset(self.output, self.plan) is not None
+            return not is_there and resume.is_begun(self.output, self.plan)
         except TokenmillError:
             return False
 
@@ -399,7 +401,7 @@ class Preparation:
             if log.size == 0 or log.run.fingerprint != self.plan.fingerprint():
                 journal.append(self._begun())
             self.status.began = time.monotonic()
-            uploads = self.folder.uploads(log.run)
+            uploads = self.output.uploads(log.run)
             if log.checkpoint is not None:
                 self.status.restore(log.checkpoint)
             reporter = Reporter(self.status, self.options.display)
@@ -633,7 +635,7 @@ class Preparation:
     def _publish(self, shards: list[Shard], encoded: Encoded) -> Manifest:
         """Everything is encoded: name the files, and say so. Can be done again from the middle."""
         manifest = manifest_of(self.plan, shards, encoded, self._check)
-        self.folder.publish(manifest)
+        self.output.publish(manifest)
         return manifest
 
     def _with_missing_bytes(self, error: NoSpace) -> TokenmillError:

@@ -35,7 +35,7 @@ Progress = bool | Callable[[Figures], object] | None
 """``prepare(progress=...)``: shown or not, or a function that is called with the figures; None is
 shown on a terminal and in a notebook."""
 _LIVE_SECONDS = 0.25
-_SAMPLE_SECONDS = 0.25
+_SAMPLE_SECONDS = 1.0
 _LINE_SECONDS = 60.0
 _JSON_SECONDS = 1.0
 _LABEL = 11
@@ -79,7 +79,7 @@ class Status:
         return found
 
     def sample(self, now: float) -> None:
-        """Look at the memory of several processes, a few times a second."""
+        """Look at the memory of several processes, once a second: each look takes milliseconds."""
         if self.pids and now - self._sampled >= _SAMPLE_SECONDS:
             self._sampled = now
             self.resident_bytes()

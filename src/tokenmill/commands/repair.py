@@ -17,10 +17,12 @@ import numpy as np
 from tokenmill.batches import Position, TokenBatch
 from tokenmill.commands.plan import Plan
 from tokenmill.dataset.checks import Problem, check_quarantine, check_sums, shard_problems, strays
+from tokenmill.dataset.files import LocalFiles
 from tokenmill.dataset.manifest import MANIFEST, QUARANTINE, SHA256SUMS, Manifest, Shard
 from tokenmill.errors import DamageFound, TokenmillError, UsageError
 from tokenmill.executors.threads import OrderedMap
-from tokenmill.output.folder import OutputFolder
+from tokenmill.output import resume
+from tokenmill.output.folder import Folder
 from tokenmill.output.shards import OpenShard
 from tokenmill.sources.block import Block
 from tokenmill.splits import SplitRouter
@@ -56,12 +58,13 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
             "run the same command without --repair",
         )
     with locked(out, tell):
-        manifest = OutputFolder(out, plan).manifest()
+        manifest = resume.dataset(Folder(out), plan)
         assert manifest is not None
-        sums = list(check_sums(out, manifest))
+        files = LocalFiles(out)
+        sums = list(check_sums(files, manifest))
         _refuse_edited_manifest(sums, out)
         for shard in manifest.shards:
-            problems = list(shard_problems(out, manifest, shard, quick=False))
+            problems = list(shard_problems(files, manifest, shard, quick=False))
             for problem in problems:
                 tell(f"damaged: {problem}")
             damaged = [file for file in shard.all_files if file.name in {p.name for p in problems}]
@@ -76,9 +79,9 @@ def repair(plan: Plan, out: Path, tell: Callable[[str], None]) -> Manifest:
             _restore_sums(out, manifest, tell)
             tell(f"repaired: {SHA256SUMS}")
         remove_state(out)
-        for stray in strays(out, manifest):
+        for stray in strays(files, manifest):
             tell(f"warning: {stray}; it was left alone")
-        _refuse_damaged_quarantine(out, manifest)
+        _refuse_damaged_quarantine(files, manifest)
     tell(f"{out}: all {len(manifest.shards)} shards are as the manifest tells")
     return manifest
 
@@ -112,11 +115,11 @@ def _refuse_edited_manifest(sums: list[Problem], out: Path) -> None:
             )
 
 
-def _refuse_damaged_quarantine(out: Path, manifest: Manifest) -> None:
-    for problem in check_quarantine(out, manifest, quick=False):
+def _refuse_damaged_quarantine(files: LocalFiles, manifest: Manifest) -> None:
+    for problem in check_quarantine(files, manifest, quick=False):
         raise DamageFound(
             "the shards are whole, but the file of the records left out cannot be repaired",
-            str(out / QUARANTINE),
+            files.place(QUARANTINE),
             problem.detail,
             "put back a copy of it, or prepare again with --overwrite",
         )

@@ -15,9 +15,9 @@ from tokenmill.dataset.checks import (
     shard_problems,
     strays,
 )
+from tokenmill.dataset.files import DatasetFiles, files_at
 from tokenmill.dataset.manifest import Manifest
-from tokenmill.errors import UsageError
-from tokenmill.output.output import is_store
+from tokenmill.dataset.reader import DatasetReader
 from tokenmill.sizes import DEFAULT_SIZES, Sizes
 from tokenmill.stores.retry import RetryPolicy
 
@@ -63,49 +63,31 @@ def verify_sized(
 ) -> Iterator[Problem]:
     """The same of what was prepared with blocks of such sizes, for tests."""
     with RetryPolicy(log=tell) as policy:  # whoever looks at no more problems asks for no more
-        if is_store(str(folder)):
-            yield from _stored_problems(str(folder), quick, against, policy)
-            return
-        place, comparison = Path(folder), None
-        manifest = load_verifiable(place)
+        files, comparison = files_at(folder, policy), None
+        manifest = load_verifiable(files)
         if against is not None:
             from tokenmill.commands.compare import Comparison  # heavy
 
-            inputs = [str(path) for path in against]
-            comparison = Comparison(place, inputs, share, seed, config, sizes, policy)
-        yield from _problems(place, manifest, quick)
+            dataset, inputs = DatasetReader(files, manifest), [str(path) for path in against]
+            comparison = Comparison(dataset, inputs, share, seed, config, sizes, policy)
+        yield from _problems(files, manifest, quick)
         if comparison is None:
             return
         if any(
-            any(shard_problems(place, manifest, shard, quick=True)) for shard in manifest.shards
+            any(shard_problems(files, manifest, shard, quick=True)) for shard in manifest.shards
         ):
             detail = "its shards are not whole, so the documents in them cannot be found"
-            yield Problem("uncompared", str(place), detail)
+            yield Problem("uncompared", files.where, detail)
             return
         yield from comparison.problems()
         tell(comparison.summary())
 
 
-def _problems(place: Path, manifest: Manifest, quick: bool) -> Iterator[Problem]:
-    """Those that the folder alone shows."""
+def _problems(files: DatasetFiles, manifest: Manifest, quick: bool) -> Iterator[Problem]:
+    """Those that the dataset alone shows."""
     for shard in manifest.shards:
-        yield from shard_problems(place, manifest, shard, quick=quick)
+        yield from shard_problems(files, manifest, shard, quick=quick)
     yield from check_counts(manifest)
-    yield from check_quarantine(place, manifest, quick)
-    yield from check_sums(place, manifest)
-    yield from strays(place, manifest)
-
-
-def _stored_problems(
-    url: str, quick: bool, against: list[str | Path] | None, policy: RetryPolicy
-) -> Iterator[Problem]:
-    from tokenmill.dataset.object_checks import problems_of_prefix  # heavy
-
-    if against is not None:
-        raise UsageError(
-            "--against needs the dataset's files",
-            url,
-            "its documents are found by walking through the shards",
-            "copy the dataset to a folder, and verify that",
-        )
-    yield from problems_of_prefix(url, quick, policy)
+    yield from check_quarantine(files, manifest, quick)
+    yield from check_sums(files, manifest)
+    yield from strays(files, manifest)

@@ -1,19 +1,18 @@
-"""What can be wrong with a dataset in a folder: each file held against what the manifest says.
+"""What can be wrong with a dataset, wherever it lies: each file held against the manifest.
 
-Everything is looked at and nothing is repaired. ``verification`` puts the checks together.
+Everything is looked at and nothing is repaired. ``commands.verify`` puts the checks together.
 """
 
 from __future__ import annotations
 
 import hashlib
-import stat
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
+from tokenmill.dataset.files import DatasetFiles, FileReplaced
 from tokenmill.dataset.manifest import (
     MANIFEST,
     QUARANTINE,
@@ -22,16 +21,12 @@ from tokenmill.dataset.manifest import (
     Quarantine,
     Shard,
     ShardFile,
-    load_manifest,
+    read_manifest,
 )
 from tokenmill.dataset.reader import open_shard
 from tokenmill.errors import DamageFound
 from tokenmill.formats import FORMATS, ShardDamage
-from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.durable import FOUND_FOLDER, STATE_FOLDER
-from tokenmill.stores.lock import lock_holder
-
-_STEP = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -50,13 +45,13 @@ class Problem:
         return f"{self.kind}: {self.name}: {self.detail}"
 
 
-def load_verifiable(folder: Path) -> Manifest:
+def load_verifiable(files: DatasetFiles) -> Manifest:
     """The manifest, of a format that is known. Raises DamageFound."""
-    manifest = load_manifest(folder)
+    manifest = read_manifest(files)
     if manifest.format not in FORMATS:
         raise DamageFound(
             f"{MANIFEST} is damaged",
-            str(folder / MANIFEST),
+            files.place(MANIFEST),
             f"there is no format {manifest.format!r}",
             "put back a copy of it, or prepare the dataset again with --overwrite",
         )
@@ -64,70 +59,78 @@ def load_verifiable(folder: Path) -> Manifest:
 
 
 def shard_problems(
-    folder: Path, manifest: Manifest, shard: Shard, *, quick: bool
+    files: DatasetFiles, manifest: Manifest, shard: Shard, *, quick: bool
 ) -> Iterator[Problem]:
     """What is wrong with each of a shard's files; and where nothing is, with all of it."""
     is_whole = True
     for file in shard.all_files:
-        problem = _shard_file_problem(folder, manifest, file, quick)
+        problem = _shard_file_problem(files, manifest, file, quick)
         if problem is not None:
             is_whole = False
             yield problem
-    if is_whole and (problem := _header_problem(folder, manifest, shard)) is not None:
+    if is_whole and (problem := _header_problem(files, manifest, shard)) is not None:
         yield problem
 
 
 def _shard_file_problem(
-    folder: Path, manifest: Manifest, file: ShardFile, quick: bool
+    files: DatasetFiles, manifest: Manifest, file: ShardFile, quick: bool
 ) -> Problem | None:
-    path = folder / file.name
-    try:
-        problem = _file_problem(path, file.bytes)
+    def look() -> Problem | None:
+        problem = _file_problem(files, file.name, file.bytes)
         if not quick and (problem is None or problem.kind in ("truncated", "longer")):
-            return _content_problem(path, manifest, file, problem)
-    except FileNotFoundError as error:
-        problem = Problem("missing", file.name, str(error.strerror))
-    except OSError as error:
-        problem = Problem("unreadable", file.name, str(error.strerror))
-    return problem
+            return _content_problem(files, manifest, file, problem)
+        return problem
+
+    return _told(file.name, look)
 
 
-def _file_problem(path: Path, size: int) -> Problem | None:
-    """A file of the right size? Links are not followed: they could lead anywhere."""
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        what = "a symbolic link" if stat.S_ISLNK(status.st_mode) else "no regular file"
-        return Problem("changed", path.name, f"it is {what}")
-    if status.st_size == size:
-        return None
-    kind = "truncated" if status.st_size < size else "longer"
-    return Problem(kind, path.name, f"{status.st_size} bytes, the manifest tells {size}")
-
-
-def _header_problem(folder: Path, manifest: Manifest, shard: Shard) -> Problem | None:
+def _told(name: str, look: Callable[[], Problem | None]) -> Problem | None:
+    """What ``look`` finds; that it cannot look is a problem, too."""
     try:
-        tokens = open_shard(folder, manifest.format, shard).tokens
-    except ShardDamage as error:
-        return Problem("changed", shard.name, str(error))
+        return look()
+    except FileNotFoundError as error:
+        return Problem("missing", name, str(error.strerror))
+    except FileReplaced as error:
+        return Problem("changed", name, str(error.why))
     except DamageFound as error:
-        return Problem("unreadable", shard.name, str(error.why))
+        return Problem("unreadable", name, str(error.why))
     except OSError as error:
-        return Problem("unreadable", shard.name, str(error.strerror))
-    if tokens != shard.tokens:
-        return Problem(
-            "miscounted", shard.name, f"{tokens} tokens, the manifest tells {shard.tokens}"
-        )
-    return None
+        return Problem("unreadable", name, str(error.strerror))
+
+
+def _file_problem(files: DatasetFiles, name: str, size: int | None) -> Problem | None:
+    """A file of the right size (None: any)? Links are not followed: they could lead anywhere."""
+    found = files.entry(name)
+    if found.instead is not None:
+        return Problem("changed", name, f"it is {found.instead}")
+    if size is None or found.size == size:
+        return None
+    kind = "truncated" if found.size < size else "longer"
+    return Problem(kind, name, f"{found.size} bytes, the manifest tells {size}")
+
+
+def _header_problem(files: DatasetFiles, manifest: Manifest, shard: Shard) -> Problem | None:
+    def look() -> Problem | None:
+        try:
+            tokens = open_shard(files, manifest.format, shard).tokens
+        except ShardDamage as error:
+            return Problem("changed", shard.name, str(error))
+        if tokens == shard.tokens:
+            return None
+        detail = f"{tokens} tokens, the manifest tells {shard.tokens}"
+        return Problem("miscounted", shard.name, detail)
+
+    return _told(shard.name, look)
 
 
 def _content_problem(
-    path: Path, manifest: Manifest, file: ShardFile, problem: Problem | None
+    files: DatasetFiles, manifest: Manifest, file: ShardFile, problem: Problem | None
 ) -> Problem | None:
     """The same by its hash; ``problem`` is what is wrong with its size."""
-    size = path.stat().st_size
+    size = files.entry(file.name).size
     if problem is not None and all(other.bytes != size for other in manifest.shard_files()):
         return problem
-    found = _sha256(path)
+    found = _sha256(files, file.name)
     if found == file.sha256:
         return problem
     for other in manifest.shard_files():
@@ -159,53 +162,64 @@ class _QuarantineLine(msgspec.Struct):
     reason: str
 
 
-def check_quarantine(folder: Path, manifest: Manifest, quick: bool) -> Iterator[Problem]:
+def check_quarantine(files: DatasetFiles, manifest: Manifest, quick: bool) -> Iterator[Problem]:
     """What is wrong with the file of the records left out, if anything."""
-    about, path = manifest.quarantine, folder / QUARANTINE
+    about = manifest.quarantine
     if about.sha256 is None:
         if sum(about.reasons.values()):
             yield Problem("miscounted", MANIFEST, f"records left out, but no {QUARANTINE}")
         return
-    try:
-        problem = _file_problem(path, about.bytes)
-        if problem is None and not quick:
-            problem = _quarantine_problem(path, about)
-    except FileNotFoundError as error:
-        problem = Problem("missing", QUARANTINE, str(error.strerror))
-    except OSError as error:
-        problem = Problem("unreadable", QUARANTINE, str(error.strerror))
-    if problem is not None:
+
+    def look() -> Problem | None:
+        problem = _file_problem(files, QUARANTINE, about.bytes)
+        return problem or (None if quick else _quarantine_problem(files, about))
+
+    if (problem := _told(QUARANTINE, look)) is not None:
         yield problem
 
 
-def _quarantine_problem(path: Path, about: Quarantine) -> Problem | None:
-    found = _sha256(path)
+def _quarantine_problem(files: DatasetFiles, about: Quarantine) -> Problem | None:
+    found = _sha256(files, QUARANTINE)
     if found != about.sha256:
         return Problem("changed", QUARANTINE, f"its SHA-256 is {found}, not {about.sha256}")
     decoder = msgspec.json.Decoder(_QuarantineLine)
     reasons: Counter[str] = Counter()
-    with path.open("rb") as file:
-        try:
-            reasons.update(decoder.decode(line).reason for line in file)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            return Problem("changed", QUARANTINE, str(error))
+    try:
+        reasons.update(decoder.decode(line).reason for line in _lines(files.stream(QUARANTINE)))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Problem("changed", QUARANTINE, str(error))
     if reasons == about.reasons:
         return None
     detail = f"{dict(reasons)} records, the manifest tells {about.reasons}"
     return Problem("miscounted", QUARANTINE, detail)
 
 
-def check_sums(folder: Path, manifest: Manifest) -> Iterator[Problem]:
+def _lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines of a file that comes in pieces, one at a time."""
+    left: list[bytes] = []
+    for piece in pieces:
+        first, *others = piece.split(b"\n")
+        left.append(first)
+        for other in others:
+            yield b"".join(left)
+            left = [other]
+    if any(left):
+        yield b"".join(left)
+
+
+def check_sums(files: DatasetFiles, manifest: Manifest) -> Iterator[Problem]:
     """Is SHA256SUMS what goes with the manifest, and the manifest what SHA256SUMS lists?"""
-    try:
-        if (problem := _link_problem(folder / SHA256SUMS)) is not None:
-            yield problem
-            return
-        found = read_small(folder / SHA256SUMS).splitlines(keepends=True)
-    except OSError as error:
-        yield Problem("missing", SHA256SUMS, str(error.strerror))
+    found: list[bytes] = []
+
+    def look() -> Problem | None:
+        if (problem := _file_problem(files, SHA256SUMS, None)) is None:
+            found.extend(files.read(SHA256SUMS).splitlines(keepends=True))
+        return problem
+
+    if (problem := _told(SHA256SUMS, look)) is not None:
+        yield problem
         return
-    problem = manifest_problem(folder, found)
+    problem = _told(MANIFEST, lambda: _manifest_problem(files, found))
     if problem is not None:
         yield problem
     expected = manifest.sha256sums().splitlines(keepends=True)
@@ -214,12 +228,11 @@ def check_sums(folder: Path, manifest: Manifest) -> Iterator[Problem]:
         yield Problem("changed", SHA256SUMS, "it does not list what the manifest does")
 
 
-def manifest_problem(folder: Path, sums: list[bytes]) -> Problem | None:
+def _manifest_problem(files: DatasetFiles, sums: list[bytes]) -> Problem | None:
     """Does the manifest's hash differ from the one that SHA256SUMS (its lines) has for it?"""
-    path = folder / MANIFEST
-    if (problem := _link_problem(path)) is not None:
+    if (problem := _file_problem(files, MANIFEST, None)) is not None:
         return problem
-    line = f"{_sha256(path)}  {MANIFEST}\n".encode()
+    line = f"{_sha256(files, MANIFEST)}  {MANIFEST}\n".encode()
     listed = [other for other in sums if other.rstrip().endswith(f" {MANIFEST}".encode())]
     if not listed or line in listed:
         return None
@@ -228,27 +241,21 @@ def manifest_problem(folder: Path, sums: list[bytes]) -> Problem | None:
     )
 
 
-def _link_problem(path: Path) -> Problem | None:
-    return _file_problem(path, path.lstat().st_size)
-
-
-def strays(folder: Path, manifest: Manifest) -> Iterator[Problem]:
-    """What the manifest does not know."""
+def strays(files: DatasetFiles, manifest: Manifest) -> Iterator[Problem]:
+    """What the manifest does not know, by the first part of its name."""
     known = {MANIFEST, SHA256SUMS, FOUND_FOLDER} | {file.name for file in manifest.shard_files()}
     if manifest.quarantine.sha256 is not None:
         known.add(QUARANTINE)
-    for path in sorted(folder.iterdir()):
-        if path.name in known:
-            continue
-        if path.name != STATE_FOLDER:
-            yield Problem("stray", path.name, "the manifest does not know it")
-        elif lock_holder(folder) is None:
-            yield Problem("stray", path.name, "left by a run that was killed")
+    for name in sorted({name.partition("/")[0] for name in files.names()} - known):
+        if name != STATE_FOLDER:
+            yield Problem("stray", name, "the manifest does not know it")
+        elif files.holder() is None:
+            alive = "" if files.has_lock else ", or of one that is at work there"
+            yield Problem("stray", name, f"left by a run that was killed{alive}")
 
 
-def _sha256(path: Path) -> str:
+def _sha256(files: DatasetFiles, name: str) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_STEP):
-            digest.update(chunk)
+    for piece in files.stream(name):
+        digest.update(piece)
     return digest.hexdigest()

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from tokenmill.dataset.files import DatasetFiles, files_at
 from tokenmill.errors import DamageFound
 from tokenmill.splits import NAMES, TRAIN, VAL
 from tokenmill.stores.disk_reads import read_small
@@ -40,6 +41,7 @@ __all__ = [
     "is_plain_name",
     "load_manifest",
     "parse_manifest",
+    "read_manifest",
 ]
 
 VERSION = 1
@@ -132,7 +134,8 @@ class Manifest(msgspec.Struct):
     """Everything known of a finished dataset.
 
     ``revisions``: for each moving revision of a dataset on the Hub that was asked for, its commit.
-    ``libraries``: release and Unicode level of each that can encode with the tokenizer.
+    ``libraries``: release and Unicode level of the reference, the engine and the usual engine.
+    ``engine``: the one that the run was finished with; empty in manifests of before.
     """
 
     manifest_version: int
@@ -152,6 +155,7 @@ class Manifest(msgspec.Struct):
     warnings: list[str]
     revisions: dict[str, str] = {}
     libraries: dict[str, dict[str, str]] = {}
+    engine: str = ""
 
     def __repr__(self) -> str:
         tokens = ", ".join(
@@ -212,22 +216,26 @@ class Manifest(msgspec.Struct):
         return "".join(f"{digest}  {name}\n" for digest, name in hashes).encode()
 
 
-def load_manifest(folder: str | Path) -> Manifest:
-    """The manifest of a finished dataset.
+def load_manifest(place: str | Path) -> Manifest:
+    """The manifest of a finished dataset, in a folder or at a URL such as ``s3://BUCKET/PREFIX``.
 
     Raises DamageFound when there is none, or when it is not one.
     """
-    path = Path(folder) / MANIFEST
+    return read_manifest(files_at(place))
+
+
+def read_manifest(files: DatasetFiles) -> Manifest:
+    """The same of a dataset's files."""
     try:
-        content = read_small(path)
+        content = files.read(MANIFEST)
     except OSError as error:
         raise DamageFound(
-            "this folder holds no finished dataset",
-            str(folder),
+            f"this {files.noun} holds no finished dataset",
+            files.where,
             f"{MANIFEST}: {error.strerror}",
             "run tokenmill prepare with this --out",
         ) from error
-    return parse_manifest(content, str(path))
+    return parse_manifest(content, files.place(MANIFEST))
 
 
 def parse_manifest(content: bytes, where: str) -> Manifest:

@@ -1,4 +1,5 @@
-"""A finished dataset as it lies on disk: shards opened by their format, documents found again."""
+"""A finished dataset, in a folder or an object store: shards opened by their format, documents
+found again. It is read by range, and nothing is held but what is asked for."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tokenmill.dataset.manifest import Manifest, Shard, load_manifest
-from tokenmill.errors import DamageFound, UsageError
+from tokenmill.dataset.files import DatasetFiles, damaged, files_at
+from tokenmill.dataset.manifest import Manifest, Shard, read_manifest
+from tokenmill.errors import UsageError
 from tokenmill.formats import ShardDamage, ShardReader, find_format
+from tokenmill.stores.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -19,59 +22,39 @@ if TYPE_CHECKING:
 _STEP = 4 * 1024 * 1024
 
 
-class LocalBytes:
-    """A file of a shard, for its format to read. Opened for each reading: there may be more shards
-    than a process may hold files."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises OSError."""
-        self._path = path
-        self.size = path.stat().st_size
-
-    def read(self, start: int, stop: int) -> bytes:
-        """All bytes from ``start`` to before ``stop``. Raises DamageFound."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(start)
-                found = file.read(stop - start)
-            if len(found) < stop - start:
-                raise ShardDamage(f"it ends before byte {stop}")
-        except (ShardDamage, OSError) as error:
-            raise _damaged(self._path, error) from error
-        return found
-
-
-def open_shard(folder: Path, layout: str, shard: Shard) -> ShardReader:
-    """A shard as its format reads it. Raises ShardDamage and OSError."""
-    files = {file.name: LocalBytes(folder / file.name) for file in shard.all_files}
-    return find_format(layout).reader(files)
+def open_shard(files: DatasetFiles, layout: str, shard: Shard) -> ShardReader:
+    """A shard as its format reads it. Raises ShardDamage and OSError, and DamageFound where a file
+    cannot be read."""
+    opened = {file.name: files.open(file.name) for file in shard.all_files}
+    return find_format(layout).reader(opened)
 
 
 @dataclass(frozen=True)
-class Dataset:
-    """A folder with a manifest."""
+class DatasetReader:
+    """The files of a dataset, and its manifest."""
 
-    folder: Path
+    files: DatasetFiles
     manifest: Manifest
 
     @classmethod
-    def at(cls, folder: Path) -> Dataset:
-        """Open a finished dataset. Raises DamageFound."""
-        return cls(folder, load_manifest(folder))
+    def at(cls, place: str | Path, policy: RetryPolicy | None = None) -> DatasetReader:
+        """Open a finished dataset, in a folder or at a URL that requests are made for by
+        ``policy``. Raises DamageFound."""
+        files = files_at(place, policy)
+        return cls(files, read_manifest(files))
 
     def open(self, shard: Shard) -> ShardReader:
         """A shard's tokens. Raises DamageFound."""
-        path = self.folder / shard.name
         try:
-            for path in [self.folder / file.name for file in shard.all_files]:
-                if path.exists() and not path.is_file():
-                    raise ShardDamage("it is not a regular file")
-            found = open_shard(self.folder, self.manifest.format, shard)
+            found = open_shard(self.files, self.manifest.format, shard)
             if found.tokens != shard.tokens:
                 raise ShardDamage(f"{found.tokens} tokens, the manifest tells {shard.tokens}")
             return found
-        except (ShardDamage, OSError) as error:
-            raise _damaged(path, error) from error
+        except ShardDamage as error:
+            raise damaged(self.files.place(shard.name), str(error)) from error
+        except OSError as error:
+            names = ", ".join(self.files.place(file.name) for file in shard.all_files)
+            raise damaged(names, str(error.strerror)) from error
 
     def shards(self, split: str | None = None) -> list[Shard]:
         """The shards in the order of their tokens, of one split or of all."""
@@ -140,7 +123,3 @@ class Dataset:
             reader = self.open(shard)
             for start in range(0, reader.tokens, _STEP):
                 yield reader.ids(start, min(start + _STEP, reader.tokens))
-
-
-def _damaged(path: Path, error: Exception) -> DamageFound:
-    return DamageFound("a shard is damaged", str(path), str(error), "tokenmill verify")

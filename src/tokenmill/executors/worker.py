@@ -18,7 +18,6 @@ import signal
 import socket
 import struct
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from tokenmill.executors.slots import padded, put, taken
@@ -140,7 +139,7 @@ def serve(channel: socket.socket, make: Maker) -> None:
 
 def _target(name: str | None, make: Maker) -> Callable[[socket.socket], None]:
     if name is None:
-        return partial(work, make=make)
+        return lambda channel: work(channel, make)
     module, _, function = name.partition(":")
     found: Callable[[socket.socket], None] = getattr(importlib.import_module(module), function)
     return found
@@ -155,11 +154,18 @@ def _fork(
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         channel.close()
         with contextlib.suppress(BaseException):
+            _show_as(target.__module__)
             target(socket.socket(fileno=fd))
         os._exit(0)
     os.close(fd)
     children.add(pid)
     send(channel, (FORKED, pid, 0))
+
+
+def _show_as(module: str) -> None:
+    """For ``ps`` and ``top``: what a process does."""
+    with contextlib.suppress(OSError), open("/proc/self/comm", "w") as comm:
+        comm.write("tm-" + module.rpartition(".")[2])
 
 
 def _reap(channel: socket.socket, children: set[int]) -> None:

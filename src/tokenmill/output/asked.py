@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from tokenmill.dataset.manifest import MANIFEST, QUARANTINE, SHA256SUMS
 from tokenmill.dataset.spec import Spec
 from tokenmill.sources.inputs import InputList
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
@@ -32,4 +33,17 @@ class Asked(Protocol):
         """SHA-256 over all that decides the bytes; with another spec in this one's place."""
 
     def libraries(self) -> dict[str, dict[str, str]]:
-        """The libraries that can encode with the tokenizer, as they are installed."""
+        """The libraries that may decide the ids, as they are installed."""
+
+
+def would_write(spec: Spec, name: str) -> bool:
+    """Would a run with that spec write a shard's file of that name?"""
+    return spec.layout.writes(spec.name, name, spec.shard_tokens is not None)
+
+
+def needs(spec: Spec, name: str) -> bool:
+    """Would it write any file of that name?"""
+    side = {MANIFEST, SHA256SUMS}
+    if spec.on_bad == "quarantine":
+        side.add(QUARANTINE)
+    return name in side or would_write(spec, name)

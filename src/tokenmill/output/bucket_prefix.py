@@ -1,4 +1,4 @@
-"""A prefix in an object store as a run finds it: the output folder of those who have no disk.
+"""A prefix of an object store as output: the place of those who have no disk.
 
 The run works in a local folder and stores each shard when it is whole; the manifest comes last,
 and only where there is none. What is unfinished has a lease, which says who writes there, and the
@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from concurrent.futures import TimeoutError as NotYet
 from pathlib import Path
 
+from tokenmill.dataset.files import StoredFiles
 from tokenmill.dataset.manifest import (
     MANIFEST,
     QUARANTINE,
@@ -23,13 +24,12 @@ from tokenmill.dataset.manifest import (
     parse_manifest,
 )
 from tokenmill.errors import DamageFound, SpecMismatch, TemporaryFailure, TokenmillError
-from tokenmill.output.asked import Asked
-from tokenmill.output.folder import OutputFolder
-from tokenmill.output.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal, read_journal
-from tokenmill.output.lease import Lease, new_token
+from tokenmill.output.folder import Folder
+from tokenmill.output.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal
+from tokenmill.output.lease import LEASE, TOKEN, Lease, new_token, read_lease, token_of
+from tokenmill.output.output import Needs, OtherRun, Removal, in_the_way
 from tokenmill.output.uploads import Uploads
-from tokenmill.stores.bucket import PART_BYTES, Bucket, StoredObject, parse
-from tokenmill.stores.disk_reads import read_small
+from tokenmill.stores.bucket import PART_BYTES, Bucket, parse
 from tokenmill.stores.durable import PARTIAL, STATE_FOLDER, StagedFile, write_durably
 from tokenmill.stores.lock import remove_working_folder
 from tokenmill.stores.prefix import FileChanged, Prefix
@@ -37,109 +37,125 @@ from tokenmill.stores.readahead import in_background
 from tokenmill.stores.retry import RetryPolicy
 from tokenmill.units import format_bytes
 
-_LEASE = "lease"
 _GOODBYE_SECONDS = 2.0
 
 
-class OutputPrefix(OutputFolder):
-    """The prefix of one run, and the local folder it works in, looked at under its lock."""
+class BucketPrefix:
+    """The prefix of one run, and the local folder it works in. Its methods are those of
+    ``Output``."""
 
-    _holds = "the prefix holds objects"
+    mending = "--overwrite, which makes all of it again"
 
     def __init__(
-        self,
-        path: Path,
-        plan: Asked,
-        url: str,
-        policy: RetryPolicy,
-        tell: Callable[[str], None],
+        self, path: Path, url: str, policy: RetryPolicy, log: Callable[[str], None]
     ) -> None:
         """``policy`` is for the output alone: reading may be given up while what was made is still
         to be stored."""
-        super().__init__(path, plan)
         scheme, name, key = parse(url)
+        self.path = path
+        self._local = Folder(path)
         self._bucket = Bucket(scheme, name, policy)
         self._prefix = Prefix(self._bucket, key)
-        self._tell = tell
+        self.files = StoredFiles(self._prefix)
+        self._log = log
         self._lease: Lease | None = None
         self._is_new = False
-        self._names: set[str] = set()
-        self._stored: dict[str, StoredObject] | None = None
-        self.where = self._prefix.url
 
-    def finished(self) -> Manifest | None:
-        manifest = super().finished()
-        if manifest is not None:
-            self._remove_stored_state()
-            self._bucket.remove([self._prefix.state(_LEASE)])
-            remove_working_folder(self.path)
-        return manifest
+    def hold(self, log: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
+        return self._local.hold(log)
 
-    def _load(self) -> Manifest | None:
-        key = self._prefix.at(MANIFEST)
-        found = self._bucket.fetch(key)
-        if found is None:
+    def take_stock(self) -> None:
+        self._local.take_stock()
+
+    def journal(self) -> Log | None:
+        return self._local.journal()
+
+    def other_run(self, fingerprints: Collection[str]) -> OtherRun | None:
+        found = read_lease(self._bucket, self._prefix.state(LEASE))
+        if found is None or found[0].fingerprint in fingerprints:
             return None
-        if not is_from_tokenmill(found[0]):
-            raise self._in_the_way([MANIFEST])
-        return parse_manifest(found[0], self._bucket.url(key))
+        log = self._stored_log()
+        return OtherRun(found[0].holder, None if log is None else log.run)
 
-    def _is_whole(self, file: ShardFile) -> bool:
-        found = self._there().get(file.name)
-        return found is not None and found.size == file.bytes
+    def lost(self, file: ShardFile, is_stored: bool) -> str | None:
+        if not is_stored:
+            return self._local.lost(file, is_stored)
+        is_there = self._prefix.holds(file.name, file.bytes, file.sha256)
+        return None if is_there else self.files.place(file.name)
 
-    def _there(self) -> dict[str, StoredObject]:
-        """What lies under the prefix, by its name there; looked at once."""
-        if self._stored is None:
-            skipped = len(self._prefix.at(""))
-            found = self._bucket.objects(self._prefix.key)
-            self._stored = {entry.key[skipped:]: entry for entry in found}
-        return self._stored
+    def foreign(self, needs: Needs, removal: Removal | None = None) -> list[str]:
+        """Where a run has begun, shards of its own are there: what is not, is told when its name
+        is needed."""
+        found = self._local.foreign(needs, None if removal is None else removal.local)
+        if removal is not None:
+            goes = set(removal.mine)
+            found += [name for name in self.files.names() if needs(name) and name not in goes]
+        elif self._is_new:
+            found += [name for name in self.files.names() if needs(name)]
+        return found
 
-    def unfinished(self) -> Log | None:
-        self._hold()
-        self._recover()
-        return super().unfinished()
+    def removal(self, needs: Needs) -> Removal:
+        """Raises TokenmillError where an object of a dataset is no longer as it was written."""
+        known, names = self._of_the_dataset(), self.files.names()
+        mine = {MANIFEST}.intersection(names)
+        present = known.keys() & set(names)
+        mine |= {name for name in present if self._prefix.holds(name, *known[name])}
+        # What a run has stored that was killed has its sign, whether a journal tells it or not.
+        rest = [name for name in names if name not in mine]
+        needed = [name for name in rest if name in present or needs(name)]
+        mine |= {name for name in needed if self._prefix.is_signed(name)}
+        if doubtful := present - mine:
+            raise TokenmillError(
+                "objects of the dataset there are not as tokenmill wrote them",
+                f"{self.files.where}: {', '.join(sorted(doubtful)[:5])}",
+                "they were changed or replaced, and what tokenmill did not write it does not "
+                "remove",
+                "move them away, or choose another --out, then run this again",
+            )
+        size = sum(self.files.entry(name).size for name in mine)
+        return Removal(tuple(sorted(mine)), size=size, local=self._local.removal(needs))
 
-    def _lost(self, file: ShardFile, is_stored: bool) -> str | None:
-        if is_stored:
-            is_there = self._prefix.holds(file.name, file.bytes, file.sha256)
-            return None if is_there else f"{self.where}/{file.name}"
-        return super()._lost(file, is_stored)
+    def _of_the_dataset(self) -> dict[str, tuple[int, str]]:
+        """Size and SHA-256 of each object of a finished dataset, but the manifest."""
+        try:
+            content = self.files.read(MANIFEST)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise in_the_way(self.files, [MANIFEST]) from error
+        if not is_from_tokenmill(content):
+            raise in_the_way(self.files, [MANIFEST])
+        known: dict[str, tuple[int, str]] = {}
+        with contextlib.suppress(DamageFound):
+            manifest = parse_manifest(content, self.files.place(MANIFEST))
+            known = {file.name: (file.bytes, file.sha256) for file in manifest.shard_files()}
+            sums = manifest.sha256sums()
+            known[SHA256SUMS] = len(sums), hashlib.sha256(sums).hexdigest()
+            if manifest.quarantine.sha256 is not None:
+                known[QUARANTINE] = manifest.quarantine.bytes, manifest.quarantine.sha256
+        return known
 
-    def _hold(self, any_spec: bool = False) -> None:
-        """Take the lease. Raises OutputInUse, and SpecMismatch where a run of another kind is
-        unfinished."""
+    def is_as_seen(self, removal: Removal) -> bool:
+        return removal.local is None or self._local.is_as_seen(removal.local)
+
+    def has_state(self) -> bool:
+        return any(name.startswith(f"{STATE_FOLDER}/") for name in self.files.names())
+
+    def reserve(self, fingerprint: str) -> None:
         if self._lease is not None:
             return
-        lease = Lease(
-            self._bucket, self._prefix.state(_LEASE), self._token(), self._plan.fingerprint()
-        )
-        found = lease.look()
-        self._is_new = found is None
-        mine = (self._plan.fingerprint(), self._before_quarantine())
-        if found is not None and found.fingerprint not in mine and not any_spec:
-            log = self._stored_log()
-            known = [] if log is None else [log.run]
-            told = [self._differences(run.spec, run.tokenizer, run.inputs) for run in known]
-            raise SpecMismatch(
-                "the prefix holds an unfinished run of another kind",
-                self.where,
-                "; ".join(told[0]) if told else f"process {found.holder} began it",
-                "repeat the command that began it, choose another --out, or --overwrite to begin "
-                "anew",
-            )
-        lease.take(self._tell)
+        key = self._prefix.state(LEASE)
+        lease = Lease(self._bucket, key, self._token(), fingerprint)
+        self._is_new = lease.look() is None
+        lease.take(self._log)
         self._lease = lease
 
     def _token(self) -> str:
         """What tells this local folder from every other one."""
-        path = self.path / STATE_FOLDER / "token"
-        with contextlib.suppress(OSError, UnicodeDecodeError):
-            if token := read_small(path).decode().strip():
-                return token
-        token = new_token()
-        write_durably(path, token.encode() + b"\n")
+        token = token_of(self.path)
+        if token is None:
+            token = new_token()
+            write_durably(self.path / STATE_FOLDER / TOKEN, token.encode() + b"\n")
         return token
 
     def _stored_log(self) -> Log | None:
@@ -147,25 +163,24 @@ class OutputPrefix(OutputFolder):
         found = self._bucket.fetch(key)
         return None if found is None else parse_journal(found[0], self._bucket.url(key))
 
-    def _recover(self) -> None:
-        """Where the store tells of more than this machine has, go on from that."""
+    def recover(self) -> None:
         found = self._bucket.fetch(self._prefix.state(JOURNAL))
         if found is None:
             return
-        log, local = parse_journal(found[0], self.where), read_journal(self.path)
+        log, local = parse_journal(found[0], self.files.where), self.journal()
         if log is None or log.checkpoint is None:
             return
         done = local.checkpoint.done_bytes if local is not None and local.checkpoint else -1
         if local is not None and (local.encoded or done >= log.checkpoint.done_bytes):
             return
-        self._remove_own()
+        self._local.remove_leftovers()
         for file in log.checkpoint.open:
             if not self._download(file):
-                self._tell(
+                self._log(
                     f"warning: {file.name}{PARTIAL} in the store is not what the journal there "
                     "tells; the run begins anew"
                 )
-                self._remove_own()
+                self._local.remove_leftovers()
                 return
         write_durably(self.path / STATE_FOLDER / JOURNAL, found[0])
 
@@ -183,96 +198,26 @@ class OutputPrefix(OutputFolder):
         finally:
             staged.close()
 
-    def refuse_foreign(self, but: Collection[Path] = ()) -> None:
-        super().refuse_foreign(but)
-        if not self._is_new:
-            return
-        taken = [name for name in self._there() if self._needs(name)]
-        if taken:
-            raise self._in_the_way(taken)
-
-    def leave(self, keeps: bool = True) -> None:
-        super().leave(keeps)
-        lease = self._lease
-        if lease is None:
-            return
-        if not keeps:  # or another machine would go on with it
-            self._remove_stored_state()
-        is_worth = read_journal(self.path) is not None
-        # The network may be what failed: it gets a moment, and no more.
-        goodbye = in_background(lease.release if is_worth or not self._is_new else lease.remove)
-        with contextlib.suppress(NotYet, TokenmillError):
-            goodbye.result(_GOODBYE_SECONDS)
-
-    def removable_bytes(self) -> int:
-        """As in a folder; an object that is no longer as it was written is refused."""
-        self._hold(any_spec=True)
-        there = self._there()
-        names, doubtful = self._mine_there(there)
-        if doubtful:
-            raise TokenmillError(
-                "objects of the dataset there are not as tokenmill wrote them",
-                f"{self.where}: {', '.join(sorted(doubtful)[:5])}",
-                "they were changed or replaced, and what tokenmill did not write it does not "
-                "remove",
-                "move them away, or choose another --out, then run this again",
-            )
-        self._names = names
-        if taken := [name for name in there if self._needs(name) and name not in names]:
-            raise self._in_the_way(taken)
-        was_new, self._is_new = self._is_new, False  # what is there was looked at
-        try:
-            return super().removable_bytes()
-        finally:
-            self._is_new = was_new
-
-    def _mine_there(self, there: Mapping[str, StoredObject]) -> tuple[set[str], set[str]]:
-        """The objects that tokenmill wrote, of a dataset or of an unfinished run, and those of a
-        dataset that somebody changed since."""
-        known: dict[str, tuple[int, str]] = {}
-        mine: set[str] = set()
-        if MANIFEST in there:
-            found = self._bucket.fetch(self._prefix.at(MANIFEST))
-            content = found[0] if found is not None else b""
-            if not is_from_tokenmill(content):
-                raise self._in_the_way([MANIFEST])
-            mine.add(MANIFEST)
-            with contextlib.suppress(DamageFound):
-                manifest = parse_manifest(content, self.where)
-                files = manifest.shard_files()
-                known = {file.name: (file.bytes, file.sha256) for file in files}
-                sums = manifest.sha256sums()
-                known[SHA256SUMS] = len(sums), hashlib.sha256(sums).hexdigest()
-                if manifest.quarantine.sha256 is not None:
-                    known[QUARANTINE] = manifest.quarantine.bytes, manifest.quarantine.sha256
-        present = {name for name in known if name in there}
-        mine |= {name for name in present if self._prefix.holds(name, *known[name])}
-        # What a run has stored that was killed has its sign, whether a journal tells it or not.
-        rest = [name for name in there if name not in mine]
-        needed = [name for name in rest if name in present or self._needs(name)]
-        mine |= {name for name in needed if self._prefix.is_signed(name)}
-        return mine, present - mine
-
-    def overwrite(self) -> list[str]:
-        there = self._there()
-        local = super().overwrite()
-        names = self._names
+    def remove(self, removal: Removal) -> list[str]:
+        told = [] if removal.local is None else self._local.remove(removal.local)
+        names = removal.mine
         if not names:
-            return local
+            return told
         self._bucket.remove([self._prefix.at(MANIFEST)])  # first: then nothing claims to be whole
-        self._bucket.remove([self._prefix.at(name) for name in sorted(names - {MANIFEST})])
+        self._bucket.remove([self._prefix.at(name) for name in names if name != MANIFEST])
         self._remove_stored_state()
-        size = sum(there[name].size for name in names)
-        self._stored = None
+        self.files.forget()
         self._is_new = False
-        return [*local, f"removed {len(names)} objects, {format_bytes(size)}, of {self.where}"]
+        size = format_bytes(removal.size)
+        return [*told, f"removed {len(names)} objects, {size}, of {self.files.where}"]
+
+    def remove_leftovers(self) -> None:
+        self._local.remove_leftovers()
 
     def _remove_stored_state(self) -> None:
         """Remove what is ours below ``.tokenmill/``, but the lease: the journal and the unfinished
         files beside it."""
-        found = self._bucket.fetch(self._prefix.state(JOURNAL))
-        log = parse_journal(found[0], self.where) if found is not None else None
-        names = {JOURNAL} if log is not None else set()
+        names = {JOURNAL} if self._stored_log() is not None else set()
         for entry in self._bucket.objects(self._prefix.at(STATE_FOLDER)):
             name = entry.key.rpartition("/")[2]
             if name.endswith(PARTIAL) and self._prefix.is_signed(f"{STATE_FOLDER}/{name}"):
@@ -286,12 +231,12 @@ class OutputPrefix(OutputFolder):
     def publish(self, manifest: Manifest) -> None:
         """Store what is not stored yet, the manifest last, and only where there is none."""
         assert self._lease is not None
-        self._stored = None
-        quarantine, log = manifest.quarantine, read_journal(self.path)
+        self.files.forget()
+        quarantine, log = manifest.quarantine, self.journal()
         stored = log.stored if log is not None else set()
         for shard in manifest.shards:
             for file in shard.all_files:
-                if shard.name not in stored or not self._is_whole(file):
+                if shard.name not in stored or not self._is_there(file):
                     self._send(file.name, file.bytes, file.sha256)
         if quarantine.sha256 is not None:
             self._send(QUARANTINE, quarantine.bytes, quarantine.sha256)
@@ -302,10 +247,14 @@ class OutputPrefix(OutputFolder):
         except FileExistsError:
             raise SpecMismatch(
                 "another manifest appeared in the meantime",
-                f"{self.where}/{MANIFEST}",
+                self.files.place(MANIFEST),
                 "another run wrote there",
                 "see what it holds (tokenmill inspect), then choose another --out, or --overwrite",
             ) from None
+
+    def _is_there(self, file: ShardFile) -> bool:
+        found = self.files.objects().get(file.name)
+        return found is not None and found.size == file.bytes
 
     def _send(self, name: str, size: int, sha256: str) -> None:
         path = self.path / (name + PARTIAL)
@@ -314,14 +263,27 @@ class OutputPrefix(OutputFolder):
         except (FileChanged, FileNotFoundError) as error:
             raise TokenmillError(
                 "a whole file is neither in the store nor on this machine as it was written",
-                f"{self.where}/{name}, {path}",
+                f"{self.files.place(name)}, {path}",
                 None,
                 "run the same command with --overwrite, which starts anew",
             ) from error
 
     def finish(self) -> None:
-        self._remove_stored_state()
-        assert self._lease is not None
-        with contextlib.suppress(TemporaryFailure):
-            self._lease.remove()
+        if self._lease is not None:
+            self._remove_stored_state()
+            with contextlib.suppress(TemporaryFailure):
+                self._lease.remove()
         remove_working_folder(self.path)
+
+    def leave(self, keeps: bool, is_wrong: bool = False) -> None:
+        self._local.leave(keeps, is_wrong)
+        lease = self._lease
+        if lease is None:
+            return
+        if is_wrong:  # or another machine would go on with it
+            self._remove_stored_state()
+        is_worth = self.journal() is not None
+        # The network may be what failed: it gets a moment, and no more.
+        goodbye = in_background(lease.release if is_worth or not self._is_new else lease.remove)
+        with contextlib.suppress(NotYet, TokenmillError):
+            goodbye.result(_GOODBYE_SECONDS)

@@ -32,7 +32,7 @@ class RunBegun(msgspec.Struct, tag="run"):
     """The first entry: what the run was asked to do, and by which command, for a person.
 
     ``revisions`` are the commits that moving revisions of datasets were taken for, ``libraries``
-    those that can encode with the tokenizer, as they were installed.
+    those that may decide the ids, as they were installed.
 
     A later one replaces it, where a run goes on in a way that writes the same bytes up to there.
     """

@@ -8,19 +8,27 @@ finds out at its next beat and stops. No clock is compared with another.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
 from tokenmill.errors import OutputInUse, TemporaryFailure, TokenmillError
 from tokenmill.stores.bucket import Bucket, ObjectChanged, Tag
+from tokenmill.stores.claims import STATE_FOLDER
+from tokenmill.stores.disk_reads import read_small
 from tokenmill.units import format_seconds
 
+TOKEN = "token"
+"""The file in a staging folder that names it."""
+LEASE = "lease"
+"""The name of the object, among the run's state."""
 BEAT_SECONDS = 10.0
 WATCHED_BEATS = 4
 """A holder whose beats fail for this long may lose the prefix to another run."""
@@ -45,6 +53,30 @@ def parse_lease(content: bytes) -> LeaseRecord | None:
         return None
 
 
+def read_lease(bucket: Bucket, key: str) -> tuple[LeaseRecord, Tag] | None:
+    """What the lease there tells, with its tag; None when there is none. Raises TokenmillError
+    where it is another program's."""
+    found = bucket.fetch(key)
+    if found is None:
+        return None
+    record = parse_lease(found[0])
+    if record is None:
+        raise TokenmillError(
+            "the lease of this prefix makes no sense",
+            bucket.url(key),
+            None,
+            "if no run writes there, remove that object",
+        )
+    return record, found[1]
+
+
+def token_of(folder: Path) -> str | None:
+    """The name that a staging folder was given, if it was given one."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return read_small(folder / STATE_FOLDER / TOKEN).decode().strip() or None
+    return None
+
+
 def new_token() -> str:
     """A name for a staging folder that no other has."""
     return uuid.uuid4().hex
@@ -65,18 +97,10 @@ class Lease:
 
     def look(self) -> LeaseRecord | None:
         """What is there now; None when nothing is."""
-        found = self._bucket.fetch(self._key)
+        found = read_lease(self._bucket, self._key)
         if found is None:
             return None
-        self._tag = found[1]
-        record = parse_lease(found[0])
-        if record is None:
-            raise TokenmillError(
-                "the lease of this prefix makes no sense",
-                self._bucket.url(self._key),
-                None,
-                "if no run writes there, remove that object",
-            )
+        record, self._tag = found
         return record
 
     def take(self, tell: Callable[[str], None]) -> None:

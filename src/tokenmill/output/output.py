@@ -1,66 +1,141 @@
-"""Where a run works whose output is an object store: a local folder of its own for each URL.
+"""What an output is: the place where one run at a time writes one dataset.
 
-It holds the journal and what is not yet in the store: the unfinished files, and a few whole
-shards that wait for their upload.
+A run works in a local folder (``path``) in any case; a folder as output is that folder itself.
+What is there (a finished dataset, an unfinished run, foreign files) is decided in
+``output.resume`` over the questions below, which change nothing. What changes something is named
+so, and done by the run.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import os
-import re
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
-from tokenmill.errors import UsageError
-
-STORES = ("s3://", "gs://", "az://")
-"""Those that can be written, as the classes in ``stores`` say of themselves (``can_write``)."""
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
-
-
-def is_store(out: str) -> bool:
-    """Does ``--out`` name a place in an object store?"""
-    return out.startswith(STORES)
+from tokenmill.dataset.files import DatasetFiles
+from tokenmill.dataset.manifest import Manifest, ShardFile
+from tokenmill.errors import TokenmillError
+from tokenmill.output.journal import Log, RunBegun
+from tokenmill.output.uploads import Uploads
 
 
-def output_place(out: str) -> str:
-    """``--out`` as it is meant: ``~`` in quotes is what the shell would have made of it. Raises
-    UsageError where it names nothing."""
-    if not out.strip():
-        raise UsageError(
-            "--out is empty",
-            None,
-            "a variable in the command may not be set",
-            "name a folder; the one you are in is --out .",
-        )
-    if _ADDRESS.match(out) and not is_store(out):
-        raise UsageError(
-            "no dataset can be written there",
-            out,
-            "it is an address, and of addresses only those of object stores can be written",
-            f"name a folder, or an object store: {', '.join(f'{s}BUCKET/KEY' for s in STORES)}",
-        )
-    is_home = out.startswith("~") and not os.path.lexists(out)
-    place = os.path.expanduser(out) if is_home else out
-    try:
-        os.lstat(place)
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise UsageError(
-                "the name of the output folder is too long",
-                f"{place[:60]}...",
-                f"{len(os.fsencode(place))} bytes, of which a file system takes 255 for each name",
-                "choose a shorter --out",
-            ) from error
-    return place
+@dataclass(frozen=True)
+class OtherRun:
+    """An unfinished run of another dataset; ``run`` is what it was asked, where that is known."""
+
+    holder: str
+    run: RunBegun | None
 
 
-def working_folder(out: str, staging: str | None = None) -> Path:
-    """The local folder that a run works in: ``out`` itself, or one for the URL below ``staging``
-    (default: in the user's cache folder)."""
-    if not is_store(out):
-        return Path(out)
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    parent = Path(staging) if staging else Path(cache, "tokenmill", "staging")
-    return parent / hashlib.sha256(out.rstrip("/").encode()).hexdigest()[:16]
+@dataclass(frozen=True)
+class Removal:
+    """What is to go before a run begins anew: names of ``mine``, which are removed, and of
+    ``changed``, which are not as they were written and are set aside.
+
+    ``size`` is the bytes of ``mine``, ``seen`` what told that these files are those looked at.
+    ``local`` is the same of the local folder, where the output is another place.
+    """
+
+    mine: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    size: int = 0
+    seen: tuple[tuple[int, ...], ...] = ()
+    local: Removal | None = None
+
+    @property
+    def freed(self) -> int:
+        """Bytes that get free on the local disk."""
+        return self.size if self.local is None else self.local.size
+
+    @property
+    def is_empty(self) -> bool:
+        """Is nothing removed?"""
+        return not self.mine and (self.local is None or self.local.is_empty)
+
+
+Needs = Callable[[str], bool]
+"""Does a run write a file of that name (without ``.partial``)?"""
+
+
+class Output(Protocol):
+    """One output, as one run sees it. All methods raise TokenmillError."""
+
+    path: Path
+    """The local folder that the run works in."""
+    mending: str
+    """The option that mends a damaged dataset there, and what it does."""
+
+    @property
+    def files(self) -> DatasetFiles:
+        """What lies there, by name, to be read."""
+
+    def hold(self, log: Callable[[str], None]) -> AbstractContextManager[None]:
+        """Have the local folder for this run alone. Raises OutputInUse when another run has it."""
+
+    def take_stock(self) -> None:
+        """Changes: learn which files of the local folder are tokenmill's own."""
+
+    def journal(self) -> Log | None:
+        """What an unfinished run noted, if there is one."""
+
+    def other_run(self, fingerprints: Collection[str]) -> OtherRun | None:
+        """Who began there, perhaps on another machine, where that makes none of these datasets."""
+
+    def lost(self, file: ShardFile, is_stored: bool) -> str | None:
+        """Where a file that was whole (and ``is_stored``, says the journal, or not) is not, or
+        not as it was, any more; None if it is."""
+
+    def foreign(self, needs: Needs, removal: Removal | None = None) -> list[str]:
+        """The names there that a run needs, of what tokenmill did not write; ``removal`` is known
+        to go."""
+
+    def removal(self, needs: Needs) -> Removal:
+        """What is tokenmill's there, of a dataset or of an unfinished run, with these names."""
+
+    def is_as_seen(self, removal: Removal) -> bool:
+        """Is what is to be removed still what was looked at?"""
+
+    def has_state(self) -> bool:
+        """May there be something of a run's state, beside a finished dataset?"""
+
+    def reserve(self, fingerprint: str) -> None:
+        """Changes: from now on no other run writes there, on any machine; this one makes the
+        dataset ``fingerprint``. Raises OutputInUse."""
+
+    def recover(self) -> None:
+        """Changes: bring to the local folder what a run on another machine left to go on with,
+        where that is more."""
+
+    def remove(self, removal: Removal) -> list[str]:
+        """Changes: remove that; what was done, in words. Killed in the middle, it can be done
+        again."""
+
+    def remove_leftovers(self) -> None:
+        """Changes: remove what a run left that is not worth going on with; of a finished dataset
+        nothing."""
+
+    def uploads(self, run: RunBegun) -> Uploads | None:
+        """What stores whole shards while the run goes on; None where they stay in its folder."""
+
+    def publish(self, manifest: Manifest) -> None:
+        """Changes: all is encoded and whole: name it, the manifest last. Can be done again from
+        the middle."""
+
+    def finish(self) -> None:
+        """Changes: the dataset is complete, so that nothing of the run's state is needed."""
+
+    def leave(self, keeps: bool, is_wrong: bool = False) -> None:
+        """Changes: after a failure let go, and of the state leave what is worth going on with, if
+        it ``keeps`` that; after what ``is_wrong`` no other machine may go on either."""
+
+
+def in_the_way(files: DatasetFiles, names: Collection[str]) -> TokenmillError:
+    """The error where foreign things have names that the run needs."""
+    return TokenmillError(
+        f"the {files.noun} holds {files.things} that this run would replace",
+        f"{files.where}: {', '.join(sorted(names)[:5])}",
+        "tokenmill did not write them: they belong to no dataset of tokenmill's",
+        "choose another --out, or move them away",
+    )

@@ -97,21 +97,34 @@ class Prefix:
             return found[1] == sha256
         try:
             return sha256_of(self.bucket, found[0]) == sha256
-        except (FileNotFoundError, ObjectChanged):
+        except ObjectChanged:
             return False
 
 
 def sha256_of(bucket: Bucket, entry: StoredObject) -> str:
     """The hash of an object, read as it was when ``entry`` was told. Raises ObjectChanged when it
-    is another one meanwhile, FileNotFoundError when it is gone."""
+    is another one meanwhile, or gone."""
     digest = hashlib.sha256()
+    for piece in pieces_of(bucket, entry):
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def pieces_of(bucket: Bucket, entry: StoredObject) -> Iterator[bytes]:
+    """An object from front to back, a few pieces fetched ahead; as it was when ``entry`` was told.
+    Raises ObjectChanged when it is another one meanwhile, or gone."""
 
     def read(start: int, stop: int) -> bytes:
-        return bucket.read(entry.key, start, stop, entry.etag)
+        try:
+            return bucket.read(entry.key, start, stop, entry.etag)
+        except FileNotFoundError as error:
+            raise ObjectChanged from error
 
     ahead = ReadAhead(read, [(0, entry.size)], PART_BYTES, _AHEAD)
-    for start in range(0, entry.size, PART_BYTES):
-        stop = min(start + PART_BYTES, entry.size)
-        digest.update(ahead.read(start, stop))
-        ahead.release(start, stop)
-    return digest.hexdigest()
+    try:
+        for start in range(0, entry.size, PART_BYTES):
+            stop = min(start + PART_BYTES, entry.size)
+            yield ahead.read(start, stop)
+            ahead.release(start, stop)
+    finally:
+        ahead.close()

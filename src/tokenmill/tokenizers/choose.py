@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from tokenmill.errors import TokenmillError, UsageError, choose_from
 from tokenmill.memory import Needs, return_free_memory
 from tokenmill.text.cuts import CutRule
-from tokenmill.tokenizers.engines import DEFAULT_ENGINE, ENGINES, make_engine
-from tokenmill.tokenizers.engines.engine import Engine
-from tokenmill.tokenizers.engines.gigatoken_limits import refusal
+from tokenmill.tokenizers.engines import (
+    DEFAULT_ENGINE,
+    ENGINES,
+    make_engine,
+    needs_of,
+    plain_engine,
+    readers,
+)
+from tokenmill.tokenizers.engines.engine import Engine, NotInstalled
 from tokenmill.tokenizers.selftest import difference, documents_for, tried_cuts
-from tokenmill.tokenizers.vocabularies.sentencepiece_model import SentencePieceModel
-from tokenmill.tokenizers.vocabularies.sentencepiece_proto import BYTE, NORMAL
-from tokenmill.tokenizers.vocabularies.tiktoken_ranks import Ranks
-from tokenmill.tokenizers.vocabularies.tokenizer_json import TokenizerJson
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
-
-_A_WORD = 256
-"""Bytes of a token that the self-test writes beside others, at most: the longest of a published
-vocabulary has 128. One of a million took 360 MB."""
-REFUSALS: dict[str, Callable[[Vocabulary], str | None]] = {"gigatoken": refusal}
-"""For each engine that does not promise everything: why it is not to be used for a vocabulary."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """How a run encodes: with which engine and why, and where it may cut a text and why."""
+    """How a run encodes: with which engine and why, and where it may cut a text and why.
+
+    ``speeds``: where engines were measured, the bytes a second of each, of one thread.
+    """
 
     engine: str
     why: str
     cuts: CutRule
     why_cuts: str
     needs: Needs
+    speeds: Mapping[str, float] = field(default_factory=dict)
 
 
 def check_engine(choice: str) -> None:
@@ -47,26 +47,51 @@ def check_engine(choice: str) -> None:
 def choose(choice: str, vocabulary: Vocabulary) -> Choice:
     """The engine for an ``--engine`` option, and the safe cuts: what the self-test allows.
 
-    ``auto`` is the fastest engine that is exact for this vocabulary. Raises UsageError.
+    ``auto`` is the first of the table that is exact for this vocabulary. Raises UsageError.
     """
     check_engine(choice)
-    if choice != "auto" and choice not in vocabulary.engines:
+    names = readers(vocabulary)
+    if choice != "auto" and choice not in names:
         raise UsageError(
             f"the engine {choice} cannot use {vocabulary.name}",
             why="it is for other kinds of tokenizer files",
-            fix=f"use --engine auto, or one of {', '.join(vocabulary.engines)}",
+            fix=f"use --engine auto, or one of {', '.join(names)}",
         )
-    if isinstance(vocabulary, Ranks) and vocabulary.is_proven:
+    if vocabulary.is_proven and choice in ("auto", DEFAULT_ENGINE, vocabulary.reference):
         engine = DEFAULT_ENGINE if choice == "auto" else choice
         why = "it was asked for" if choice != "auto" else "the fastest, and exact for this pattern"
-        needs = vocabulary.needs(engine)
+        needs = needs_of(engine, vocabulary)
         return Choice(engine, why, vocabulary.cuts, vocabulary.why_cuts, needs)
     reference = make_engine(vocabulary.reference, vocabulary)
-    documents = documents_for(_own_texts(vocabulary))
+    documents = documents_for(vocabulary.own_texts())
     engine, why = _exact_engine(choice, vocabulary, reference, documents)
-    cuts, why_cuts = tried_cuts(vocabulary, reference, documents)
+    cuts, why_cuts = vocabulary.cuts, vocabulary.why_cuts
+    if not vocabulary.is_proven:
+        cuts, why_cuts = tried_cuts(vocabulary, reference, documents)
     return_free_memory()
-    return Choice(engine, why, cuts, why_cuts, vocabulary.needs(engine))
+    return Choice(engine, why, cuts, why_cuts, needs_of(engine, vocabulary))
+
+
+def rivals_of(choice: Choice, vocabulary: Vocabulary) -> list[Choice]:
+    """The engines behind the chosen one in the table that are exact as well, by rule and by
+    self-test: one of them may be faster. The reference is none: where another engine is exact,
+    that was ten times as fast with every tokenizer measured."""
+    names = readers(vocabulary)
+    names = [
+        name
+        for name in names[names.index(choice.engine) + 1 :]
+        if name != vocabulary.reference and _is_installed(name, vocabulary)
+    ]
+    if choice.engine == vocabulary.reference or not names:
+        return []
+    reference = make_engine(vocabulary.reference, vocabulary)
+    documents = documents_for(vocabulary.own_texts())
+    exact = [name for name in names if _fault(name, vocabulary, reference, documents) is None]
+    return_free_memory()
+    why = f"it equals {reference.name} on the {len(documents)} documents of the self-test"
+    return [
+        replace(choice, engine=name, why=why, needs=needs_of(name, vocabulary)) for name in exact
+    ]
 
 
 def _exact_engine(
@@ -74,12 +99,11 @@ def _exact_engine(
 ) -> tuple[str, str]:
     if choice == reference.name:
         return choice, "it was asked for"
-    for name in vocabulary.engines if choice == "auto" else (choice,):
-        if name == reference.name:
+    faults = []
+    for name in readers(vocabulary) if choice == "auto" else (choice,):
+        if name == reference.name or (choice == "auto" and not _is_installed(name, vocabulary)):
             continue
-        fault = REFUSALS[name](vocabulary) if name in REFUSALS else None
-        if fault is None:
-            fault = _tried(name, vocabulary, reference, documents)
+        fault = _fault(name, vocabulary, reference, documents)
         if fault is None:
             why = f"it equals {reference.name} on the {len(documents)} documents of the self-test"
             return name, why
@@ -89,28 +113,30 @@ def _exact_engine(
                 why=fault,
                 fix=f"use --engine auto, or --engine {reference.name}",
             )
-    return reference.name, f"{vocabulary.engines[0]} is not used: {fault}"
+        faults.append(f"{name} is not used: {fault}")
+    return reference.name, "; ".join(faults) or "no other engine reads such a file"
 
 
-def _tried(
+def _is_installed(name: str, vocabulary: Vocabulary) -> bool:
+    """Is its library there? An engine of an extra that nobody asked for is passed over."""
+    try:
+        plain_engine(name, vocabulary)
+    except NotInstalled:
+        return False
+    except TokenmillError:
+        return True  # and why it cannot use the vocabulary is told
+    return True
+
+
+def _fault(
     name: str, vocabulary: Vocabulary, reference: Engine, documents: list[bytes]
 ) -> str | None:
-    """What the self-test finds wrong with an engine."""
+    """Why an engine is not to be used: by rule, or what the self-test finds wrong with it."""
     try:
-        return difference(make_engine(name, vocabulary), reference, documents)
+        plain_engine(name, vocabulary)
+        refusal = ENGINES[name].refusal(vocabulary)
+        return refusal or difference(make_engine(name, vocabulary), reference, documents)
+    except NotInstalled:
+        raise
     except TokenmillError as error:
         return f"it cannot use this tokenizer: {error.why}"
-
-
-def _own_texts(vocabulary: Vocabulary) -> list[str]:
-    """What the tokenizer may look for in a text: all of it is written into the self-test."""
-    if isinstance(vocabulary, TokenizerJson):
-        return [str(token.get("content")) for token in vocabulary.added_tokens]
-    if isinstance(vocabulary, SentencePieceModel):
-        pieces = vocabulary.declared.pieces
-        return [piece.text for piece in pieces if piece.kind not in (NORMAL, BYTE)]
-    assert isinstance(vocabulary, Ranks)
-    # Without its own program: a few thousand of its tokens, each of which it must find again.
-    tokens = sorted(vocabulary.ranks.items(), key=lambda item: item[1] * 2654435761 % 2**32)
-    texts = [token.decode(errors="ignore") for token, _ in tokens[:4000] if len(token) <= _A_WORD]
-    return [text for text in texts if text]

@@ -1,7 +1,7 @@
 """The libraries that decide ids, as they are installed: which release, which Unicode.
 
 A letter that is new in one release is a sign in another, and its neighbours get other ids. So a
-dataset records the libraries that can encode with its tokenizer, and a run goes on, and a
+dataset records the libraries that may decide its ids, and a run goes on, and a
 dataset counts as done, only with the same ones. The level of Unicode is found by asking the
 library itself whether it takes letters of each version for letters: a table would be right only
 for releases that somebody has looked at.

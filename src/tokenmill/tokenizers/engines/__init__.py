@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from functools import partial
 
-from tokenmill.memory import Budget
+from tokenmill.memory import Budget, Needs
 from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.tokenizers.engines.differences import different
-from tokenmill.tokenizers.engines.engine import Engine
+from tokenmill.tokenizers.engines.engine import Engine, EngineKind
 from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
 from tokenmill.tokenizers.engines.guarded import GuardedEngine
 from tokenmill.tokenizers.engines.huggingface import HuggingFaceEngine
@@ -17,12 +16,14 @@ from tokenmill.tokenizers.engines.sentencepiece import SentencePieceEngine
 from tokenmill.tokenizers.engines.tiktoken import TiktokenEngine
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
-ENGINES: dict[str, Callable[[Vocabulary], Engine]] = {
-    "gigatoken": GigatokenEngine,
-    "tiktoken": TiktokenEngine,
-    "tokenizers": HuggingFaceEngine,
-    "sentencepiece": SentencePieceEngine,
+ENGINES: dict[str, EngineKind] = {
+    GigatokenEngine.name: GigatokenEngine,
+    TiktokenEngine.name: TiktokenEngine,
+    HuggingFaceEngine.name: HuggingFaceEngine,
+    SentencePieceEngine.name: SentencePieceEngine,
 }
+"""All of them, each in one line: which vocabularies it reads, it declares itself. Of two that are
+exact, the first is taken where nothing is measured."""
 DEFAULT_ENGINE = "gigatoken"
 _REFERENCE_FACTOR = 55
 """Bytes of memory for each byte of text. Measured with 0.14 of tiktoken: 37 to 52."""
@@ -41,10 +42,20 @@ def make_engine(
     if not ranges:
         return engine
     end_of_text = vocabulary.end_of_text
-    factor = max(_REFERENCE_FACTOR, vocabulary.needs(vocabulary.reference).factor)
+    factor = max(_REFERENCE_FACTOR, needs_of(vocabulary.reference, vocabulary).factor)
     room = None if budget is None else budget.room_beside(factor)
     reference = partial(shared_reference, vocabulary)
     return GuardedEngine(engine, ranges, reference, end_of_text, cuts, room)
+
+
+def readers(vocabulary: Vocabulary) -> list[str]:
+    """The engines that read vocabularies of this kind, in the order of the table."""
+    return [name for name, kind in ENGINES.items() if isinstance(vocabulary, kind.reads)]
+
+
+def needs_of(name: str, vocabulary: Vocabulary) -> Needs:
+    """The memory that a vocabulary takes with that engine."""
+    return ENGINES[name].needs(vocabulary)
 
 
 def plain_engine(name: str, vocabulary: Vocabulary) -> Engine:

@@ -73,7 +73,10 @@ def different(
 
 
 def _release(library: str) -> str:
-    return f"{library} {metadata.version(library)}"
+    try:
+        return f"{library} {metadata.version(library)}"
+    except metadata.PackageNotFoundError:  # an engine of somebody's own
+        return library
 
 
 @cache

@@ -1,13 +1,23 @@
-"""The protocol that every engine keeps."""
+"""The protocol that every engine keeps, and what its class declares.
+
+An engine changes speed, never an id. ``choose`` takes one only for a vocabulary of a kind that it
+reads, that it does not refuse by rule, and for which the self-test finds it exact.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from tokenmill.errors import UsageError
+from tokenmill.extras import install_extra
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from tokenmill.memory import Needs
+    from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
     Ids = NDArray[np.uint16 | np.uint32]
 
@@ -45,6 +55,39 @@ class Engine(Protocol):
 
     def drop_caches(self) -> None:
         """Free what was only kept for speed."""
+
+
+class NotInstalled(UsageError):
+    """The library of an engine is not there; ``extra`` is what installs it."""
+
+    def __init__(self, engine: str, extra: str) -> None:
+        super().__init__(
+            f"the engine {engine} is not installed",
+            why="its library is not needed by everybody",
+            fix=f"{install_extra(extra)}; or use --engine auto",
+        )
+
+
+class EngineKind(Protocol):
+    """What the table of engines holds: a class of engines, by what it declares.
+
+    ``name`` is the option's and the library's. ``reads``: the kinds of vocabularies that it can be
+    made of. To make one raises NotInstalled where its library is missing, and TokenmillError where
+    that cannot use this one.
+    """
+
+    name: str
+    reads: tuple[type[Vocabulary], ...]
+
+    def __call__(self, vocabulary: Vocabulary) -> Engine:
+        """One for one thread; the vocabulary is of a kind that it reads."""
+
+    def refusal(self, vocabulary: Vocabulary) -> str | None:
+        """Why it is not to be used for it, in words: what the file declares and the library does
+        not promise. None where all is promised."""
+
+    def needs(self, vocabulary: Vocabulary) -> Needs:
+        """The memory that it takes with it, at most: caches that are not dropped included."""
 
 
 def joined(parts: Iterable[Sequence[int]], end_of_text: int) -> Tokens:

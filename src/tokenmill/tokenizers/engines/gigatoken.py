@@ -15,12 +15,12 @@ tokenizer (40 ms), which frees them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tokenmill.errors import TokenmillError
-from tokenmill.memory import return_free_memory
+from tokenmill.memory import MIB, Needs, return_free_memory
 from tokenmill.tokenizers.engines.engine import Tokens
-from tokenmill.tokenizers.engines.gigatoken_limits import MARK
+from tokenmill.tokenizers.engines.gigatoken_limits import MARK, refusal
 from tokenmill.tokenizers.vocabularies.sentencepiece_model import SentencePieceModel
 from tokenmill.tokenizers.vocabularies.tiktoken_ranks import Ranks
 from tokenmill.tokenizers.vocabularies.tokenizer_json import TokenizerJson
@@ -41,6 +41,8 @@ class GigatokenEngine:
     """One thread's gigatoken tokenizer."""
 
     name = "gigatoken"
+    reads: ClassVar[tuple[type[Vocabulary], ...]] = (Ranks, TokenizerJson, SentencePieceModel)
+    refusal = staticmethod(refusal)
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         from gigatoken import gigatoken_rs
@@ -50,6 +52,15 @@ class GigatokenEngine:
         self._options = gigatoken_rs.PadTruncate(0)
         self._marked: Any = None
         self._plain: Any = None
+
+    @staticmethod
+    def needs(vocabulary: Vocabulary) -> Needs:
+        """Measured with release 0.10, the reference included."""
+        size = vocabulary.largest_id + 1
+        if isinstance(vocabulary, Ranks):
+            return Needs.of_ranks(size)
+        is_plain = isinstance(vocabulary, TokenizerJson) and vocabulary.is_byte_level
+        return Needs(16 * MIB + 1200 * size, (24 if is_plain else 56) * MIB + 600 * size)
 
     def _load(self, special_tokens: dict[str, int] | None) -> Any:
         vocabulary = self._vocabulary

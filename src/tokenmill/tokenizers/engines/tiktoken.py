@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
+from tokenmill.memory import Needs
 from tokenmill.tokenizers.engines.engine import Tokens, joined
 from tokenmill.tokenizers.vocabularies.tiktoken_ranks import PATTERNS, Ranks
 from tokenmill.tokenizers.vocabularies.vocabulary import END_OF_TEXT, Vocabulary
@@ -13,6 +16,7 @@ class TiktokenEngine:
     """OpenAI's own encoder, made from the ranks without the network."""
 
     name = "tiktoken"
+    reads: ClassVar[tuple[type[Vocabulary], ...]] = (Ranks,)
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         import tiktoken
@@ -25,6 +29,16 @@ class TiktokenEngine:
             mergeable_ranks=vocabulary.ranks,
             special_tokens={vocabulary.special_text or END_OF_TEXT: vocabulary.end_of_text},
         )
+
+    @staticmethod
+    def refusal(vocabulary: Vocabulary) -> str | None:
+        """It is the reference."""
+        return None
+
+    @staticmethod
+    def needs(vocabulary: Vocabulary) -> Needs:
+        """As much as gigatoken, which is more than it takes; it remembers nothing."""
+        return replace(Needs.of_ranks(vocabulary.largest_id + 1), has_caches=False)
 
     def encode(self, documents: Sequence[bytes]) -> Tokens:
         return joined(map(self.encode_piece, documents), self._vocabulary.end_of_text)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from tokenmill.errors import TokenmillError
 from tokenmill.extras import install_extra
-from tokenmill.memory import MIB, Needs
 from tokenmill.text.cuts import NOWHERE
 from tokenmill.tokenizers.vocabularies.sentencepiece_proto import (
     BYTE,
@@ -35,7 +34,6 @@ class SentencePieceModel(Vocabulary):
     """One ``.model`` file."""
 
     kind = "sentencepiece"
-    engines = ("gigatoken", "sentencepiece")
     reference = "sentencepiece"
     pattern = "other"
     cuts = NOWHERE
@@ -94,12 +92,8 @@ class SentencePieceModel(Vocabulary):
         piece = self.processor.id_to_piece(self.end_of_text)
         return str(piece.join(self.processor.decode(part) for part in parts))
 
-    def needs(self, engine: str) -> Needs:
-        # Measured with 0.2.3 of sentencepiece: 20 to 45 bytes for each byte of text.
-        size = self.largest_id + 1
-        if engine == "sentencepiece":
-            return Needs(8 * MIB + 400 * size, 8 * MIB, 80)
-        return Needs(16 * MIB + 1200 * size, 56 * MIB + 600 * size)
+    def own_texts(self) -> list[str]:
+        return [piece.text for piece in self.declared.pieces if piece.kind not in (NORMAL, BYTE)]
 
     def without_specials(self, specials: dict[str, int] | None) -> bytes:
         """The model as a ``tokenizer.json`` with ``specials`` only, for an engine that reads that.

@@ -19,7 +19,6 @@ from functools import cached_property
 from typing import Any
 
 from tokenmill.errors import TokenmillError, UsageError
-from tokenmill.memory import MIB, Needs
 from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.tokenizers.vocabularies import growth, huggingface_library
 from tokenmill.tokenizers.vocabularies.byte_letters import BYTE_LETTERS
@@ -49,7 +48,6 @@ class TokenizerJson(Vocabulary):
     """One ``tokenizer.json``, with the end-of-text token that goes with it."""
 
     kind = "tokenizer.json"
-    engines = ("gigatoken", "tokenizers")
     reference = "tokenizers"
 
     def __init__(
@@ -83,7 +81,7 @@ class TokenizerJson(Vocabulary):
         self.special_text = self._written(self.end_of_text)
         self.unknown_id = self._unknown_id(settings)
         self.pattern = _KNOWN_SPLITS.get(_split(settings) or "", "other")
-        self._is_byte_level = _is_byte_level(settings)
+        self.is_byte_level = _is_byte_level(settings)
         self._normalizers = _normalizers(settings)
         self._normalizer_steps, self._split_steps = _table_steps(settings)
         self.cuts, self.why_cuts = self._cut_rule()
@@ -121,7 +119,7 @@ class TokenizerJson(Vocabulary):
 
     @property
     def keeps_bytes(self) -> bool:
-        return self._is_byte_level and not self._normalizers
+        return self.is_byte_level and not self._normalizers
 
     @cached_property
     def token_bytes(self) -> Mapping[int, bytes]:
@@ -133,7 +131,7 @@ class TokenizerJson(Vocabulary):
         return table
 
     def decode(self, ids: list[int]) -> str:
-        if self._is_byte_level:
+        if self.is_byte_level:
             return super().decode(ids)
         return str(self.library.decode(ids))
 
@@ -149,14 +147,8 @@ class TokenizerJson(Vocabulary):
     def probe(self) -> TokenizerJson:
         return TokenizerJson("probe", _probe(self._normalizer_steps, self._split_steps), {})
 
-    def needs(self, engine: str) -> Needs:
-        # Measured with 0.23 of tokenizers and 0.10 of gigatoken; the library keeps each token's
-        # text and places, 60 to 180 bytes for each byte of text.
-        size = self.largest_id + 1
-        if engine == "tokenizers":
-            return Needs(16 * MIB + 1200 * size, 8 * MIB, 250)
-        engine_bytes = 24 * MIB if self._is_byte_level else 56 * MIB
-        return Needs(16 * MIB + 1200 * size, engine_bytes + 600 * size)
+    def own_texts(self) -> list[str]:
+        return [str(token.get("content")) for token in self.added_tokens]
 
     def without_specials(self, specials: dict[str, int] | None) -> bytes:
         """The file for an engine that finds every registered special token in the text: with
@@ -220,7 +212,7 @@ class TokenizerJson(Vocabulary):
         return ""
 
     def _cut_rule(self) -> tuple[CutRule, str]:
-        if not self._is_byte_level:
+        if not self.is_byte_level:
             return NOWHERE, "it is no byte-level BPE"
         if self.pattern == "other":
             return NOWHERE, "its split pattern is not a known one"

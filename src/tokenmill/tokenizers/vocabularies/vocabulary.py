@@ -1,8 +1,8 @@
 """What every kind of tokenizer gives, whatever file it comes from.
 
 A vocabulary is the content of a tokenizer's file with everything that follows from it: the ids
-that can occur, the delimiter, the engines that can encode with it, which one of them is the
-reference, and where a text may be cut. There is one file a kind: ``ranks`` (``.tiktoken``),
+that can occur, the delimiter, which engine is the reference, and where a text may be cut. Engines
+say themselves which kinds they read. There is one file a kind: ``tiktoken_ranks`` (``.tiktoken``),
 ``tokenizer_json`` and ``sentencepiece_model``.
 """
 
@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tokenmill.errors import UsageError
-from tokenmill.memory import Needs
 from tokenmill.text.cuts import CutRule
 
 END_OF_TEXT = "<|endoftext|>"
+_MADE = ("_reference", "_fastokens")
+"""What engines keep with a vocabulary: one for all threads of a process."""
 
 
 class Vocabulary(ABC):
@@ -24,8 +25,8 @@ class Vocabulary(ABC):
 
     ``fingerprint`` is the SHA-256 of the file that decides the ids. ``largest_id`` is the largest
     id that can occur in a dataset, added tokens and delimiter included. ``special_text`` is how
-    the delimiter is written, empty when it is no token of its own. ``engines`` can encode with
-    it, the fastest first; ``reference`` is the one whose ids are right by definition.
+    the delimiter is written, empty when it is no token of its own. ``reference`` is the engine
+    whose ids are right by definition.
     """
 
     name: str
@@ -35,7 +36,6 @@ class Vocabulary(ABC):
     end_of_text: int
     largest_id: int
     special_text: str
-    engines: tuple[str, ...]
     reference: str
     cuts: CutRule
     """Where a text may be cut, as far as the file tells; the self-test can only forbid more."""
@@ -47,10 +47,12 @@ class Vocabulary(ABC):
     """Of the file. None for ``.tiktoken``: manifests of before there were others say nothing."""
     commit: str | None = None
     """That of the Hub's repository from which it came."""
+    is_proven: bool = False
+    """Was every code point compared once with the default engine, so that it needs no self-test?"""
 
     def __getstate__(self) -> dict[str, Any]:
         """What goes to another process: its content, without the engine that was made of it."""
-        return {name: value for name, value in vars(self).items() if name != "_reference"}
+        return {name: value for name, value in vars(self).items() if name not in _MADE}
 
     @property
     def reads_special_text(self) -> bool:
@@ -91,8 +93,8 @@ class Vocabulary(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def needs(self, engine: str) -> Needs:
-        """The memory that it takes with that engine."""
+    def own_texts(self) -> list[str]:
+        """What it may look for in a text: all of it is written into the self-test."""
 
     def grown_bytes(self, text: bytes, limit: int) -> int:
         """The bytes that it makes of a text before it looks for tokens, about; what is more than
