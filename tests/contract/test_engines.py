@@ -16,6 +16,7 @@ import pytest
 
 import tokenmill
 from tests.contract import toy_engines
+from tests.contract.yours import yours
 from tests.kit import texts, trained
 from tests.kit.outcome import Outcome
 from tests.kit.shared import BOOKS, tokenizer_argument
@@ -27,7 +28,9 @@ from tokenmill.tokenizers.engines.engine import Engine, NotInstalled, Tokens
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
-TABLE = [*ENGINES, toy_engines.Remembering.name]
+MINE = yours(lambda entry: callable(getattr(entry, "encode_piece", None)))
+TOYS_AND_MINE = {kind.name: kind for kind in (toy_engines.Remembering, *MINE.values())}
+TABLE = [*ENGINES, *TOYS_AND_MINE]
 EVERY = pytest.mark.parametrize("name", TABLE)
 PLACES = ("ranks", "llama3", "qwen", "metaspace", "sentencepiece bpe")
 """One vocabulary of each kind, and of those kinds that are told apart."""
@@ -35,7 +38,8 @@ PLACES = ("ranks", "llama3", "qwen", "metaspace", "sentencepiece bpe")
 
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(ENGINES, toy_engines.Remembering.name, toy_engines.Remembering)
+    for name, kind in TOYS_AND_MINE.items():
+        monkeypatch.setitem(ENGINES, name, kind)
 
 
 def vocabulary_of(place: str) -> Vocabulary:
