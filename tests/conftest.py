@@ -150,6 +150,12 @@ def no_child_left() -> Iterator[None]:
     assert not told, f"processes left behind: {told}"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: many tests wait for a while, for a process, a server or a lock."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
 def pytest_unconfigure() -> None:
     """Nothing that was started outlives the tests."""
     forkserver.close()

@@ -13,6 +13,7 @@ from importlib import metadata
 
 _LIBRARIES = {
     "cloud": ["obstore"],
+    "fastokens": ["fastokens"],
     "hf": ["tokenizers"],
     "hub": ["huggingface_hub", "pyyaml", "urllib3"],
     "sentencepiece": ["sentencepiece"],

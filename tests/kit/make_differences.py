@@ -13,15 +13,16 @@ from typing import Any
 
 from tests.kit import trained
 from tests.kit.shared import SOURCE
+from tokenmill.tokenizers.engines import ENGINES as ENGINE_KINDS
 from tokenmill.tokenizers.engines import plain_engine
 from tokenmill.tokenizers.engines.differences import Ranges, compared, ranges_of
-from tokenmill.tokenizers.engines.engine import Engine
+from tokenmill.tokenizers.engines.engine import Engine, NotInstalled
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 from tokenmill.tokenizers.vocabularies.tiktoken_ranks import PATTERNS, Ranks
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 PLACE = SOURCE / "tokenizers" / "engines" / "differences.json"
-ENGINE = "gigatoken"
+ENGINES = ("gigatoken", "fastokens")
 EVERY = [code for code in range(0x80, 0x110000) if not 0xD800 <= code < 0xE000]
 """Every code point that is not ASCII and no surrogate."""
 
@@ -35,24 +36,35 @@ def probes() -> Iterator[tuple[str, Vocabulary]]:
         yield vocabulary.tables, vocabulary.probe()
 
 
-def computed(probe: Vocabulary, codes: list[int] = EVERY) -> Ranges:
+def is_used(engine: str, probe: Vocabulary) -> bool:
+    """Is it installed, and does it promise such a vocabulary?"""
+    try:
+        plain_engine(engine, probe)
+    except NotInstalled:
+        return False
+    return ENGINE_KINDS[engine].refusal(probe) is None
+
+
+def computed(engine: str, probe: Vocabulary, codes: list[int] = EVERY) -> Ranges:
     """The characters among ``codes`` that the engine takes otherwise than the reference."""
-    pair: list[Engine] = [plain_engine(name, probe) for name in (ENGINE, probe.reference)]
+    pair: list[Engine] = [plain_engine(name, probe) for name in (engine, probe.reference)]
     return ranges_of(compared(pair[0], pair[1], codes))
 
 
-def entry(tables: str, probe: Vocabulary, codes: list[int] = EVERY) -> dict[str, Any]:
+def entry(engine: str, tables: str, probe: Vocabulary, codes: list[int] = EVERY) -> dict[str, Any]:
     """One entry of the file."""
     return {
-        "engine": f"{ENGINE} {metadata.version(ENGINE)}",
+        "engine": f"{engine} {metadata.version(engine)}",
         "reference": f"{probe.reference} {metadata.version(probe.reference)}",
         "tables": tables,
-        "ranges": computed(probe, codes),
+        "ranges": computed(engine, probe, codes),
     }
 
 
 if __name__ == "__main__":
-    mine = [entry(*pair) for pair in probes()]
+    mine = [
+        entry(engine, *pair) for engine in ENGINES for pair in probes() if is_used(engine, pair[1])
+    ]
     keys = [(each["engine"], each["reference"], each["tables"]) for each in mine]
     others = [
         each for each in json.loads(PLACE.read_text())

@@ -70,7 +70,7 @@ class Tally:
     engines: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     ruled_out: int = 0
-    """Refused by rule, for gigatoken."""
+    """Refused by rule: gigatoken, or the engine that was named."""
     tested_out: int = 0
     """Let through by the rules, refused by the self-test."""
     unmade: int = 0
@@ -433,8 +433,9 @@ def library_ids(made: Made, vocabulary: Vocabulary, text: str) -> list[int]:
     return encoding.encode_ordinary(text)
 
 
-def compare(seed: int, folder: Path, tally: Tally) -> list[str]:
-    """Make a tokenizer and hold what tokenmill does with it against the library; the faults."""
+def compare(seed: int, folder: Path, tally: Tally, engine: str = "auto") -> list[str]:
+    """Make a tokenizer and hold what tokenmill does with it against the library; the faults. With
+    an ``engine`` by name, what that does where it is not refused."""
     made = make(seed, folder)
     tally.tokenizers += 1
     if made is None:
@@ -446,7 +447,13 @@ def compare(seed: int, folder: Path, tally: Tally) -> list[str]:
         tally.refused[error.what.removeprefix(made.path.name)] += 1
         tally.pairs += TEXTS
         return []
-    choice = choose("auto", vocabulary)
+    try:
+        choice = choose(engine, vocabulary)
+    except UsageError as error:
+        is_tested = "it differs from" in (error.why or "")
+        tally.tested_out += is_tested
+        tally.ruled_out += not is_tested
+        return []
     tally.engines[choice.engine] += 1
     if "gigatoken is not used: " in choice.why:
         is_tested = "it differs from" in choice.why

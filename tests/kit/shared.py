@@ -7,8 +7,9 @@ reason, and `conftest.py` prints at the end how many were and why.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -38,12 +39,25 @@ def tokenizer_argument(name: str) -> str:
     return name if name == "gpt2" else str(shared_file(f"vocab/{name}.tiktoken"))
 
 
-def corpus_documents(name: str, limit: int | None = None) -> Iterator[str]:
+def corpus_documents(name: str, limit: int | None = None) -> Iterable[str]:
     """The documents of a shared corpus, spread over the whole file if there is a limit."""
+    return _documents(name, 1) if limit is None else _drawn(name, limit)
+
+
+@functools.cache
+def _drawn(name: str, limit: int) -> tuple[str, ...]:
+    """Kept, for many tests ask for the same."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(shared_file(f"corpus/{name}.parquet")) as file:
-        step = max(1, file.metadata.num_rows // limit) if limit else 1
+        rows = file.metadata.num_rows
+    return tuple(_documents(name, max(1, rows // limit)))
+
+
+def _documents(name: str, step: int) -> Iterator[str]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(shared_file(f"corpus/{name}.parquet")) as file:
         seen = 0
         for batch in file.iter_batches(batch_size=256, columns=["text"], use_threads=False):
             for text in batch.column(0):

@@ -12,7 +12,8 @@ import functools
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ import pytest
 
 from tests.kit import texts
 from tests.kit.shared import ARTICLES, BOOKS
+from tokenmill.tokenizers import choose, selftest
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 tokenizers: Any = pytest.importorskip("tokenizers", reason="needs the library tokenizers")
 spm: Any = pytest.importorskip("sentencepiece", reason="needs the library sentencepiece")
@@ -207,6 +210,37 @@ def path(name: str) -> Path:
     found.parent.mkdir(exist_ok=True)
     kind.make(found)
     return found
+
+
+_found: dict[object, Any] = {}
+
+
+def _once(test: Callable[..., Any], vocabulary: Vocabulary, *key: object) -> Any:
+    key = (vocabulary.fingerprint, vocabulary.end_of_text, *key)
+    if key not in _found:
+        _found[key] = test()
+    return _found[key]
+
+
+@contextmanager
+def tried_once() -> Iterator[None]:
+    """In here the self-test of a tokenizer is done once a process, for it is most of a short run:
+    for tests that are not about what it finds."""
+    exact, cuts = choose._exact_engine, selftest.tried_cuts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            choose, "_exact_engine",
+            lambda choice, vocabulary, *given: _once(
+                functools.partial(exact, choice, vocabulary, *given), vocabulary, "engine", choice
+            ),
+        )  # fmt: skip
+        patch.setattr(
+            choose, "tried_cuts",
+            lambda vocabulary, *given: _once(
+                functools.partial(cuts, vocabulary, *given), vocabulary, "cuts", vocabulary.cuts
+            ),
+        )  # fmt: skip
+        yield
 
 
 def options(name: str) -> dict[str, Any]:

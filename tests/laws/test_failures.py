@@ -63,7 +63,7 @@ def test_a_killed_run_is_begun_again_to_the_same_bytes(
     arguments = ["prepare", *corpus.arguments(), "--out", out, *OPTIONS]
     for _ in range(2):
         process = start(*arguments)
-        time.sleep(0.2 + 0.8 * generator.random())
+        time.sleep(0.1 + 0.5 * generator.random())
         kill(process)
         assert_honest(out)
     done = tokenmill(*arguments)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import runs, trained
-from tests.kit.make_differences import PLACE, computed, entry, probes
+from tests.kit.make_differences import ENGINES, PLACE, computed, entry, probes
 from tests.kit.shared import GPT2_RANKS, tokenizer_argument
 from tokenmill.tokenizers.choose import choose
 from tokenmill.tokenizers.engines import make_engine
@@ -85,14 +85,16 @@ def test_a_letter_that_python_does_not_know_before_a_run(tmp_path: Path) -> None
     assert counts["tokens"] - 1 == len(expected(name, [text])[0]) == 13_007
 
 
-def test_the_differences_are_those_of_the_installed_releases() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_differences_are_those_of_the_installed_releases(engine: str) -> None:
     """Computed again, of the known characters and their neighbours; `make torture` tries all."""
+    pytest.importorskip(engine)
     known = json.loads(PLACE.read_text())
     by_key = {(each["engine"], each["reference"], each["tables"]): each for each in known}
     probe = Ranks("any", GPT2_RANKS.read_bytes(), "", "o200k_base", 0, 0).probe()
-    here = entry("o200k_base", probe, codes=[0x88F, 0x1C89, 0x10EC5, 0x323B0])
+    here = entry(engine, "o200k_base", probe, codes=[0x88F, 0x1C89, 0x10EC5, 0x323B0])
     written = by_key[here["engine"], here["reference"], "o200k_base"]["ranges"]
     codes = [code for low, high in written for code in (low - 1, low, high, high + 1)]
-    inside = {code for low, high in computed(probe, codes) for code in range(low, high + 1)}
+    inside = {code for low, high in computed(engine, probe, codes) for code in range(low, high + 1)}
     assert inside == {code for low, high in written for code in range(low, high + 1)}
     assert {tables for tables, _ in probes()} <= {each["tables"] for each in known}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,12 @@ DOCUMENTS = [f"{n} {texts.prose(500)} end." for n in range(20)]
 DOCUMENTS[7] = texts.prose(20_000)
 DOCUMENTS[8] = ""
 DOCUMENTS[9] = "e\u0301 \u212b 日本語、テキスト。\r\n  two"
+
+
+@pytest.fixture(autouse=True)
+def tried_once() -> Iterator[None]:
+    with trained.tried_once():
+        yield
 
 
 def made(name: str, folder: Path, kind: str = "jsonl", **options: Any) -> tuple[Path, Outcome]:

@@ -57,7 +57,8 @@ def vocabulary_of(name: str) -> Any:
 def run(inputs: corpora.Corpus | Path, out: Path, name: str, **options: Any) -> Outcome:
     """Prepare with a trained tokenizer, everything in one training file."""
     options = {"format": "llm.c", "val_shards": 0, "shard_tokens": "500M"} | options
-    return prepare(inputs, out, **{**trained.options(name), **options})
+    with trained.tried_once():
+        return prepare(inputs, out, **{**trained.options(name), **options})
 
 
 def assert_exact(outcome: Outcome, documents: Sequence[str], name: str) -> None:

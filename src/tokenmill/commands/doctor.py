@@ -21,10 +21,10 @@ from tokenmill.units import format_bytes
 from tokenmill.version import __version__
 
 _LIBRARIES = (
-    "gigatoken", "tiktoken", "tokenizers", "sentencepiece", "huggingface_hub", "pyarrow", "numpy",
-    "msgspec", "isal", "xxhash",
+    "gigatoken", "fastokens", "tiktoken", "tokenizers", "sentencepiece", "huggingface_hub",
+    "pyarrow", "numpy", "msgspec", "isal", "xxhash",
 )  # fmt: skip
-_EXTRAS = {"tokenizers": "hf", "sentencepiece": "sentencepiece"}
+_EXTRAS = {"fastokens": "fastokens", "tokenizers": "hf", "sentencepiece": "sentencepiece"}
 _PROBE_BYTES = 64 * 1024 * 1024
 
 

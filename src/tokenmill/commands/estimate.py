@@ -72,18 +72,10 @@ class Rates:
 class Stopwatch:
     """How fast an engine is: with text that is new to it, and with the same text once more."""
 
-    def __init__(self, engine: Engine, grown_bytes: Callable[[bytes, int], int]) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._grown_bytes = grown_bytes
         self.first_seconds = self.again_seconds = 0.0
         self.sampled = 0
-
-    def head_of(self, document: bytes) -> bytes:
-        """As much of a document as the engine surely has the memory for."""
-        head = document[:SAMPLE_BYTES]
-        while len(head) > 16 and self._grown_bytes(head, 2 * SAMPLE_BYTES) > 2 * SAMPLE_BYTES:
-            head = head[: len(head) // 2]
-        return head.decode("utf-8", "ignore").encode()
 
     def count(self, documents: list[bytes]) -> int:
         """The tokens of these documents, encoded twice."""
@@ -95,6 +87,14 @@ class Stopwatch:
         self.again_seconds += time.perf_counter() - between
         self.sampled += sum(map(len, documents))
         return count
+
+
+def head_of(document: bytes, grown_bytes: Callable[[bytes, int], int]) -> bytes:
+    """As much of a document as an engine surely has the memory for."""
+    head = document[:SAMPLE_BYTES]
+    while len(head) > 16 and grown_bytes(head, 2 * SAMPLE_BYTES) > 2 * SAMPLE_BYTES:
+        head = head[: len(head) // 2]
+    return head.decode("utf-8", "ignore").encode()
 
 
 def samples_of(inputs: InputList, options: SourceOptions, at_once: int) -> Iterator[Sample]:
@@ -141,13 +141,13 @@ def estimate_of(
 ) -> Estimate:
     """The estimate of ``total`` bytes on disk; ``documents``: how many, where that is known;
     ``grown_bytes``: what the tokenizer makes of a text."""
-    watch = Stopwatch(engine, grown_bytes)
+    watch = Stopwatch(engine)
     rates, begun = [], []
     for sample in samples:  # none is held longer than it takes: a row may be of megabytes
         if sample.seen_bytes:
             begun.append(sample.begun / sample.seen_bytes)
         if sample.documents and sample.disk_bytes:
-            rates.append(_rates(sample, watch))
+            rates.append(_rates(sample, watch, grown_bytes))
         del sample
     if not rates:
         return NOTHING
@@ -167,10 +167,10 @@ def estimate_of(
     )
 
 
-def _rates(sample: Sample, watch: Stopwatch) -> Rates:
+def _rates(sample: Sample, watch: Stopwatch, grown_bytes: Callable[[bytes, int], int]) -> Rates:
     size = sum(map(len, sample.documents))
     # Of a giant the head must do: the engine may need much memory for each byte.
-    heads = [watch.head_of(document) for document in sample.documents]
+    heads = [head_of(document, grown_bytes) for document in sample.documents]
     tokens = watch.count(heads) * size / max(1, sum(map(len, heads)))
     return Rates(tokens / sample.disk_bytes, size / sample.disk_bytes)
 

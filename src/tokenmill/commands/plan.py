@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenmill.commands.estimate import SAMPLES, Estimate, estimate_of, samples_of
+from tokenmill.commands.fastest import fastest
 from tokenmill.commands.workers import PROCESSES, THREADS, Workers, choose_workers
 from tokenmill.dataset.identity import fingerprint, identity
 from tokenmill.dataset.spec import Spec
@@ -234,16 +235,17 @@ class Plan:
     def engine_name(self) -> str:
         """Which engine runs, in a few words; why, where it is not the fastest there is, or cuts
         nothing."""
-        if self.engine != DEFAULT_ENGINE or self.choice.cuts == NOWHERE:
+        choice = self.choice
+        if (self.engine != DEFAULT_ENGINE and not choice.speeds) or choice.cuts == NOWHERE:
             return self.engine_line()
-        return f"engine: {self.engine} for {self.vocabulary.name}"
+        return f"engine: {choice.named()} for {self.vocabulary.name}"
 
     def engine_line(self) -> str:
         """Which engine runs and why, and where texts are cut, in a line."""
         choice = self.choice
         cuts = "nowhere" if choice.cuts == NOWHERE else "where that is safe"
         return (
-            f"engine: {choice.engine} for {self.vocabulary.name}: {choice.why}; "
+            f"engine: {choice.named()} for {self.vocabulary.name}: {choice.why}; "
             f"large documents are cut {cuts}: {choice.why_cuts}"
         )
 
@@ -388,6 +390,7 @@ class Plan:
             "split": self.split_rule.words(),
             "engine": self.engine,
             "engine_because": self.choice.why,
+            "engine_speeds": {name: round(speed) for name, speed in self.choice.speeds.items()},
             "cuts_because": self.choice.why_cuts,
         }
 
@@ -490,6 +493,13 @@ def make_plan(
     )
     room = found.source_options().room
     found.split_rule = split_rule_of(spec, inputs.files, choice.cuts, room)
+    if engine == "auto":
+        again = partial(budget, threads=threads, reserved=found.budget.reserved)
+        usual, text_bytes = (choice, found.budget), _likely_work(inputs, 0.0)
+        found.choice, found.budget = fastest(
+            vocabulary, usual, text_bytes, again,
+            lambda: samples_of(inputs, found.source_options(), 1),
+        )  # fmt: skip
     return found
 
 

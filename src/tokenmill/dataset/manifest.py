@@ -7,10 +7,8 @@ is the same, byte for byte, too.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +18,6 @@ import msgspec
 from tokenmill.dataset.files import DatasetFiles, files_at
 from tokenmill.errors import DamageFound
 from tokenmill.splits import NAMES, TRAIN, VAL
-from tokenmill.stores.disk_reads import read_small
 from tokenmill.stores.side_files import MANIFEST, QUARANTINE, SHA256SUMS
 from tokenmill.units import numbered
 
@@ -36,7 +33,6 @@ __all__ = [
     "Quarantine",
     "Shard",
     "ShardFile",
-    "has_foreign_manifest",
     "is_from_tokenmill",
     "is_plain_name",
     "load_manifest",
@@ -259,18 +255,6 @@ def parse_manifest(content: bytes, where: str) -> Manifest:
 def is_from_tokenmill(content: bytes) -> bool:
     """Is it the content of a manifest of ours, whole or damaged?"""
     return _SIGNATURE in content
-
-
-def has_foreign_manifest(folder: Path) -> bool:
-    """Is there something under the manifest's name that tokenmill never wrote? A damaged manifest
-    is none."""
-    path = folder / MANIFEST
-    if not os.path.lexists(path):
-        return False
-    try:
-        return not is_from_tokenmill(read_small(path))
-    except OSError as error:
-        return error.errno not in (errno.EIO, errno.EACCES)
 
 
 def _damaged(where: str, why: str) -> DamageFound:

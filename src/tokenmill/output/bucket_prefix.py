@@ -20,14 +20,13 @@ from tokenmill.dataset.manifest import (
     SHA256SUMS,
     Manifest,
     ShardFile,
-    is_from_tokenmill,
     parse_manifest,
 )
 from tokenmill.errors import DamageFound, SpecMismatch, TemporaryFailure, TokenmillError
 from tokenmill.output.folder import Folder
 from tokenmill.output.journal import JOURNAL, Log, OpenFile, RunBegun, parse_journal
 from tokenmill.output.lease import LEASE, TOKEN, Lease, new_token, read_lease, token_of
-from tokenmill.output.output import Needs, OtherRun, Removal, in_the_way
+from tokenmill.output.output import Needs, OtherRun, Removal, manifest_in
 from tokenmill.output.uploads import Uploads
 from tokenmill.stores.bucket import PART_BYTES, Bucket, parse
 from tokenmill.stores.durable import PARTIAL, STATE_FOLDER, StagedFile, write_durably
@@ -117,14 +116,9 @@ class BucketPrefix:
 
     def _of_the_dataset(self) -> dict[str, tuple[int, str]]:
         """Size and SHA-256 of each object of a finished dataset, but the manifest."""
-        try:
-            content = self.files.read(MANIFEST)
-        except FileNotFoundError:
+        content = manifest_in(self.files)
+        if content is None:
             return {}
-        except OSError as error:
-            raise in_the_way(self.files, [MANIFEST]) from error
-        if not is_from_tokenmill(content):
-            raise in_the_way(self.files, [MANIFEST])
         known: dict[str, tuple[int, str]] = {}
         with contextlib.suppress(DamageFound):
             manifest = parse_manifest(content, self.files.place(MANIFEST))

@@ -20,16 +20,15 @@ from tokenmill.dataset.manifest import (
     SHA256SUMS,
     Manifest,
     ShardFile,
-    has_foreign_manifest,
     is_plain_name,
-    load_manifest,
+    parse_manifest,
 )
 from tokenmill.dataset.spec import Spec
 from tokenmill.errors import DamageFound, TokenmillError
 from tokenmill.formats import find_format
 from tokenmill.output.asked import would_write
 from tokenmill.output.journal import JOURNAL, Log, RunBegun, read_journal
-from tokenmill.output.output import Needs, OtherRun, Removal, in_the_way
+from tokenmill.output.output import Needs, OtherRun, Removal, in_the_way, manifest_in
 from tokenmill.output.shards import remove_scratch
 from tokenmill.output.uploads import Uploads
 from tokenmill.stores.claims import Claims, is_own
@@ -155,14 +154,13 @@ class Folder:
     def _of_the_dataset(self) -> Iterator[tuple[Path, Callable[[Path], bool]]]:
         """The files of a finished dataset, each with the question whether it is what was written.
         A damaged manifest does not tell its files, but SHA256SUMS does."""
-        if has_foreign_manifest(self.path):
-            raise in_the_way(self.files, [MANIFEST])
-        if not os.path.lexists(self.path / MANIFEST):
+        content = manifest_in(self.files)
+        if content is None:
             return
         known: dict[str, str] = {}
         lines = _sums_of(self.path)
         with contextlib.suppress(DamageFound):
-            manifest = load_manifest(self.path)
+            manifest = parse_manifest(content, self.files.place(MANIFEST))
             known = {file.name: file.sha256 for file in manifest.shard_files()}
             if manifest.quarantine.sha256 is not None:
                 known[QUARANTINE] = manifest.quarantine.sha256

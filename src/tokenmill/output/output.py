@@ -8,6 +8,8 @@ so, and done by the run.
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,7 +17,13 @@ from pathlib import Path
 from typing import Protocol
 
 from tokenmill.dataset.files import DatasetFiles
-from tokenmill.dataset.manifest import Manifest, ShardFile
+from tokenmill.dataset.manifest import (
+    MANIFEST,
+    Manifest,
+    ShardFile,
+    is_from_tokenmill,
+    read_manifest,
+)
 from tokenmill.errors import TokenmillError
 from tokenmill.output.journal import Log, RunBegun
 from tokenmill.output.uploads import Uploads
@@ -139,3 +147,22 @@ def in_the_way(files: DatasetFiles, names: Collection[str]) -> TokenmillError:
         "tokenmill did not write them: they belong to no dataset of tokenmill's",
         "choose another --out, or move them away",
     )
+
+
+def manifest_in(files: DatasetFiles) -> bytes | None:
+    """What lies under the manifest's name, whole or damaged; None where nothing does.
+
+    Raises TokenmillError where it is none that tokenmill wrote, DamageFound where nobody can read
+    it.
+    """
+    try:
+        content = files.read(MANIFEST)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.EACCES):
+            read_manifest(files)  # which says so
+        if error.errno == errno.ENOENT and not os.path.lexists(files.place(MANIFEST)):
+            return None
+        raise in_the_way(files, [MANIFEST]) from error
+    if not is_from_tokenmill(content):
+        raise in_the_way(files, [MANIFEST])
+    return content

@@ -8,7 +8,6 @@ questions, for a folder and for a prefix of an object store alike, which change 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 from dataclasses import replace
 from functools import partial
@@ -21,15 +20,13 @@ from tokenmill.dataset.manifest import (
     Input,
     Manifest,
     ShardFile,
-    is_from_tokenmill,
     parse_manifest,
-    read_manifest,
 )
 from tokenmill.errors import DamageFound, SpecMismatch, TokenmillError, UsageError
 from tokenmill.output.asked import Asked, needs, would_write
 from tokenmill.output.journal import JOURNAL, Checkpoint, Log, RunBegun
 from tokenmill.output.journal import VERSION as JOURNAL_VERSION
-from tokenmill.output.output import Output, Removal, in_the_way
+from tokenmill.output.output import Output, Removal, in_the_way, manifest_in
 from tokenmill.output.shards import by_shard
 from tokenmill.stores import InputFile
 from tokenmill.stores.durable import STATE_FOLDER
@@ -87,20 +84,8 @@ def dataset(output: Output, asked: Asked) -> Manifest | None:
 
 
 def _manifest(output: Output) -> Manifest | None:
-    """What is there under the manifest's name. Raises TokenmillError where tokenmill never wrote
-    it; a damaged manifest is tokenmill's."""
-    files = output.files
-    try:
-        content = files.read(MANIFEST)
-    except OSError as error:
-        if error.errno in (errno.EIO, errno.EACCES):
-            return read_manifest(files)  # which says so
-        if error.errno == errno.ENOENT and not os.path.lexists(files.place(MANIFEST)):
-            return None
-        raise in_the_way(files, [MANIFEST]) from error
-    if not is_from_tokenmill(content):
-        raise in_the_way(files, [MANIFEST])
-    return parse_manifest(content, files.place(MANIFEST))
+    content = manifest_in(output.files)
+    return None if content is None else parse_manifest(content, output.files.place(MANIFEST))
 
 
 def _is_whole(output: Output, file: ShardFile) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tokenmill.errors import TokenmillError, UsageError, choose_from
@@ -34,6 +34,14 @@ class Choice:
     why_cuts: str
     needs: Needs
     speeds: Mapping[str, float] = field(default_factory=dict)
+
+    def named(self) -> str:
+        """The engine, and what was measured: ``gigatoken (131 MB/s here; fastokens 88)``."""
+        if not self.speeds:
+            return self.engine
+        rest = {name: speed for name, speed in self.speeds.items() if name != self.engine}
+        others = ", ".join(f"{name} {speed / 1e6:.0f}" for name, speed in rest.items())
+        return f"{self.engine} ({self.speeds[self.engine] / 1e6:.0f} MB/s here; {others})"
 
 
 def check_engine(choice: str) -> None:
@@ -72,16 +80,19 @@ def choose(choice: str, vocabulary: Vocabulary) -> Choice:
     return Choice(engine, why, cuts, why_cuts, needs_of(engine, vocabulary))
 
 
-def rivals_of(choice: Choice, vocabulary: Vocabulary) -> list[Choice]:
-    """The engines behind the chosen one in the table that are exact as well, by rule and by
-    self-test: one of them may be faster. The reference is none: where another engine is exact,
-    that was ten times as fast with every tokenizer measured."""
+def rivals_of(
+    choice: Choice, vocabulary: Vocabulary, fits: Callable[[Needs], bool]
+) -> list[Choice]:
+    """The engines behind the chosen one in the table that ``fits`` has the memory for, and that
+    are exact as well, by rule and by self-test: one of them may be faster. The reference is none:
+    where another engine is exact, that was many times as fast with every tokenizer measured."""
     names = readers(vocabulary)
     names = [
         name
         for name in names[names.index(choice.engine) + 1 :]
-        if name != vocabulary.reference and _is_installed(name, vocabulary)
+        if name != vocabulary.reference and fits(needs_of(name, vocabulary))
     ]
+    names = [name for name in names if _is_installed(name, vocabulary)]
     if choice.engine == vocabulary.reference or not names:
         return []
     reference = make_engine(vocabulary.reference, vocabulary)

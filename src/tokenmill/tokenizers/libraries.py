@@ -129,9 +129,17 @@ def _of_tokenizers() -> Callable[[str], bool]:
     return lambda letter: len(probe.encode(f"{letter}a")) == 4
 
 
+def _of_fastokens() -> Callable[[str], bool]:
+    from fastokens import Tokenizer
+
+    probe = Tokenizer.from_json_str(json.dumps(_byte_level(list(LETTERS.values()))))
+    return lambda letter: len(probe.encode(f"{letter}a").ids) == 4
+
+
 _PROBES: dict[str, Callable[[], Callable[[str], bool]]] = {
     "tiktoken": _of_tiktoken,
     "gigatoken": _of_gigatoken,
+    "fastokens": _of_fastokens,
     "tokenizers": _of_tokenizers,
 }
 """sentencepiece splits by nothing: what it normalizes by is in the model."""

@@ -9,6 +9,7 @@ from tokenmill.memory import Budget, Needs
 from tokenmill.text.cuts import NOWHERE, CutRule
 from tokenmill.tokenizers.engines.differences import different
 from tokenmill.tokenizers.engines.engine import Engine, EngineKind
+from tokenmill.tokenizers.engines.fastokens import FastokensEngine
 from tokenmill.tokenizers.engines.gigatoken import GigatokenEngine
 from tokenmill.tokenizers.engines.guarded import GuardedEngine
 from tokenmill.tokenizers.engines.huggingface import HuggingFaceEngine
@@ -18,6 +19,7 @@ from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 ENGINES: dict[str, EngineKind] = {
     GigatokenEngine.name: GigatokenEngine,
+    FastokensEngine.name: FastokensEngine,
     TiktokenEngine.name: TiktokenEngine,
     HuggingFaceEngine.name: HuggingFaceEngine,
     SentencePieceEngine.name: SentencePieceEngine,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tokenmill.tokenizers.vocabularies import sentencepiece_proto as proto
@@ -51,13 +51,14 @@ def _refused_ranks(vocabulary: Ranks) -> str | None:
         # the process's stderr with a panic where a token is no pair.
         if len(token) == 1 and rank > 255:
             return "its single bytes are not the first 256 ranks"
-        if len(token) > 1 and _parts(token, rank, ranks) != 2:
+        if len(token) > 1 and len(parts_of(token, ranks)) != 2:
             return f"its token {rank} is no pair of tokens of lower ranks"
     return None
 
 
-def _parts(token: bytes, rank: int, ranks: dict[bytes, int]) -> int:
-    """Into how many tokens of lower ranks a token's own bytes are merged."""
+def parts_of(token: bytes, ranks: Mapping[bytes, int]) -> list[bytes]:
+    """The tokens of lower ranks that a token's own bytes are merged into: two, as a rule."""
+    rank = ranks[token]
     parts = [token[place : place + 1] for place in range(len(token))]
     while len(parts) > 2:
         pairs = [ranks.get(left + right, rank) for left, right in itertools.pairwise(parts)]
@@ -66,7 +67,7 @@ def _parts(token: bytes, rank: int, ranks: dict[bytes, int]) -> int:
             break
         place = pairs.index(lowest)
         parts[place : place + 2] = [parts[place] + parts[place + 1]]
-    return len(parts)
+    return parts
 
 
 # --- SentencePiece models ----------------------------------------------------------------------
