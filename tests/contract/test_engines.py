@@ -16,6 +16,7 @@ import pytest
 
 import tokenmill
 from tests.contract import toy_engines
+from tests.contract.yours import yours
 from tests.kit import texts, trained
 from tests.kit.outcome import Outcome
 from tests.kit.shared import BOOKS, tokenizer_argument
@@ -29,7 +30,9 @@ from tokenmill.tokenizers.engines.engine import Engine, NotInstalled, Tokens
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
-TABLE = [*ENGINES, toy_engines.Remembering.name]
+MINE = yours(lambda entry: callable(getattr(entry, "encode_piece", None)))
+TOYS_AND_MINE = {kind.name: kind for kind in (toy_engines.Remembering, *MINE.values())}
+TABLE = [*ENGINES, *TOYS_AND_MINE]
 EVERY = pytest.mark.parametrize("name", TABLE)
 PLACES = ("ranks", "llama3", "qwen", "metaspace", "sentencepiece bpe")
 """One vocabulary of each kind, and of those kinds that are told apart."""
@@ -38,7 +41,8 @@ PLACES = ("ranks", "llama3", "qwen", "metaspace", "sentencepiece bpe")
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     name, real = toy_engines.Remembering.name, different
-    monkeypatch.setitem(ENGINES, name, toy_engines.Remembering)
+    for each, kind in TOYS_AND_MINE.items():
+        monkeypatch.setitem(ENGINES, each, kind)
     # It has the very tables of its reference, which it would take seconds to find out.
     monkeypatch.setattr(engines, "different", lambda *all: () if name in all else real(*all))
 

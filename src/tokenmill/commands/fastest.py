@@ -7,19 +7,17 @@ engine for which there would be memory for fewer workers. No byte depends on wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from tokenmill.commands.estimate import head_of, samples_of
+from tokenmill.commands.estimate import head_of
 from tokenmill.errors import UsageError
 from tokenmill.memory import Budget, Needs, return_free_memory
+from tokenmill.sources.source import Sample
 from tokenmill.tokenizers.choose import Choice, rivals_of
 from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.measure import speeds
-
-if TYPE_CHECKING:
-    from tokenmill.commands.plan import Plan
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 WORTH_BYTES = 512 * 1024 * 1024
 """Of text, about, from which on a faster engine makes good what measuring costs."""
@@ -28,15 +26,20 @@ _CLEARLY = 1.05
 
 
 def fastest(
-    plan: Plan, text_bytes: int | None, budget_of: Callable[..., Budget]
+    vocabulary: Vocabulary,
+    usual: tuple[Choice, Budget],
+    text_bytes: int | None,
+    budget_of: Callable[..., Budget],
+    samples_of: Callable[[], Iterable[Sample]],
 ) -> tuple[Choice, Budget]:
-    """The choice and the budget of a plan, or those with a faster engine. ``text_bytes``: how much
-    there is of text, about, if that is known; ``budget_of``: the budget for some ``needs``."""
-    usual = plan.choice, plan.budget
+    """The usual choice and its budget, or those with a faster engine. ``text_bytes``: how much
+    there is of text, about, if that is known; ``budget_of``: the budget for some ``needs``;
+    ``samples_of``: texts from all over the inputs, about a megabyte."""
+    chosen, budget = usual
     if text_bytes is None or text_bytes < WORTH_BYTES:
         return usual
-    found = {plan.choice.engine: usual}
-    spare = plan.budget.total - plan.budget.floor
+    found = {chosen.engine: usual}
+    spare = budget.total - budget.floor
 
     def fits(needs: Needs) -> bool:
         """Is there room for it beside the usual one, and later for as many workers?"""
@@ -44,31 +47,25 @@ def fastest(
             workers = budget_of(needs=needs).threads
         except UsageError:
             return False
-        return workers >= plan.budget.threads and needs.vocabulary + needs.engine <= spare
+        return workers >= budget.threads and needs.vocabulary + needs.engine <= spare
 
-    for choice in rivals_of(plan.choice, plan.vocabulary, fits):
+    for choice in rivals_of(chosen, vocabulary, fits):
         found[choice.engine] = choice, budget_of(needs=choice.needs)
-    samples = _samples(plan) if len(found) > 1 else []
+    samples: list[bytes] = []
+    for sample in samples_of() if len(found) > 1 else ():
+        samples += [head_of(document, vocabulary.grown_bytes) for document in sample.documents]
     if not samples:
         return usual
-    vocabulary, cuts = plan.vocabulary, plan.choice.cuts
     engines = {
-        name: make_engine(name, vocabulary, cuts, budget) for name, (_, budget) in found.items()
+        name: make_engine(name, vocabulary, chosen.cuts, its) for name, (_, its) in found.items()
     }
     measured = speeds(engines, samples)
-    for engine in engines.values():
-        engine.drop_caches()
+    for each in engines.values():
+        each.drop_caches()
     del engines
     return_free_memory()
     best = max(measured, key=measured.__getitem__)
-    if measured[best] < _CLEARLY * measured[plan.choice.engine]:
-        best = plan.choice.engine
+    if measured[best] < _CLEARLY * measured[chosen.engine]:
+        best = chosen.engine
     choice, budget = found[best]
     return replace(choice, speeds=measured), budget
-
-
-def _samples(plan: Plan) -> list[bytes]:
-    """Texts from all over the inputs, about a megabyte."""
-    grown_bytes = plan.vocabulary.grown_bytes
-    samples = samples_of(plan.inputs, plan.source_options(), 1)
-    return [head_of(document, grown_bytes) for sample in samples for document in sample.documents]

@@ -493,7 +493,11 @@ def make_plan(
     found.split_rule = split_rule_of(spec, inputs.files, choice.cuts, room)
     if engine == "auto":
         again = partial(budget, threads=threads, reserved=found.budget.reserved)
-        found.choice, found.budget = fastest(found, _likely_work(inputs, 0.0), again)
+        usual, text_bytes = (choice, found.budget), _likely_work(inputs, 0.0)
+        found.choice, found.budget = fastest(
+            vocabulary, usual, text_bytes, again,
+            lambda: samples_of(inputs, found.source_options(), 1),
+        )  # fmt: skip
     return found
 
 
