@@ -2,8 +2,8 @@
 
 `keep` has the engines take, where the same content, pattern and special tokens were loaded before,
 what was made then. tiktoken's encoder keeps nothing between calls, so all share one. gigatoken's
-has caches, so two engines never have the same one at once; with `again` one whose engine is gone
-goes to the next, its caches full of other texts, which may change no id, and after so many
+has caches, so two engines never have the same one at once; with `again` one that its engine let go
+is the next one's, its caches full of other texts, which may change no id, and after so many
 engines it goes, too. Where a vocabulary is refused nothing is kept.
 
 In the tests' own process, and in what the forkserver forks: there `fill` has made what a run over
@@ -38,6 +38,8 @@ def _loaded(engine: GigatokenEngine, special_tokens: dict[str, int] | None) -> A
     vocabulary = engine._vocabulary
     if not isinstance(vocabulary, Ranks):
         return _load(engine, special_tokens)
+    if give_back := vars(engine).pop("_give_back", None):
+        give_back()  # what it had it has let go: text in which its mark stands needs another one
     specials = tuple((special_tokens or {}).items())
     spare = _spare.setdefault((vocabulary.content, vocabulary.pattern, specials), [])
     try:
@@ -45,7 +47,8 @@ def _loaded(engine: GigatokenEngine, special_tokens: dict[str, int] | None) -> A
     except IndexError:
         tokenizer, engines = _load(engine, special_tokens), 0
     if _is_kept_again and engines < _MOST_ENGINES:
-        weakref.finalize(engine, spare.append, (tokenizer, engines + 1))
+        returned = weakref.finalize(engine, spare.append, (tokenizer, engines + 1))
+        vars(engine)["_give_back"] = returned
     return tokenizer
 
 

@@ -23,6 +23,8 @@ from tests.kit.shared import CORPORA, VOCABULARIES, corpus_documents, tokenizer_
 from tokenmill.sizes import Sizes
 
 SIZE = 12_000
+IN_BLOCKS = 6000
+"""Of each adversary in blocks of 4096 bytes."""
 LONG = 2_500_000
 LONG_TEXTS = [
     ("one_letter", "gpt2"),
@@ -63,7 +65,7 @@ def test_adversarial_documents(kind: str, vocabulary: str, tmp_path: Path) -> No
 def test_adversarial_documents_in_small_blocks(
     small_blocks: Sizes, kind: str, vocabulary: str, tmp_path: Path
 ) -> None:
-    documents = texts.adversarial_documents(SIZE)
+    documents = texts.adversarial_documents(IN_BLOCKS)
     corpus = corpora.write(tmp_path, kind, documents)
     assert_exact(
         run(corpus, tmp_path / "out", vocabulary, sizes=small_blocks), documents, vocabulary
@@ -77,7 +79,7 @@ def test_each_adversary_as_a_single_file(
     """One document a file, every file cut into several blocks where its text allows it."""
     documents = []
     for index, (name, make) in enumerate(texts.ADVERSARIES.items()):
-        documents.append(make(SIZE))
+        documents.append(make(IN_BLOCKS))
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / f"{index:03d}_{name}.txt").write_bytes(documents[-1].encode())
     outcome = run(

@@ -13,26 +13,27 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
-from tests.kit import corpora, texts
+from tests.kit import corpora, runs, texts
 from tests.kit.outcome import Outcome
 from tests.kit.shared import ARTICLES, BOOKS
 
 ARTICLE_TEXTS = [json.loads(line)["text"] for line in ARTICLES.read_text().splitlines()]
 KINDS = ["file.txt", "txt", "txt.gz", "jsonl", "jsonl.zst", "parquet"]
 TRIED = ["file.txt", "txt", "jsonl", "jsonl.zst", "parquet"]
+SMALL: dict[str, Any] = {"block": 700_000, "checkpoint": 10}
 RUNS: list[dict[str, Any]] = [
     {"threads": 1, "memory": "512MB"},
     {"threads": 2, "memory": "2GB"},
-    {"threads": 7, "memory": "512MB"},
+    {"threads": 4, "memory": "512MB"},
     {"threads": 2, "memory": "1GiB", "engine": "tiktoken", "check": "0"},
 ]
 
 
 def several_megabytes() -> list[str]:
-    """Documents short and long, about 6 MB, ever different."""
-    documents = [f"{index} {text}" for index in range(20) for text in ARTICLE_TEXTS]
+    """Documents short and long, about 3 MB, ever different."""
+    documents = [f"{index} {text}" for index in range(8) for text in ARTICLE_TEXTS]
     documents += [path.read_text() * 3 for path in sorted(BOOKS.glob("*.txt"))]
-    return documents + [make(60_000) for make in texts.ADVERSARIES.values()]
+    return documents + [make(20_000) for make in texts.ADVERSARIES.values()]
 
 
 @pytest.fixture(scope="module")
@@ -51,13 +52,13 @@ def flags(options: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("kind", TRIED)
 def test_threads_and_memory_change_no_byte(
-    kind: str, inputs: dict[str, corpora.Corpus], tmp_path: Path, tokenmill: Run
+    kind: str, inputs: dict[str, corpora.Corpus], tmp_path: Path
 ) -> None:
     hashes = {}
     for index, options in enumerate(RUNS):
         out = tmp_path / str(index)
         arguments = [*inputs[kind].arguments(), "--val-fraction", "0.05", "--shard-tokens", "300K"]
-        done = tokenmill("prepare", *arguments, "--out", out, *flags(options))
+        done = runs.run("prepare", *arguments, "--out", out, *flags(options), **SMALL)
         assert done.rc == 0, done.stderr
         hashes[str(options)] = Outcome(out).hashes
     assert len(set(map(str, hashes.values()))) == 1, hashes
