@@ -1,8 +1,8 @@
 """``--engine auto`` where more than one engine is exact: the one that is faster on this corpus.
 
-That costs a second or two of one processor (to load the others, to try them by the self-test, to
-encode some megabyte of samples a few times), so it is done for large corpora only; and it takes no
-engine for which there would be memory for fewer workers. No byte depends on what it finds.
+That costs three to five seconds of one processor (to load the others and the reference, to try them
+by the self-test; to encode a megabyte of samples a few times is the least of it), so it is done for
+large corpora only; and it takes no engine for which there would be memory for fewer workers. No byte depends on what it finds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tokenmill.tokenizers.measure import speeds
 if TYPE_CHECKING:
     from tokenmill.commands.plan import Plan
 
-WORTH_BYTES = 512 * 1024 * 1024
+WORTH_BYTES = 4 * 1024**3
 """Of text, about, from which on a faster engine makes good what measuring costs."""
 _CLEARLY = 1.05
 """So much faster another engine must be than the usual one: what is closer is noise."""
