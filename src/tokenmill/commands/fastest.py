@@ -2,24 +2,23 @@
 
 That costs three to five seconds of one processor (to load the others and the reference, to try them
 by the self-test; to encode a megabyte of samples a few times is the least of it), so it is done for
-large corpora only; and it takes no engine for which there would be memory for fewer workers. No byte depends on what it finds.
+large corpora only; and it takes no engine for which there would be memory for fewer workers. No
+byte depends on what it finds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-from tokenmill.commands.estimate import head_of, samples_of
+from tokenmill.commands.estimate import head_of
 from tokenmill.errors import UsageError
 from tokenmill.memory import Budget, Needs, return_free_memory
+from tokenmill.sources.source import Sample
 from tokenmill.tokenizers.choose import Choice, rivals_of
 from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.measure import speeds
-
-if TYPE_CHECKING:
-    from tokenmill.commands.plan import Plan
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 WORTH_BYTES = 4 * 1024**3
 """Of text, about, from which on a faster engine makes good what measuring costs."""
@@ -28,15 +27,19 @@ _CLEARLY = 1.05
 
 
 def fastest(
-    plan: Plan, text_bytes: int | None, budget_of: Callable[..., Budget]
+    usual: Choice,
+    budget: Budget,
+    vocabulary: Vocabulary,
+    text_bytes: int | None,
+    budget_of: Callable[..., Budget],
+    samples: Callable[[], Iterator[Sample]],
 ) -> tuple[Choice, Budget]:
-    """The choice and the budget of a plan, or those with a faster engine. ``text_bytes``: how much
-    there is of text, about, if that is known; ``budget_of``: the budget for some ``needs``."""
-    usual = plan.choice, plan.budget
+    """The usual choice and its budget, or those with a faster engine. ``text_bytes``: how much
+    there is of text, about, if that is known; ``budget_of``: the budget for some ``needs``;
+    ``samples``: documents from all over the inputs."""
     if text_bytes is None or text_bytes < WORTH_BYTES:
-        return usual
-    found = {plan.choice.engine: usual}
-    spare = plan.budget.total - plan.budget.floor
+        return usual, budget
+    spare = budget.total - budget.floor
 
     def fits(needs: Needs) -> bool:
         """Is there room for it beside the usual one, and later for as many workers?"""
@@ -44,31 +47,30 @@ def fastest(
             workers = budget_of(needs=needs).threads
         except UsageError:
             return False
-        return workers >= plan.budget.threads and needs.vocabulary + needs.engine <= spare
+        return workers >= budget.threads and needs.vocabulary + needs.engine <= spare
 
-    for choice in rivals_of(plan.choice, plan.vocabulary, fits):
+    found = {usual.engine: (usual, budget)}
+    for choice in rivals_of(usual, vocabulary, fits):
         found[choice.engine] = choice, budget_of(needs=choice.needs)
-    samples = _samples(plan) if len(found) > 1 else []
-    if not samples:
-        return usual
-    vocabulary, cuts = plan.vocabulary, plan.choice.cuts
+    documents = _heads(samples(), vocabulary) if len(found) > 1 else []
+    if not documents:
+        return usual, budget
     engines = {
-        name: make_engine(name, vocabulary, cuts, budget) for name, (_, budget) in found.items()
+        name: make_engine(name, vocabulary, usual.cuts, room) for name, (_, room) in found.items()
     }
-    measured = speeds(engines, samples)
+    measured = speeds(engines, documents)
     for engine in engines.values():
         engine.drop_caches()
     del engines
     return_free_memory()
     best = max(measured, key=measured.__getitem__)
-    if measured[best] < _CLEARLY * measured[plan.choice.engine]:
-        best = plan.choice.engine
-    choice, budget = found[best]
-    return replace(choice, speeds=measured), budget
+    if measured[best] < _CLEARLY * measured[usual.engine]:
+        best = usual.engine
+    choice, room = found[best]
+    return replace(choice, speeds=measured), room
 
 
-def _samples(plan: Plan) -> list[bytes]:
-    """Texts from all over the inputs, about a megabyte."""
-    grown_bytes = plan.vocabulary.grown_bytes
-    samples = samples_of(plan.inputs, plan.source_options(), 1)
+def _heads(samples: Iterator[Sample], vocabulary: Vocabulary) -> list[bytes]:
+    """About a megabyte of text."""
+    grown_bytes = vocabulary.grown_bytes
     return [head_of(document, grown_bytes) for sample in samples for document in sample.documents]
