@@ -6,6 +6,7 @@ is bounded, or dropped when it is asked to; and prepare runs with it by its name
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -47,6 +48,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engines, "different", lambda *all: () if name in all else real(*all))
 
 
+@functools.cache
 def vocabulary_of(place: str) -> Vocabulary:
     if place in ("ranks", "cl100k_base"):
         return load_vocabulary(tokenizer_argument(place.replace("ranks", "gpt2")))

@@ -43,11 +43,12 @@ def expected(name: str, documents: list[str]) -> list[list[int]]:
     return [reference.encode_piece(document.encode()) for document in documents]
 
 
-def found(name: str, documents: list[str]) -> list[list[int]]:
+def found(name: str, documents: list[str], engine: str = "auto") -> list[list[int]]:
     vocabulary = load_vocabulary(name)
-    choice = choose("auto", vocabulary)
-    engine = make_engine(choice.engine, vocabulary, choice.cuts)
-    tokens = engine.encode([document.encode() for document in documents])
+    choice = choose(engine, vocabulary)
+    tokens = make_engine(choice.engine, vocabulary, choice.cuts).encode(
+        [document.encode() for document in documents]
+    )
     borders = [-1, *tokens.marks.tolist(), len(tokens.ids)]
     pairs = itertools.pairwise(borders)
     return [tokens.ids[low + 1 : high].tolist() for low, high in pairs]

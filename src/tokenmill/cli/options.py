@@ -139,7 +139,7 @@ def run_options(command: _Command) -> _Command:
         click.option(
             "--engine",
             default="auto",
-            metavar="auto|gigatoken|tiktoken|tokenizers|sentencepiece",
+            metavar="auto|gigatoken|fastokens|tiktoken|tokenizers|sentencepiece",
             help="Default: auto, the fastest that is exact.",
         ),
         click.option(

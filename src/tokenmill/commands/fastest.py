@@ -1,13 +1,14 @@
 """``--engine auto`` where more than one engine is exact: the one that is faster on this corpus.
 
-That costs a second or two of one processor (to load the others, to try them by the self-test, to
-encode some megabyte of samples a few times), so it is done for large corpora only; and it takes no
-engine for which there would be memory for fewer workers. No byte depends on what it finds.
+That costs three to five seconds of one processor (to load the others and the reference, to try them
+by the self-test; to encode a megabyte of samples a few times is the least of it), so it is done for
+large corpora only; and it takes no engine for which there would be memory for fewer workers. No
+byte depends on what it finds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from tokenmill.commands.estimate import head_of
@@ -19,26 +20,25 @@ from tokenmill.tokenizers.engines import make_engine
 from tokenmill.tokenizers.measure import speeds
 from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
-WORTH_BYTES = 512 * 1024 * 1024
+WORTH_BYTES = 4 * 1024**3
 """Of text, about, from which on a faster engine makes good what measuring costs."""
 _CLEARLY = 1.05
 """So much faster another engine must be than the usual one: what is closer is noise."""
 
 
 def fastest(
+    usual: Choice,
+    budget: Budget,
     vocabulary: Vocabulary,
-    usual: tuple[Choice, Budget],
     text_bytes: int | None,
     budget_of: Callable[..., Budget],
-    samples_of: Callable[[], Iterable[Sample]],
+    samples: Callable[[], Iterator[Sample]],
 ) -> tuple[Choice, Budget]:
     """The usual choice and its budget, or those with a faster engine. ``text_bytes``: how much
     there is of text, about, if that is known; ``budget_of``: the budget for some ``needs``;
-    ``samples_of``: texts from all over the inputs, about a megabyte."""
-    chosen, budget = usual
+    ``samples``: documents from all over the inputs."""
     if text_bytes is None or text_bytes < WORTH_BYTES:
-        return usual
-    found = {chosen.engine: usual}
+        return usual, budget
     spare = budget.total - budget.floor
 
     def fits(needs: Needs) -> bool:
@@ -49,23 +49,28 @@ def fastest(
             return False
         return workers >= budget.threads and needs.vocabulary + needs.engine <= spare
 
-    for choice in rivals_of(chosen, vocabulary, fits):
+    found = {usual.engine: (usual, budget)}
+    for choice in rivals_of(usual, vocabulary, fits):
         found[choice.engine] = choice, budget_of(needs=choice.needs)
-    samples: list[bytes] = []
-    for sample in samples_of() if len(found) > 1 else ():
-        samples += [head_of(document, vocabulary.grown_bytes) for document in sample.documents]
-    if not samples:
-        return usual
+    documents = _heads(samples(), vocabulary) if len(found) > 1 else []
+    if not documents:
+        return usual, budget
     engines = {
-        name: make_engine(name, vocabulary, chosen.cuts, its) for name, (_, its) in found.items()
+        name: make_engine(name, vocabulary, usual.cuts, room) for name, (_, room) in found.items()
     }
-    measured = speeds(engines, samples)
-    for each in engines.values():
-        each.drop_caches()
+    measured = speeds(engines, documents)
+    for engine in engines.values():
+        engine.drop_caches()
     del engines
     return_free_memory()
     best = max(measured, key=measured.__getitem__)
-    if measured[best] < _CLEARLY * measured[chosen.engine]:
-        best = chosen.engine
-    choice, budget = found[best]
-    return replace(choice, speeds=measured), budget
+    if measured[best] < _CLEARLY * measured[usual.engine]:
+        best = usual.engine
+    choice, room = found[best]
+    return replace(choice, speeds=measured), room
+
+
+def _heads(samples: Iterator[Sample], vocabulary: Vocabulary) -> list[bytes]:
+    """About a megabyte of text."""
+    grown_bytes = vocabulary.grown_bytes
+    return [head_of(document, grown_bytes) for sample in samples for document in sample.documents]

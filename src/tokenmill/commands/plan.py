@@ -493,11 +493,9 @@ def make_plan(
     found.split_rule = split_rule_of(spec, inputs.files, choice.cuts, room)
     if engine == "auto":
         again = partial(budget, threads=threads, reserved=found.budget.reserved)
-        usual, text_bytes = (choice, found.budget), _likely_work(inputs, 0.0)
-        found.choice, found.budget = fastest(
-            vocabulary, usual, text_bytes, again,
-            lambda: samples_of(inputs, found.source_options(), 1),
-        )  # fmt: skip
+        samples = partial(samples_of, inputs, found.source_options(), 1)
+        work = _likely_work(inputs, 0.0)
+        found.choice, found.budget = fastest(choice, found.budget, vocabulary, work, again, samples)
     return found
 
 
