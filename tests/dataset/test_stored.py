@@ -88,7 +88,7 @@ def test_status_of_a_run(store: Store, tmp_path: Path, tokenmill: Run) -> None:
     """By the local folder's journal; without it, by what is stored."""
     corpus = runs.write_corpus(tmp_path / "corpus", "jsonl")
     command = ["prepare", *corpus.arguments(), *runs.OPTIONS, "--out", URL]
-    with runs.running(*command, pause=0.05, alone=True) as process:
+    with runs.running(*command, pause=0.2, alone=True) as process:
         runs.wait_for(lambda: "data/set/.tokenmill/journal" in store.listed(), "the state")
         process.send_signal(signal.SIGSTOP)
         running = tokenmill("status", URL, "--json").lines[0]

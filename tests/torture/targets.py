@@ -40,7 +40,9 @@ from tokenmill.memory import Budget
 from tokenmill.sources import open_source
 from tokenmill.text import utf8
 from tokenmill.tokenizers import engines
+from tokenmill.tokenizers.engines.engine import Engine
 from tokenmill.tokenizers.vocabularies.loading import load_vocabulary
+from tokenmill.tokenizers.vocabularies.vocabulary import Vocabulary
 
 MIB = 1024 * 1024
 BLOCK = 4096
@@ -80,7 +82,17 @@ def make_small() -> None:
     """Small records, and nothing waits for the disk; the small blocks are `SMALL`."""
     Budget.record_bytes = property(lambda budget: 64_000)  # type: ignore[assignment]
     vars(os).update(fsync=lambda fd: None, fdatasync=lambda fd: None)
-    vars(plan)["make_engine"] = functools.lru_cache(4)(engines.make_engine)
+    made: dict[str, Engine] = {}
+
+    def make_once(name: str, vocabulary: Vocabulary, *more: Any) -> Engine:
+        key = f"{name} {vocabulary.describe()}"  # neither it nor a rule of cuts can be hashed
+        if key not in made:
+            while len(made) >= 4:
+                made.pop(next(iter(made)))
+            made[key] = engines.make_engine(name, vocabulary, *more)
+        return made[key]
+
+    vars(plan)["make_engine"] = make_once
 
 
 # --- valid files -------------------------------------------------------------------------------

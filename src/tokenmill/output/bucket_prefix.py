@@ -152,16 +152,23 @@ class BucketPrefix:
             write_durably(self.path / STATE_FOLDER / TOKEN, token.encode() + b"\n")
         return token
 
+    def _stored_journal(self) -> bytes | None:
+        """None where there is none, or one that is none of ours: so large."""
+        with contextlib.suppress(OSError):
+            return self.files.read(f"{STATE_FOLDER}/{JOURNAL}")
+        return None
+
     def _stored_log(self) -> Log | None:
-        key = self._prefix.state(JOURNAL)
-        found = self._bucket.fetch(key)
-        return None if found is None else parse_journal(found[0], self._bucket.url(key))
+        content = self._stored_journal()
+        if content is None:
+            return None
+        return parse_journal(content, self._bucket.url(self._prefix.state(JOURNAL)))
 
     def recover(self) -> None:
-        found = self._bucket.fetch(self._prefix.state(JOURNAL))
-        if found is None:
+        content = self._stored_journal()
+        if content is None:
             return
-        log, local = parse_journal(found[0], self.files.where), self.journal()
+        log, local = parse_journal(content, self.files.where), self.journal()
         if log is None or log.checkpoint is None:
             return
         done = local.checkpoint.done_bytes if local is not None and local.checkpoint else -1
@@ -176,7 +183,7 @@ class BucketPrefix:
                 )
                 self._local.remove_leftovers()
                 return
-        write_durably(self.path / STATE_FOLDER / JOURNAL, found[0])
+        write_durably(self.path / STATE_FOLDER / JOURNAL, content)
 
     def _download(self, file: OpenFile) -> bool:
         """Get an unfinished file; is it what it should be?"""
