@@ -49,7 +49,6 @@ def manifest_of(plan: Plan, shards: list[Shard], encoded: Encoded, share: float)
         warnings=[],
         revisions=plan.inputs.revisions,
         libraries=plan.libraries(),
-        engine=plan.engine,
     )
     layout = Layout(manifest.shard_tokens(), plan.vocabulary.end_of_text, exact=True)
     tokens = {split: manifest.tokens(split) for split in NAMES}

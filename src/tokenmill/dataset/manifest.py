@@ -131,7 +131,6 @@ class Manifest(msgspec.Struct):
 
     ``revisions``: for each moving revision of a dataset on the Hub that was asked for, its commit.
     ``libraries``: release and Unicode level of the reference, the engine and the usual engine.
-    ``engine``: the one that the run was finished with; empty in manifests of before.
     """
 
     manifest_version: int
@@ -151,7 +150,6 @@ class Manifest(msgspec.Struct):
     warnings: list[str]
     revisions: dict[str, str] = {}
     libraries: dict[str, dict[str, str]] = {}
-    engine: str = ""
 
     def __repr__(self) -> str:
         tokens = ", ".join(
