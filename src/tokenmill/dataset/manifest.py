@@ -1,7 +1,7 @@
 """The manifest: what was written, from what, by what. Its existence means finished.
 
 ``manifest.json`` is the last file to appear in the output folder. It holds nothing that differs
-between two runs of the same spec over the same inputs with the same ``--check`` and engine, so it
+between two runs of the same spec over the same inputs with the same ``--check``, so it
 is the same, byte for byte, too.
 """
 
