@@ -375,6 +375,7 @@ class Preparation:
         if not plan.inputs.are_replayable:
             tell(f"plan: {plan.summary()}")
             return
+        tell(plan.engine_name())
         if log.checkpoint is not None:
             kept = log.checkpoint.done_bytes
             tell(
@@ -385,7 +386,6 @@ class Preparation:
                 f"{format_seconds(log.checkpoint.seconds)}"
             )
             return
-        tell(plan.engine_name())
         if self.options.attempt.number:
             return  # told by the worker that died, perhaps of a document in the estimate's sample
         plan.estimate = plan.make_estimate(self._spare if self._processes is None else None)
