@@ -256,12 +256,14 @@ def test_killed_after_an_upload_while_the_disk_is_slow(
 
 def stopped(corpus: corpora.Corpus, store: Store, count: int, how: int) -> Result:
     """A run that is sent a signal when the store has so many shards and the run's state."""
-    with runs.running(*command(corpus), pause=0.05, alone=True) as process:
+    with runs.running(*command(corpus), pause=0.1, alone=True) as process:
         runs.wait_for(
             lambda: len(seen(store)) >= count and "journal" in state(store), f"{count} shards"
         )
         process.send_signal(how)
-        return runs.finish(process)
+        done = runs.finish(process)
+    assert "manifest.json" not in seen(store), "it was done before the signal came"
+    return done
 
 
 def requests_for_shards(proxy: stores.Proxy) -> set[str]:
