@@ -114,13 +114,11 @@ class Evil:
 
 
 def write_bomb(compress: Callable[[bytes], bytes], flush: Callable[[], bytes], path: Path) -> None:
-    chunk = b"a bomb of words\n" * 100_000
-    times = BOMB // len(chunk)
+    # bzip2 is slow to write what repeats itself, but for runs of one byte.
+    words = b"a bomb of words\n" if path.suffix != ".bz2" else b"w" * 250 + b"\n"
+    chunk = words * (1_600_000 // len(words))
     with path.open("wb") as file:
-        if path.suffix == ".bz2":  # its blocks are alone anyway, and it is slow to write
-            file.write((compress(chunk) + flush()) * times)
-            return
-        for _ in range(times):
+        for _ in range(BOMB // len(chunk)):
             file.write(compress(chunk))
         file.write(flush())
 
