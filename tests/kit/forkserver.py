@@ -188,18 +188,21 @@ class Forked(subprocess.Popen[str]):
         self.stdout = os.fdopen(stdout, "r")
         self.stderr = os.fdopen(stderr, "r")
         self.returncode = None
+        self._reading = threading.Lock()
         self._reply = os.fdopen(reply, "rb", buffering=0)
         self.pid = int(self._reply.readline())
 
     def __del__(self) -> None:
         """Popen's would ask for its end, which is the forkserver's to ask for."""
+        self._reply.close()
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
             if not select.select([self._reply], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(self.args, timeout or 0)
-            self.returncode = int(self._reply.read())
-            self._reply.close()
+            with self._reading:  # a server's thread may ask while the test waits
+                if self.returncode is None:
+                    self.returncode = int(self._reply.read())
         return self.returncode
 
     def poll(self) -> int | None:

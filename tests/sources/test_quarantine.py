@@ -372,6 +372,7 @@ def lines_of(count: int) -> bytes:
     )
 
 
+@functools.lru_cache
 def packed(suffix: str, data: bytes) -> bytes:
     return (
         corpora.zst(data, checksum=True) if suffix == ".zst" else corpora.COMPRESSORS[suffix](data)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import Run, command_environment
+from tests.conftest import Run, command_environment, forkserver
 from tests.kit import runs
 
 LINES = '{"text": "a first text"}\n{"other": 1}\n{"text": "a second text"}\n'
@@ -127,22 +127,21 @@ def test_overwrite_that_is_killed_anywhere_can_be_gone_on_with(here: Path, token
         "cli.main()\n"
     )
     command = ["prepare", "a.jsonl", "--out", "out", "--on-bad", "quarantine"]
+    (script := here / "killed.py").write_text(code)
     (here / "out" / "mine.txt").write_bytes(FOREIGN)
     kills = 0
     for point in range(0, 60, 3):
         assert tokenmill(*command, "--overwrite", cwd=here).rc == 3
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(point), *command, "--overwrite"],
-            cwd=here,
-            env=command_environment(),
-            capture_output=True,
-        )
-        kills += done.returncode == -9
+        arguments = [str(script), str(point), *command, "--overwrite"]
+        process = forkserver.start(arguments, here, command_environment())
+        assert process is not None
+        done = runs.finish(process)
+        kills += done.rc == -9
         more = ["--overwrite"] if point % 2 else []
         assert tokenmill(*command, *more, cwd=here).rc in (0, 3), (point, done.stderr)
         assert tokenmill("inspect", "out", cwd=here).rc == 0
         assert (here / "out" / "mine.txt").read_bytes() == FOREIGN
-        if done.returncode != -9:
+        if done.rc != -9:
             break
     assert kills >= 3
 
