@@ -31,28 +31,12 @@ ROLES = ("parent", "server", "worker", "digest", "supervisor")
 TICKS = os.sysconf("SC_CLK_TCK")
 SAMPLE_SECONDS = 0.01
 SLEEPING = """
-import sys, time
-rate = float(sys.argv.pop(1))
-import numpy as np
-from tokenmill.tokenizers import engines
-from tokenmill.tokenizers.engines.engine import Tokens
-class Sleeping:
-    name = "gigatoken"
-    def __init__(self, vocabulary):
-        self._end = vocabulary.end_of_text
-    def encode(self, documents):
-        size = sum(map(len, documents))
-        time.sleep(size / rate)
-        ids = np.full(size // 4 + len(documents) - 1, 7, np.uint32)
-        marks = np.arange(1, len(documents), dtype=np.int64) * (len(ids) // len(documents))
-        ids[marks] = self._end
-        return Tokens(ids, marks)
-    def encode_piece(self, text):
-        return self.encode([text]).ids.tolist()
-    def token_bytes(self, token):
-        return b"seven"
-    def drop_caches(self):
-        pass
+import sleeping
+from tokenmill.commands import prepare
+plain = prepare.ProcessExecutor
+prepare.ProcessExecutor = lambda count, modules, tell: plain(count, [*modules, "sleeping"], tell)
+from tokenmill.cli.main import main
+main()
 """
 
 
@@ -124,20 +108,17 @@ def cpu(arguments: argparse.Namespace, folder: Path) -> None:
 
 def sleep(arguments: argparse.Namespace, folder: Path) -> None:
     """Throughput with an engine that takes no core."""
-    code = SLEEPING + (
-        "engines.ENGINES['gigatoken'] = Sleeping\n"
-        "from tokenmill.tokenizers import choose as choosing\n"
-        "choosing.different = lambda *a, **k: []\n"
-        "from tokenmill.cli.main import main\nmain()\n"
-    )
+    here = str(Path(__file__).parent)
+    environment = {"SLEEPING_RATE": str(parse_size(arguments.rate)), "PYTHONPATH": here}
     for executor in ("threads", "processes"):
         for workers in arguments.workers.split(","):
             shutil.rmtree(folder / "out", ignore_errors=True)
-            command = [sys.executable, "-c", code, str(parse_size(arguments.rate)), "prepare"]
+            command = [sys.executable, "-c", SLEEPING, "prepare"]
             command += [arguments.corpora[0], "--out", str(folder / "out"), "--executor", executor]
             command += ["--workers", workers, "--memory", "8GB", "--check", "0", "--json"]
             began = time.monotonic()
-            done = subprocess.run(command, capture_output=True, text=True)
+            env = {**os.environ, **environment}
+            done = subprocess.run(command, capture_output=True, text=True, env=env)
             if done.returncode:
                 raise SystemExit(done.stderr)
             told = json.loads(done.stdout.splitlines()[-1])

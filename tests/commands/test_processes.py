@@ -150,13 +150,13 @@ def chosen(executor: str, text: int, memory: int, cores: int, asked: int | None 
 
 def test_processes_are_taken_where_they_are_worth_it() -> None:
     gigabyte = 10**9
-    assert chosen("auto", 10 * gigabyte, 2 * gigabyte, 2).are_processes
-    assert not chosen("auto", 20_000_000, 2 * gigabyte, 2).are_processes, "too little text"
-    assert not chosen("auto", 10 * gigabyte, 2 * gigabyte, 1).are_processes
-    assert not chosen("auto", 10 * gigabyte, 400_000_000, 2).are_processes, "too little memory"
-    assert not chosen("threads", 10 * gigabyte, 2 * gigabyte, 2).are_processes
+    assert chosen("auto", 10 * gigabyte, 2 * gigabyte, 4).are_processes
+    assert not chosen("auto", 20_000_000, 2 * gigabyte, 4).are_processes, "too little text"
+    assert not chosen("auto", 10 * gigabyte, 2 * gigabyte, 3).are_processes, "too few workers"
+    assert not chosen("auto", 10 * gigabyte, 600_000_000, 4).are_processes, "too little memory"
+    assert not chosen("threads", 10 * gigabyte, 2 * gigabyte, 4).are_processes
     few = chosen("auto", 100 * gigabyte, 2 * gigabyte, 14)
-    assert few.are_processes and 2 < few.count < 14 == few.limited
+    assert few.are_processes and 4 < few.count < 14 == few.limited
 
 
 def test_too_little_memory_is_named(tmp_path: Path, tokenmill: Run) -> None:

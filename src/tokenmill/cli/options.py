@@ -133,7 +133,7 @@ def run_options(command: _Command) -> _Command:
             "--executor",
             default="auto",
             metavar="auto|threads|processes",
-            help="What workers are; default: processes where there are two or more and much text.",
+            help="What workers are; default: processes where there are many and much text.",
         ),
         click.option("--threads", type=int, hidden=True),
         click.option(

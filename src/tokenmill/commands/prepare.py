@@ -7,6 +7,7 @@ the same command goes on from there; nothing stands under a final name before al
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -460,6 +461,8 @@ class Preparation:
     def _mill(self, writer: DatasetWriter, reporter: Reporter, start: Position) -> None:
         """Encode and write block by block; what is done when it stops is kept."""
         stop, batches = self.options.stop, self._batches(start)
+        if self.options.ends_process:
+            gc.freeze()  # each collection would look at all of the vocabulary again
         stop.defer(True)
         self._retries_before = self.options.policy.retries
         try:
