@@ -43,8 +43,9 @@ def written(kind: str, folder: Path) -> corpora.Corpus:
 
 
 def content(batch: TokenBatch) -> dict[str, Any]:
-    """All that a batch holds but the times it took."""
-    plain = {name: value for name, value in vars(batch).items() if "seconds" not in name}
+    """All that a batch holds but the times it took, and what memory there was."""
+    not_told = ("seconds_reading", "seconds_encoding", "cache_drops")
+    plain = {name: value for name, value in vars(batch).items() if name not in not_told}
     plain["runs"] = [(r.split, r.ids.dtype, r.ids.tolist(), r.starts.tolist()) for r in batch.runs]
     plain["quarantined"] = vars(batch.quarantined) if batch.quarantined else None
     return plain

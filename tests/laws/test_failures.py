@@ -95,7 +95,7 @@ def test_a_failure_at_the_very_end_leaves_whole_shards_and_can_be_repeated(
     monkeypatch.undo()
     left = Outcome(out).hashes
     assert not (out / "manifest.json").exists()
-    monkeypatch.setattr(preparation, "OrderedMap", None)  # nothing is encoded again
+    monkeypatch.setattr(preparation, "ThreadExecutor", None)  # nothing is encoded again
     again = prepare(ARTICLES, out)
     monkeypatch.undo()
     assert again.hashes == left == prepare(ARTICLES, tmp_path / "other").hashes

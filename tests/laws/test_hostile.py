@@ -57,6 +57,8 @@ def executes(node: ast.Import | ast.ImportFrom | ast.Call) -> bool:
     if isinstance(node, ast.Import):
         return bool({name.name.partition(".")[0] for name in node.names} & EXECUTING)
     if isinstance(node, ast.ImportFrom):
+        if {alias.name for alias in node.names} == {"PickleBuffer"}:
+            return False  # it marks what a pickle is to leave beside it, and reads nothing
         return (node.module or "").partition(".")[0] in EXECUTING
     if isinstance(node.func, ast.Name):
         return node.func.id in {"eval", "exec", "compile", "__import__"}
@@ -74,6 +76,8 @@ def executes(node: ast.Import | ast.ImportFrom | ast.Call) -> bool:
     [
         ("import pickle", True),
         ("from pickle import loads", True),
+        ("from pickle import PickleBuffer, loads", True),
+        ("from pickle import PickleBuffer", False),
         ("eval('1')", True),
         ("np.load(file)", True),
         ("np.load(file, allow_pickle=True)", True),

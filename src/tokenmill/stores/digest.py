@@ -14,6 +14,7 @@ import socket
 import struct
 import tempfile
 import threading
+from mmap import mmap
 from typing import Protocol
 
 _CHUNK = 1024 * 1024
@@ -53,6 +54,8 @@ class Hasher:
         else:
             with tempfile.TemporaryFile() as file:
                 self._fd = os.dup(file.fileno())
+        os.ftruncate(self._fd, _CHUNK * _CHUNKS)
+        self._ring = mmap(self._fd, _CHUNK * _CHUNKS)
         self._failure: HasherDied | None = None
         try:
             socket.send_fds(channel, [b"h"], [self._fd])
@@ -72,9 +75,8 @@ class Hasher:
                 part = data[start : start + _CHUNK]
                 while not self._free:
                     self._hear()
-                chunk, done = self._free.pop(), 0
-                while done < len(part):
-                    done += os.pwrite(self._fd, part[done:], chunk * _CHUNK + done)
+                chunk = self._free.pop()
+                self._ring[chunk * _CHUNK : chunk * _CHUNK + len(part)] = part
                 self._send(_UPDATE, number, chunk, len(part))
 
     def hexdigest(self, number: int) -> str:
@@ -116,6 +118,7 @@ class Hasher:
     def close(self) -> None:
         """No more is hashed."""
         self._channel.close()
+        self._ring.close()
         os.close(self._fd)
 
 
@@ -138,13 +141,14 @@ class RemoteDigest:
 def serve(channel: socket.socket) -> None:
     """The loop of the process that hashes; it ends when the other end closes."""
     _, (fd,), _, _ = socket.recv_fds(channel, 1, 1)
+    ring = memoryview(mmap(fd, _CHUNK * _CHUNKS))
     digests: dict[int, hashlib._Hash] = {}
     stream = channel.makefile("rb")
     while message := stream.read(_MESSAGE.size):
         what, number, chunk, size = _MESSAGE.unpack(message)
         digest = digests.setdefault(number, hashlib.sha256())
         if what == _UPDATE:
-            digest.update(os.pread(fd, size, chunk * _CHUNK))
+            digest.update(ring[chunk * _CHUNK : chunk * _CHUNK + size])
             channel.sendall(_ANSWER.pack(_DONE, chunk, b""))
         else:
             channel.sendall(_ANSWER.pack(_DIGEST, 0, digest.digest()))
