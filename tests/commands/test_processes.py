@@ -5,11 +5,13 @@ In this process, on small blocks, with the real executor: a run of half a second
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,11 @@ import pytest
 from tests.conftest import Run
 from tests.kit import corpora, runs, sized
 from tests.kit.outcome import Outcome
+from tokenmill.commands import options, prepare
 from tokenmill.commands.workers import choose_workers
 from tokenmill.errors import UsageError
 from tokenmill.executors import processes
+from tokenmill.executors.executor import WorkerDied
 from tokenmill.memory import Budget, Needs
 
 SMALL = sized.shrunk(runs.BLOCK)
@@ -87,6 +91,7 @@ class Killer(threading.Thread):
         super().__init__(daemon=True)
         self.maps: list[processes.ProcessMap[Any, Any]] = []
         self.killed = 0
+        self.is_over = threading.Event()
         self._times = times
         plain, here = processes.ProcessMap.__init__, self
 
@@ -99,12 +104,13 @@ class Killer(threading.Thread):
     def run(self) -> None:
         seen: set[int] = set()
         end = time.monotonic() + 30
-        while self.killed < self._times and time.monotonic() < end:
+        while self.killed < self._times and time.monotonic() < end and not self.is_over.is_set():
             for running in list(self.maps):
                 for pid in set(running.pids[1:]) - seen:
                     if self.killed < self._times:
-                        os.kill(pid, signal.SIGKILL)
-                        self.killed += 1
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                            self.killed += 1
                         seen.add(pid)
             time.sleep(0.002)
 
@@ -114,6 +120,7 @@ def test_killed_workers_cost_nothing_but_time(
 ) -> None:
     corpus = written("txt", tmp_path)
     mine = prepared(corpus, tmp_path / "threads", executor="threads")
+    monkeypatch.setattr(processes, "MOST_DEATHS", 9)  # all of them may meet the same block
     killer = Killer(monkeypatch, times=5)
     killer.start()
     with caplog.at_level(logging.INFO, "tokenmill"):
@@ -122,6 +129,40 @@ def test_killed_workers_cost_nothing_but_time(
     assert killer.killed == 5
     told = [line for line in caplog.messages if "a worker process was killed" in line]
     assert told and "SIGKILL" in told[0] and "goes to another one" in told[0]
+    assert theirs.hashes == mine.hashes
+
+
+@pytest.mark.parametrize("ends_process", [True, False])
+def test_a_block_that_workers_die_over_is_left_to_who_finds_what_kills(
+    ends_process: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """On the command line the working process takes it, whose parent watches; a script would die
+    of it, and gets an error instead. What was done is kept."""
+    corpus = written("txt", tmp_path)
+    mine = prepared(corpus, tmp_path / "threads", executor="threads")
+    monkeypatch.setattr(processes, "MOST_DEATHS", 1)
+
+    def divided(*args: Any) -> Any:
+        run, spec = plain(*args)
+        return replace(run, ends_process=ends_process), spec
+
+    plain = options.divided
+    monkeypatch.setattr(prepare, "divided", divided)
+    killer, out = Killer(monkeypatch, times=1000), tmp_path / "processes"
+    killer.start()
+    with caplog.at_level(logging.INFO, "tokenmill"):
+        if ends_process:
+            theirs = prepared(corpus, out, executor="processes", workers=2)
+            assert any("from here on, workers are threads" in line for line in caplog.messages)
+        else:
+            with pytest.raises(WorkerDied, match="died over the same block"):
+                prepared(corpus, out, executor="processes", workers=2)
+            theirs = prepared(corpus, out, executor="threads")
+    killer.is_over.set()
+    killer.join()
     assert theirs.hashes == mine.hashes
 
 
