@@ -50,6 +50,8 @@ _PARENT = 19 * MIB
 _SERVER = 48 * MIB
 """Of the process that forks workers, beside the tokenizer that it loads for all of them. Measured:
 NumPy, gigatoken, tiktoken and our own modules 24 MB of its own, pyarrow 5 more."""
+_HASHER = 16 * MIB
+"""Of the process that hashes, and what is on its way to it."""
 _COPIED = 12 * MIB
 """Of what a worker process shares with the others, what it writes to and so has for itself, about;
 and what its interpreter takes for a block."""
@@ -225,7 +227,7 @@ class Budget:
         forks them, and what each has for itself."""
         beside = self.floor - floor_bytes(self.threads, needs)
         here = floor_bytes(0, needs) + beside + workers * _IN_FLIGHT
-        server = _SERVER + needs.vocabulary + needs.engine
+        server = _SERVER + needs.vocabulary + needs.engine + _HASHER
         return here + server + workers * self._share_floor(needs)
 
     def roomy_for_processes(self, workers: int, needs: Needs) -> int:

@@ -223,7 +223,8 @@ class Preparation:
         self._check = default_check(plan) if options.check is None else options.check
         self._worker = plan.worker(self._check)
         self._processes = self._process_executor()
-        self._process_maker = ProcessMaker(replace(self._worker.recipe, share=plan.workers.share))
+        share, recipe = plan.workers.share, self._worker.recipe
+        self._process_maker = ProcessMaker(recipe if share is None else recipe.shared(share))
         self._blocks = self._retries_before = 0
         self.has_worked = False
 

@@ -67,6 +67,12 @@ class Recipe:
         share = self.share and replace(self.share, in_hand=in_hand)
         return {**vars(self), "options": options, "budget": budget, "share": share}
 
+    def shared(self, share: Budget) -> Recipe:
+        """That of a worker process with such a share: its calls are smaller where that is small,
+        for a call may let caches grow by twenty times its text."""
+        rules = replace(self.rules, call_bytes=share.call_bytes)
+        return replace(self, rules=rules, share=share)
+
     def make_engine(self) -> Engine:
         """The chosen engine, for one thread."""
         return make_engine(self.engine, self.vocabulary, self.rules.cuts, self.budget)
