@@ -195,7 +195,9 @@ def plan_run(
         run.sizes,
     )
     found.budget = found.budget.shrunk(run.attempt.shrink, run.attempt.parent_bytes)
-    found.choose_workers(THREADS if run.attempt.is_careful else run.executor, run.workers)
+    # Where memory was short, or one document is looked for, one process is surer than several.
+    is_surer = run.attempt.is_careful or run.attempt.shrink > 0
+    found.choose_workers(THREADS if is_surer else run.executor, run.workers)
     if found.inputs.are_remote and found.budget.is_tight:
         give_back_large_buffers()
     return found
