@@ -23,7 +23,7 @@ from tests.kit.runs import snapshot
 
 SEED = int(os.environ.get("TOKENMILL_SEED", random.SystemRandom().randrange(10**9)))
 KILLS = int(os.environ.get("TOKENMILL_KILLS", "200"))
-MOST_A_RUN = 12
+MOST_A_RUN = 30
 MORE = ("--executor", "processes", "--threads", "3")
 DOCUMENTS = 1500
 """So that a run takes some seconds: what slows engines in other tests is in one process only."""
