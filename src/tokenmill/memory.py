@@ -62,11 +62,11 @@ _CACHES = 96 * MIB
 """What the caches of one thread want beyond the floor. Measured with release 0.10 of gigatoken on
 200 MB of each corpus: with that much they are hardly ever dropped; with half of it a run takes up
 to twice the processor's time, with a tenth of it twenty times."""
-_TEXT_A_THREAD = 256 * MIB
+_TEXT_A_THREAD = 1024 * MIB
 """Text that is worth another thread of an engine with caches: each thread fills its own. Measured
 on 200 and 600 MB of English with room for all: a second thread takes 0.5 and 1.2 s more of the
-processors' time, each further one 0.2 to 0.5; one thread takes 1.8 and 4.0 s for all of it. With so
-little text, one more thread saves no more than about a second of waiting."""
+processors' time, each further one 0.2 to 0.5; one thread takes 1.8 and 4.0 s for all of it. So a
+run by default takes at most 1.2 times the least of the processors' time that any choice takes."""
 _CRAMPED = 48 * MIB
 _SECONDS_A_DROP = 0.08
 _BYTES_A_DROP_UNIT = 300 * MIB

@@ -67,7 +67,7 @@ def test_cores_decide(count: int, cores: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("text", "workers"),
-    [(0, 1), (100 * MB, 1), (256 * MIB - 1, 1), (256 * MIB, 2), (1000 * MB, 4), (4100 * MB, 16)],
+    [(0, 1), (100 * MB, 1), (1024 * MIB - 1, 1), (1024 * MIB, 2), (4000 * MB, 4), (17000 * MB, 16)],
 )
 def test_text_decides(text: int, workers: int, cores: pytest.MonkeyPatch) -> None:
     """A worker more fills caches of its own: with little text that is most of its work."""
@@ -177,7 +177,7 @@ def test_the_older_name(corpus: Path, tokenmill: Run) -> None:
 def test_small_input_takes_one_and_checking_it_more(
     corpus: Path, cores: pytest.MonkeyPatch
 ) -> None:
-    cores.setattr(planning, "REFERENCE_COST", 1000)
+    cores.setattr(planning, "REFERENCE_COST", 4000)
     for options, workers in (({}, 1), ({"check": 1.0}, 4), ({"engine": "tiktoken"}, 12)):
         found = plan(corpus, memory="2GB", val_fraction=0, **options)
         assert found.budget.threads == workers, options

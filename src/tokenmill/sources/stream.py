@@ -226,7 +226,8 @@ class SequentialStream:
             text = self._source.read(READ_BYTES * 4)
             self._ended = not text
             self._buffer += text
-        return bytes(self._buffer[max(0, start - self._origin) : max(0, stop - self._origin)])
+        with memoryview(self._buffer) as held:  # a slice of the buffer would be one more copy
+            return bytes(held[max(0, start - self._origin) : max(0, stop - self._origin)])
 
     def release(self, position: int) -> None:
         while position > self._origin:
