@@ -205,6 +205,7 @@ def plan_run(
 
 _RESUMABLE = (
     InputError, EngineMismatch, Interrupted, LimitReached, PastTrouble, TemporaryFailure,
+    WorkerDied,
 )  # fmt: skip
 """After these, what was done up to there is whole, and kept."""
 
@@ -495,8 +496,8 @@ class Preparation:
         parent, which finds what kills. In a script there is no parent. Raises WorkerDied."""
         if isinstance(error, NeedsAllMemory):
             self.options.tell(
-                f"note: {format_bytes(error.size)} of text that cannot be cut need the memory of "
-                "all workers: from here on they are threads, not processes"
+                f"note: {format_bytes(error.size)} of text in one piece need the memory of all "
+                "workers: from here on they are threads, not processes"
             )
         elif not self.options.ends_process:
             raise error

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from tokenmill.errors import TokenmillError
+from tokenmill.units import numbered
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,14 +21,16 @@ Running = TypeVar("Running", bound="RunningMap[Any]")
 
 
 class WorkerDied(TokenmillError):
-    """Workers died again and again over the same item; ``index`` is its place among the items,
-    ``deaths`` says how each of them ended."""
+    """Workers died again and again over the same item; ``index`` is its place among the items (-1:
+    what starts them died), ``deaths`` says how each of them ended."""
 
     def __init__(self, index: int, deaths: list[str]) -> None:
+        over = f"{numbered(len(deaths), 'worker')} died over the same block"
         super().__init__(
-            f"{len(deaths)} workers died over the same block",
+            over if index >= 0 else "no worker can be started any more",
             why="; ".join(dict.fromkeys(deaths)),
-            fix="run it again with --workers 1, which finds the document that an engine dies of",
+            fix="run it again on the command line with --executor threads: a parent watches that "
+            "run, and finds the document that an engine dies of",
         )
         self.index = index
         self.deaths = deaths
