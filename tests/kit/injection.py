@@ -7,6 +7,7 @@ given with `-P` are seen and counted. Signals are not injected under `--seccomp-
 from __future__ import annotations
 
 import collections
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -87,4 +88,6 @@ def points_of(log: Path) -> list[tuple[str, int]]:
 
 
 def arguments(corpus: corpora.Corpus, out: Path) -> list[object]:
-    return ["prepare", *corpus.arguments(), "--out", out, *runs.OPTIONS]
+    """TOKENMILL_EXECUTOR, in the environment, says what workers are: `processes`."""
+    executor = os.environ.get("TOKENMILL_EXECUTOR", "auto")
+    return ["prepare", *corpus.arguments(), "--out", out, "--executor", executor, *runs.OPTIONS]

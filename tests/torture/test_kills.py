@@ -3,7 +3,7 @@
 Several processes at a time, for most of a trial is waiting. Environment variables:
 TOKENMILL_SEED (of instants and of the order of calls), TOKENMILL_KILLS (at so many instants, for
 each kind of input), TOKENMILL_POINTS (at so many system calls; the input grows until its run makes
-more). Only what hit a running process counts.
+more), TOKENMILL_EXECUTOR (what workers are: `processes`). Only what hit a running process counts.
 """
 
 from __future__ import annotations
