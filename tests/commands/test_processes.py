@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Run
+from tests.encoding.test_recipe import written
 from tests.kit import corpora, runs, sized
 from tests.kit.outcome import Outcome
 from tokenmill.commands import options, prepare
@@ -30,15 +31,6 @@ from tokenmill.memory import Budget, Needs
 SMALL = sized.shrunk(runs.BLOCK)
 KINDS = ("txt", "one.txt", "txt.gz", "jsonl", "jsonl.zst", "parquet", "giant.parquet")
 OPTIONS: dict[str, Any] = {"val_fraction": 0.3, "shard_tokens": "20K", "check": 0.2}
-
-
-def written(kind: str, folder: Path) -> corpora.Corpus:
-    corpus = runs.write_corpus(folder, kind.removesuffix(".gz"))
-    if not kind.endswith(".gz"):
-        return corpus
-    packed = corpus.path.with_name(corpus.path.name + ".gz")
-    packed.write_bytes(corpora.COMPRESSORS[".gz"](corpus.path.read_bytes()))
-    return corpora.Corpus(packed, corpus.options)
 
 
 def prepared(corpus: corpora.Corpus, out: Path, **options: Any) -> Outcome:

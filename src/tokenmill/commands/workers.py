@@ -11,11 +11,12 @@ from tokenmill.units import format_bytes, numbered
 AUTO, THREADS, PROCESSES = "auto", "threads", "processes"
 EXECUTORS = (AUTO, THREADS, PROCESSES)
 _WORTH_BYTES = 64 * 1024 * 1024
-"""With less text there are no processes, unless they are asked for: to start them takes 0.3 s."""
+"""With less text there are no processes, unless they are asked for: to start them takes some
+tenths of a second."""
 _WORTH_WORKERS = 4
-"""With fewer workers there are none, either. Measured on two cores: three threads hardly wait for
-one another, and processes take a tenth to a fifth more of the processors' time for what they hand
-over; with an engine that costs nothing, threads are slower from the fifth on."""
+"""With fewer workers there are none, either. Measured on two cores: processes take a tenth to a fifth
+more of the processors' time for what they hand over, and with an engine that costs nothing, four
+threads are still faster than two, and eight are slower."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 
@@ -44,6 +45,7 @@ class ForkServer:
                 env={**os.environ, **_ONE_THREAD},
             )
         self.is_closed = False
+        self._sending = threading.Lock()  # a map's thread forks while who closes it kills
         self.pid = self._process.pid
         self._asked = 0
         self.pids: list[int] = []
@@ -56,7 +58,7 @@ class ForkServer:
         """A new worker, or a process with another ``target``: its number, by which ``how`` knows
         it, and the channel to it."""
         ours, theirs = socket.socketpair()
-        with theirs, contextlib.suppress(OSError):
+        with theirs, self._sending, contextlib.suppress(OSError):
             send(self.control, (FORK, target), (theirs.fileno(),))
         self._asked += 1
         return self._asked - 1, ours
@@ -92,7 +94,7 @@ class ForkServer:
         """End a process, in native code, too. One that is not yet known has done nothing yet, and
         ends when its channel does."""
         if number < len(self.pids):
-            with contextlib.suppress(OSError):
+            with self._sending, contextlib.suppress(OSError):
                 send(self.control, (KILL, self.pids[number]), ())
 
     def close(self) -> None:
