@@ -14,9 +14,9 @@ _WORTH_BYTES = 64 * 1024 * 1024
 """With less text there are no processes, unless they are asked for: to start them takes some
 tenths of a second."""
 _WORTH_WORKERS = 4
-"""With fewer workers there are none, either. Measured on two cores: processes take a tenth to a fifth
-more of the processors' time for what they hand over, and with an engine that costs nothing, four
-threads are still faster than two, and eight are slower."""
+"""With fewer workers there are none, either. Measured on two cores: processes take a tenth to a
+fifth more of the processors' time for what they hand over, and with an engine that costs nothing,
+four threads are still faster than two, and eight are slower."""
 
 
 @dataclass(frozen=True)
